@@ -1,0 +1,1 @@
+"""supernode: many AI chips, one computer."""

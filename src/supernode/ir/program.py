@@ -1,0 +1,148 @@
+"""Program: a typed SSA graph over ATen ops, with repeated blocks stored once.
+
+A Program has one `main` block. Where the captured step repeats itself (the layers of a
+transformer, forward, backward and in the optimizer), the repeated stretch is a block of its own
+and `main` holds one `call` op per repetition. `main.inputs` and `main.outputs` are described by
+ports: which is a parameter, optimizer state, an argument of the step or its result. An output
+that is the next value of an input (a trained weight) names that input in `updates`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from supernode.ir.types import Arg, Value
+
+Role = Literal["param", "buffer", "state", "host", "arg", "constant", "result"]
+Phase = Literal["forward", "backward", "optimizer"]
+CALL = "call"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where an op comes from: module path, phase of the step, line of the user's code."""
+
+    module: str = ""
+    phase: Phase = "forward"
+    source: str = ""
+
+    def __str__(self) -> str:
+        parts = [self.module or "(step)", self.phase]
+        return " ".join(parts) + (f" at {self.source}" if self.source else "")
+
+
+NOWHERE = Site()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Op:
+    """One operation. `args` and `kwargs` hold values and constants as the op's schema has them.
+
+    `name` is `aten.mm`, `aten.sum.dim_IntList`, `host.pow`, `fabric.all_reduce` or `call`; a
+    call names its `block`.
+    """
+
+    name: str
+    args: tuple[Arg, ...]
+    outputs: tuple[Value, ...]
+    kwargs: tuple[tuple[str, Arg], ...] = ()
+    block: str = ""
+    site: Site = NOWHERE
+    inputs: tuple[Value, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        found: list[Value] = []
+        for arg in self.args:
+            _collect(arg, found)
+        for _, arg in self.kwargs:
+            _collect(arg, found)
+        object.__setattr__(self, "inputs", tuple(found))
+
+    def kwarg(self, name: str, default: Arg = None) -> Arg:
+        """The keyword argument `name`, or `default`."""
+        return next((arg for key, arg in self.kwargs if key == name), default)
+
+    def arg(self, position: int, name: str = "", default: Arg = None) -> Arg:
+        """The argument at `position`, or by keyword `name`, or `default`."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwarg(name, default)
+
+
+def _collect(arg: Arg, found: list[Value]) -> None:
+    if isinstance(arg, Value):
+        found.append(arg)
+    elif isinstance(arg, tuple):
+        for item in arg:
+            _collect(item, found)
+
+
+def map_values(arg: Arg, mapping: dict[int, Value]) -> Arg:
+    """`arg` with each value replaced by `mapping[value.id]`."""
+    if isinstance(arg, Value):
+        return mapping[arg.id]
+    if isinstance(arg, tuple):
+        return tuple(map_values(item, mapping) for item in arg)
+    return arg
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A straight line of ops with inputs and outputs; the unit that repeats."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    ops: tuple[Op, ...]
+    outputs: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """What an input or output of the Program is.
+
+    `of` names the parameter that a piece of optimizer state belongs to.
+    """
+
+    name: str
+    role: Role
+    of: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A captured step. `updates[i]` is the input that output `i` is the next value of, or None."""
+
+    name: str
+    main: Block
+    blocks: tuple[Block, ...] = ()
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    updates: tuple[int | None, ...]
+
+    def block(self, name: str) -> Block:
+        """The block of that name."""
+        return next(block for block in self.blocks if block.name == name)
+
+    def all_blocks(self) -> Iterator[Block]:
+        """The repeated blocks, then `main`."""
+        yield from self.blocks
+        yield self.main
+
+    def counts(self) -> dict[str, int]:
+        """How often `main` calls each block."""
+        counts = dict.fromkeys((block.name for block in self.blocks), 0)
+        for op in self.main.ops:
+            if op.name == CALL:
+                counts[op.block] += 1
+        return counts
+
+    def num_ops(self) -> int:
+        """The number of ops one step executes, calls expanded."""
+        counts = self.counts()
+        inside = sum(len(block.ops) * counts[block.name] for block in self.blocks)
+        return len(self.main.ops) - sum(counts.values()) + inside
+
+    def __str__(self) -> str:
+        from supernode.ir.printer import print_program
+
+        return print_program(self)

@@ -1,0 +1,79 @@
+"""Chip and Memory: how fast one chip computes and reaches its own memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from supernode.errors import UnknownName, near_matches
+from supernode.ir.types import DTYPE_BYTES
+from supernode.machine.sourced import Sourced
+
+VECTOR = "vector"
+"""The name of the unit that computes what no matrix unit of a chip does."""
+
+# The matrix rates that may serve a matmul of a dtype, best first. A type that a chip lacks runs
+# in the next wider one (bfloat16 on a V100 in float16, float8 on a 910C in bfloat16); what has no
+# rate left runs on the vector unit, as do all integers but int8.
+_SERVED_BY: Mapping[str, tuple[str, ...]] = {
+    "float8": ("float8", "bfloat16", "float16", "float32"),
+    "float16": ("float16", "bfloat16", "float32"),
+    "bfloat16": ("bfloat16", "float16", "float32"),
+    "tfloat32": ("tfloat32", "float32"),
+    "float32": ("float32",),
+    "int8": ("int8",),
+}
+
+MATRIX_DTYPES: tuple[str, ...] = tuple(_SERVED_BY)
+"""The names a machine file may use in `chip.peak_flops_per_s`."""
+
+_KNOWN_DTYPES = {*MATRIX_DTYPES, *DTYPE_BYTES}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """The memory of one chip.
+
+    `bandwidth_bytes_per_s` is the datasheet's; streaming ops reach `efficiency` of it.
+    """
+
+    capacity_bytes: Sourced
+    bandwidth_bytes_per_s: Sourced
+    efficiency: Sourced
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chip:
+    """One chip, as its software sees it.
+
+    `peak_flops_per_s` holds the dense matmul rates by dtype (a multiply-add is two operations;
+    int8 counts integer operations), of which a large matmul reaches `matmul_efficiency`;
+    `vector_flops_per_s` is the float32 rate outside the matrix units. `launch_overhead_s` is the
+    time between two ops that follow each other in a launched graph, on the device's side.
+    `power_w` is the chip under full load, and it draws `idle_power_fraction` of that at rest.
+    """
+
+    name: str
+    peak_flops_per_s: Mapping[str, Sourced] = field(hash=False)
+    vector_flops_per_s: Sourced
+    matmul_efficiency: Sourced
+    memory: Memory
+    launch_overhead_s: Sourced
+    power_w: Sourced
+    idle_power_fraction: Sourced
+
+    def unit(self, dtype: str) -> str:
+        """The entry of `peak_flops_per_s` that serves a matmul of `dtype`, or `"vector"`.
+
+        A dtype the chip lacks falls back to a wider one: float8 to bfloat16, bfloat16 to float16,
+        both and tfloat32 to float32. What has no entry left, and integers other than int8, run on
+        the vector unit. An unknown dtype raises UnknownName.
+        """
+        if dtype not in _KNOWN_DTYPES:
+            raise UnknownName(f"unknown dtype {dtype!r}", fix=near_matches(dtype, _KNOWN_DTYPES))
+        family = "float8" if dtype.startswith("float8") else dtype
+        served_by = _SERVED_BY.get(family, ())
+        return next((entry for entry in served_by if entry in self.peak_flops_per_s), VECTOR)
+
+    def peak(self, dtype: str) -> Sourced:
+        """The dense matmul rate for `dtype`, in FLOP/s, of the unit that `unit(dtype)` names."""
+        unit = self.unit(dtype)
+        return self.vector_flops_per_s if unit == VECTOR else self.peak_flops_per_s[unit]

@@ -1,0 +1,165 @@
+"""From the text of a machine file to a Machine: the one place where machines are validated."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import get_args
+
+from supernode.errors import MachineFileError, near_matches
+from supernode.machine.chip import MATRIX_DTYPES, Chip, Memory
+from supernode.machine.machine import Level, Machine, Topology
+from supernode.machine.sourced import KINDS, Alternative, Source, Sourced
+from supernode.machine.table import Table
+
+Sources = Mapping[str, Source]
+
+
+def parse_machine(text: str, file: str) -> Machine:
+    """The machine that the TOML `text` describes; `file` names it in errors.
+
+    Raises MachineFileError, which names the file, the dotted key and what is wrong there.
+    """
+    try:
+        entries = tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError, or an integer of thousands of digits
+        raise MachineFileError(f"not valid TOML: {error}", where=file) from error
+    top = Table(file=file, key="", entries=entries)
+    top.allow(_names(Machine))
+    sources = _sources(top.table("sources"))
+    chips = top.count("chips")
+    scale_out = "scale_out_bytes_per_s"
+    machine = Machine(
+        name=top.text("name"),
+        title=top.text("title"),
+        vendor=top.text("vendor"),
+        chip=_chip(top.table("chip"), sources),
+        chips=chips,
+        levels=_levels(top, chips, sources),
+        power_w=_sourced(top, "power_w", sources),
+        chip_unit=top.text("chip_unit", "chip"),
+        scale_out_bytes_per_s=_sourced(top, scale_out, sources) if scale_out in entries else None,
+        notes=top.text("notes", ""),
+        alternatives=tuple(
+            _alternative(table, sources) for table in top.tables("alternatives", optional=True)
+        ),
+        sources=tuple(sources.values()),
+    )
+    _check_alternatives(top, machine)
+    return machine
+
+
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+def _sources(table: Table) -> Sources:
+    return {name: _source(name, table.table(name)) for name in table.entries}
+
+
+def _source(name: str, table: Table) -> Source:
+    table.allow(("title", "url"))
+    return Source(name=name, title=table.text("title"), url=table.text("url", ""))
+
+
+def _chip(table: Table, sources: Sources) -> Chip:
+    table.allow(_names(Chip))
+    peaks = _peaks(table.table("peak_flops_per_s"), sources)
+    if not peaks:
+        known = ", ".join(MATRIX_DTYPES)
+        raise table.error("peak_flops_per_s", f"expected one or more of {known}, got none")
+    return Chip(
+        name=table.text("name"),
+        peak_flops_per_s=peaks,
+        vector_flops_per_s=_sourced(table, "vector_flops_per_s", sources),
+        matmul_efficiency=_sourced(table, "matmul_efficiency", sources, most=1),
+        memory=_memory(table.table("memory"), sources),
+        launch_overhead_s=_sourced(table, "launch_overhead_s", sources, zero=True),
+        power_w=_sourced(table, "power_w", sources),
+        idle_power_fraction=_sourced(table, "idle_power_fraction", sources, zero=True, most=1),
+    )
+
+
+def _peaks(table: Table, sources: Sources) -> Mapping[str, Sourced]:
+    table.allow(MATRIX_DTYPES)
+    return {dtype: _sourced(table, dtype, sources) for dtype in table.entries}
+
+
+def _memory(table: Table, sources: Sources) -> Memory:
+    table.allow(_names(Memory))
+    return Memory(
+        capacity_bytes=_sourced(table, "capacity_bytes", sources),
+        bandwidth_bytes_per_s=_sourced(table, "bandwidth_bytes_per_s", sources),
+        efficiency=_sourced(table, "efficiency", sources, most=1),
+    )
+
+
+def _levels(top: Table, chips: int, sources: Sources) -> tuple[Level, ...]:
+    levels: list[Level] = []
+    for table in top.tables("levels"):
+        level = _level(table, sources)
+        if any(level.name == inner.name for inner in levels):
+            raise table.error("name", f"there are two levels {level.name!r}")
+        if levels and level.chips <= levels[-1].chips:
+            raise table.error(
+                "chips",
+                f"expected more than the {levels[-1].chips} of the level before, got {level.chips}",
+                fix="list the innermost level first",
+            )
+        levels.append(level)
+    if levels[-1].chips != chips:
+        raise top.error("chips", f"{chips}, but the last level holds {levels[-1].chips}")
+    return tuple(levels)
+
+
+def _level(table: Table, sources: Sources) -> Level:
+    table.allow(_names(Level))
+    return Level(
+        name=table.text("name"),
+        chips=table.count("chips"),
+        bandwidth_bytes_per_s=_sourced(table, "bandwidth_bytes_per_s", sources),
+        latency_s=_sourced(table, "latency_s", sources, zero=True),
+        efficiency=_sourced(table, "efficiency", sources, most=1),
+        topology=table.choice("topology", get_args(Topology)),
+        links=table.count("links"),
+    )
+
+
+def _alternative(table: Table, sources: Sources) -> Alternative:
+    table.allow(("key", *_names(Sourced)))
+    return Alternative(key=table.text("key"), number=_number(table, sources))
+
+
+def _check_alternatives(top: Table, machine: Machine) -> None:
+    known = dict(machine.numbers())
+    for i, alternative in enumerate(machine.alternatives):
+        if alternative.key not in known:
+            raise top.error(
+                f"alternatives[{i}].key",
+                f"the machine has no number {alternative.key!r}",
+                near_matches(alternative.key, known),
+            )
+
+
+def _sourced(
+    table: Table, key: str, sources: Sources, *, zero: bool = False, most: float = float("inf")
+) -> Sourced:
+    inner = table.table(key)
+    inner.allow(_names(Sourced))
+    return _number(inner, sources, zero=zero, most=most)
+
+
+def _number(
+    table: Table, sources: Sources, *, zero: bool = False, most: float = float("inf")
+) -> Sourced:
+    source = table.text("source")
+    if source not in sources:
+        raise table.error(
+            "source", f"{source!r} is not in [sources]", near_matches(source, sources)
+        )
+    return Sourced(
+        value=table.number("value", zero=zero, most=most),
+        source=source,
+        date=table.date("date"),
+        kind=table.choice("kind", KINDS),
+        note=table.text("note", ""),
+    )

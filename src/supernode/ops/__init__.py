@@ -1,0 +1,41 @@
+"""The op table: for each op its formula (so its sharding), its cost and its local form. No torch.
+
+A new op is one row in a family file. Kernels are registered elsewhere, by name.
+"""
+
+from supernode.ops import (
+    attention,
+    factory,
+    gather,
+    matmul,
+    normalisation,
+    pointwise,
+    reduction,
+    view,
+)
+from supernode.ops.formula import Dim as Dim
+from supernode.ops.formula import Dims as Dims
+from supernode.ops.formula import Formula as Formula
+from supernode.ops.reduction import MEAN as MEAN
+from supernode.ops.reduction import NORM2 as NORM2
+from supernode.ops.row import Cost as Cost
+from supernode.ops.row import Fresh as Fresh
+from supernode.ops.row import Row as Row
+from supernode.ops.row import Split as Split
+from supernode.ops.row import cost as cost
+from supernode.ops.row import is_view as is_view
+from supernode.ops.row import register as register
+from supernode.ops.row import row as row
+from supernode.ops.row import table as table
+
+for _family in (
+    attention,
+    factory,
+    gather,
+    matmul,
+    normalisation,
+    pointwise,
+    reduction,
+    view,
+):
+    register(_family.ROWS)

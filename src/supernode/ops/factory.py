@@ -1,0 +1,62 @@
+"""Ops that make values out of nothing: constants may be made in parts, ranges are made whole."""
+
+from collections.abc import Callable
+
+from supernode.ir import Op, Type
+from supernode.ops.formula import Formula, shape_of
+from supernode.ops.row import Row, Split, nonlinear, same, sized, streaming
+
+Local = Callable[[Op, Split, tuple[Type, ...]], Op]
+
+
+def _parts(op: Op) -> Formula:
+    """Each dim of the output may be made in parts; inputs give dtype and device only."""
+    shape = shape_of(op.outputs[0])
+    names = tuple((f"i{k}",) for k in range(len(shape)))
+    return Formula(
+        inputs=tuple(((),) * len(shape_of(value)) for value in op.inputs),
+        outputs=(names,),
+        sizes={f"i{k}": size for k, size in enumerate(shape)},
+    )
+
+
+def _alike(op: Op) -> Formula:
+    shape = shape_of(op.outputs[0])
+    names = tuple((f"i{k}",) for k in range(len(shape)))
+    ins = (names, *(() for _ in op.inputs[1:]))
+    return Formula(
+        inputs=ins, outputs=(names,), sizes={f"i{k}": size for k, size in enumerate(shape)}
+    )
+
+
+def _whole(op: Op) -> Formula:
+    return Formula(
+        inputs=tuple(((),) * len(shape_of(value)) for value in op.inputs),
+        outputs=tuple(((),) * len(shape_of(value)) for value in op.outputs),
+        sizes={},
+    )
+
+
+def _row(name: str, formula: Callable[[Op], Formula], local: Local) -> Row:
+    return Row(
+        name=name,
+        formula=formula,
+        cost=streaming(0),
+        linear=nonlinear,
+        local=local,
+        note="written once",
+    )
+
+
+ROWS = [
+    *(_row(f"aten.{name}", _parts, sized(0)) for name in ("full", "zeros", "ones")),
+    _row("aten.empty.memory_format", _parts, sized(0)),
+    *(_row(f"aten.{name}", _parts, sized(1)) for name in ("new_zeros", "new_ones", "new_full")),
+    *(
+        _row(f"aten.{name}_like", _alike, same)
+        for name in ("zeros", "ones", "full", "empty")
+    ),
+    *(_row(f"aten.fill.{kind}", _alike, same) for kind in ("Scalar", "Tensor")),
+    _row("aten.scalar_tensor", _whole, same),
+    *(_row(f"aten.arange{kind}", _whole, same) for kind in ("", ".start", ".start_step")),
+]

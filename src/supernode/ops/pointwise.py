@@ -1,0 +1,96 @@
+"""Pointwise ops: one factor a dim, broadcasting included."""
+
+from collections.abc import Callable
+
+from supernode.ir import DType, HostType, Op, Value
+from supernode.ops.formula import broadcast
+from supernode.ops.row import Row, linear_in, nonlinear, same, streaming
+
+Linear = Callable[[Op], tuple[tuple[int, ...], ...]]
+
+
+def _row(name: str, linear: Linear = nonlinear, flops: float = 1.0, note: str = "") -> Row:
+    return Row(
+        name=name,
+        formula=broadcast,
+        cost=streaming(flops),
+        linear=linear,
+        local=same,
+        note=note or "pointwise",
+    )
+
+
+def _sum_of_both(op: Op) -> tuple[tuple[int, ...], ...]:
+    # x + 1 is affine: a constant or host number would be added once per part.
+    return ((0, 1),) if _reads_only_tensors(op, 2) else ()
+
+
+def _product(op: Op) -> tuple[tuple[int, ...], ...]:
+    both = isinstance(op.args[0], Value) and isinstance(op.args[1], Value)
+    return ((0,), (1,)) if both else ((0,),)
+
+
+def _reads_only_tensors(op: Op, count: int) -> bool:
+    tensors = [v for v in op.inputs if not isinstance(v.type, HostType)]
+    return len(tensors) == count == len(op.inputs)
+
+
+def _cast(op: Op) -> tuple[tuple[int, ...], ...]:
+    dtype = op.kwarg("dtype")
+    source = op.inputs[0].tensor.dtype
+    target = dtype.name if isinstance(dtype, DType) else source
+    return ((0,),) if "float" in source and "float" in target else ()
+
+
+def _fill(op: Op) -> tuple[tuple[int, ...], ...]:
+    return ((0,),) if op.arg(2) == 0 else ()
+
+
+LINEAR = [
+    _row("aten.add.Tensor", _sum_of_both),
+    _row("aten.sub.Tensor", _sum_of_both),
+    _row("aten.mul.Tensor", _product),
+    _row("aten.mul.Scalar", linear_in((0,))),
+    _row("aten.div.Tensor", linear_in((0,))),
+    _row("aten.div.Scalar", linear_in((0,))),
+    _row("aten.neg", linear_in((0,))),
+    _row("aten.lerp.Scalar", linear_in((0, 1)), 3),
+    _row("aten.lerp.Tensor", linear_in((0, 1)), 3),
+    _row("aten.addcmul", linear_in((0, 1), (0, 2)), 3),
+    _row("aten.addcdiv", linear_in((0, 1)), 3),
+    _row("aten.where.self", linear_in((1, 2))),
+    _row("aten.masked_fill.Scalar", _fill),
+    _row("aten._to_copy", _cast, note="a cast between floats keeps sums to the dtype's rounding"),
+    _row("aten.copy", linear_in((1,))),
+]
+
+BACKWARD = [
+    _row("aten.silu_backward", linear_in((0,)), 8),
+    _row("aten.gelu_backward", linear_in((0,)), 16),
+    _row("aten.sigmoid_backward", linear_in((0,)), 3),
+    _row("aten.tanh_backward", linear_in((0,)), 3),
+    _row("aten.threshold_backward", linear_in((0,))),
+]
+
+_COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge"]
+_BINARY = ["maximum", "minimum", "bitwise_and.Tensor", "bitwise_or.Tensor", "logical_and"]
+_CHEAP = ["abs", "relu", "sign", "bitwise_not", "logical_not", "reciprocal", "square"]
+_COSTLY = ["exp", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "silu", "gelu", "erf", "softplus"]
+
+NONLINEAR = [
+    *(_row(f"aten.{name}.{kind}") for name in _COMPARISONS for kind in ("Tensor", "Scalar")),
+    *(_row(f"aten.{name}") for name in _BINARY + _CHEAP),
+    *(_row(f"aten.{name}", flops=8) for name in _COSTLY),
+    _row("aten.add.Scalar"),
+    _row("aten.sub.Scalar"),
+    _row("aten.rsub.Scalar"),
+    _row("aten.clamp"),
+    _row("aten.clamp_min"),
+    _row("aten.clamp_max"),
+    _row("aten.sqrt", flops=4),
+    _row("aten.rsqrt", flops=4),
+    _row("aten.pow.Tensor_Scalar", flops=2),
+    _row("aten.pow.Tensor_Tensor", flops=8),
+]
+
+ROWS = [*LINEAR, *BACKWARD, *NONLINEAR]

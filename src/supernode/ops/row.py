@@ -1,0 +1,188 @@
+"""One row of the op table, and the table itself."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from supernode.errors import UnknownOp
+from supernode.ir import Arg, HostType, Op, Type, Value
+from supernode.ops.formula import Formula
+
+Unit = Literal["matmul", "vector", "none"]
+Split = Mapping[str, tuple[str, ...]]
+"""Which mesh axes split each factor, outermost first."""
+Fresh = Callable[[Type], Value]
+"""Makes a new value of a type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one execution takes, whatever the machine: FLOP and bytes, by the unit that does it.
+
+    `flops` of the matmul unit count a multiply-add as 2, as torch's FlopCounterMode does.
+    """
+
+    flops: float = 0.0
+    bytes_read: float = 0.0
+    bytes_written: float = 0.0
+    unit: Unit = "none"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What the system knows of an op.
+
+    - `formula`: its named factors; sharding is derived from them.
+    - `linear`: groups of input positions the op is linear in together: partial sums in all of a
+      group (and none elsewhere) give a partial sum.
+    - `passes`: other kinds of partial results that pass through unchanged; `moves` ops only
+      rearrange elements, so any kind does.
+    - `cost`: FLOP and bytes by shapes.
+    - `local`: the op on local shapes, given the split of its factors and the local output types.
+    - `expand`: the same as several ops, used where a factor that the formula marks whole must be
+      split.
+    - `view`: the output shares its first input's memory.
+    """
+
+    name: str
+    formula: Callable[[Op], Formula]
+    cost: Callable[[Op], Cost]
+    linear: Callable[[Op], tuple[tuple[int, ...], ...]]
+    local: Callable[[Op, Split, tuple[Type, ...]], Op]
+    expand: Callable[[Op, Fresh], list[Op]] | None = None
+    passes: frozenset[str] = frozenset()
+    moves: bool = False
+    view: bool = False
+    note: str
+
+
+_TABLE: dict[str, Row] = {}
+
+
+def register(rows: Iterable[Row]) -> None:
+    """Adds rows to the table; a second row for one op is a bug."""
+    for row in rows:
+        assert row.name not in _TABLE, f"two rows for {row.name}"
+        _TABLE[row.name] = row
+
+
+def table() -> dict[str, Row]:
+    """All rows by op name."""
+    return dict(_TABLE)
+
+
+def row(op: Op) -> Row:
+    """The row of `op`.
+
+    Raises:
+        UnknownOp: there is none; the error names the op, its module and the file to edit.
+    """
+    found = _TABLE.get(op.name)
+    if found is None:
+        types = ", ".join(str(value.type) for value in op.inputs)
+        raise UnknownOp(
+            f"no row in the op table for {op.name}({types})",
+            where=str(op.site),
+            fix=f"add a row to src/supernode/ops/{_family_file(op.name)} "
+            "(docs/howto/add-an-op.md), or run on one chip, which needs none",
+        )
+    return found
+
+
+def _family_file(name: str) -> str:
+    for word, file in (
+        ("norm", "normalisation.py"),
+        ("softmax", "normalisation.py"),
+        ("attention", "attention.py"),
+        ("mm", "matmul.py"),
+        ("conv", "matmul.py"),
+        ("view", "view.py"),
+        ("scatter", "gather.py"),
+        ("index", "gather.py"),
+        ("gather", "gather.py"),
+        ("embedding", "gather.py"),
+    ):
+        if word in name:
+            return file
+    return "pointwise.py"
+
+
+def cost(op: Op) -> Cost:
+    """FLOP and bytes of `op` for the shapes it has here.
+
+    Raises:
+        UnknownOp: the op has no row.
+    """
+    if op.name.startswith("host."):
+        return Cost()
+    return row(op).cost(op)
+
+
+def is_view(op: Op) -> bool:
+    """Whether the output of `op` shares its first input's memory."""
+    found = _TABLE.get(op.name)
+    return found is not None and found.view
+
+
+# The columns that most rows share.
+
+
+def traffic(op: Op) -> tuple[float, float]:
+    """Bytes read and written when every input and output crosses memory once."""
+    read = sum(value.type.size_bytes for value in dict.fromkeys(op.inputs))
+    return float(read), float(sum(value.type.size_bytes for value in op.outputs))
+
+
+def streaming(flops_per_element: float) -> Callable[[Op], Cost]:
+    """Cost of an op that reads its inputs once and does some work per output element."""
+
+    def rule(op: Op) -> Cost:
+        read, written = traffic(op)
+        types = [v.type for v in op.inputs + op.outputs if not isinstance(v.type, HostType)]
+        most = max(type_.numel for type_ in types)
+        return Cost(flops_per_element * most, read, written, "vector", types[-1].dtype)
+
+    return rule
+
+
+def free(op: Op) -> Cost:
+    """Nothing is computed and nothing moves."""
+    return Cost()
+
+
+def nonlinear(op: Op) -> tuple[tuple[int, ...], ...]:
+    """Linear in no input."""
+    return ()
+
+
+def linear_in(*groups: tuple[int, ...]) -> Callable[[Op], tuple[tuple[int, ...], ...]]:
+    """Linear in each of these groups of inputs."""
+    return lambda op: groups
+
+
+def linear_in_all(op: Op) -> tuple[tuple[int, ...], ...]:
+    """Linear in all inputs together."""
+    return (tuple(range(len(op.inputs))),)
+
+
+def same(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
+    """The local form of an op whose arguments hold no sizes."""
+    return op
+
+
+def sized(position: int) -> Callable[[Op, Split, tuple[Type, ...]], Op]:
+    """The local form of an op whose argument at `position` is the shape of its output."""
+
+    def rule(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
+        (out,) = outputs
+        assert not isinstance(out, HostType)
+        return with_arg(op, position, out.shape)
+
+    return rule
+
+
+def with_arg(op: Op, position: int, arg: Arg) -> Op:
+    """`op` with one positional argument replaced."""
+    args = (*op.args[:position], arg, *op.args[position + 1 :])
+    return replace(op, args=args)

@@ -1,0 +1,202 @@
+"""Ops that only rearrange: views, slices, concatenation, padding, copies."""
+
+from collections.abc import Callable, Sequence
+
+from supernode.ir import Op
+from supernode.ops.formula import Dims, Formula, regroup, shape_of
+from supernode.ops.row import (
+    Row,
+    free,
+    linear_in,
+    linear_in_all,
+    same,
+    sized,
+    streaming,
+)
+
+Rule = Callable[[Op], Formula]
+
+
+def _names(rank: int) -> list[str]:
+    return [f"i{k}" for k in range(rank)]
+
+
+def _formula(op: Op, ins: Sequence[Dims], outs: Sequence[Dims]) -> Formula:
+    sizes: dict[str, int] = {}
+    for value, dims in zip((*op.inputs, *op.outputs), (*ins, *outs), strict=True):
+        for dim, size in zip(dims, shape_of(value), strict=True):
+            if len(dim) == 1:
+                sizes[dim[0]] = size
+    return Formula(inputs=tuple(ins), outputs=tuple(outs), sizes=sizes)
+
+
+def _reshape(op: Op) -> Formula:
+    source, target, sizes = regroup(shape_of(op.inputs[0]), shape_of(op.outputs[0]))
+    return Formula(inputs=(source,), outputs=(target,), sizes=sizes)
+
+
+def _int(arg: object, default: int = 0) -> int:
+    return arg if isinstance(arg, int) else default
+
+
+def _permuted(order: Callable[[Op, int], list[int]]) -> Rule:
+    def rule(op: Op) -> Formula:
+        names = _names(len(shape_of(op.inputs[0])))
+        source = tuple((name,) for name in names)
+        target = tuple((names[k],) for k in order(op, len(names)))
+        return _formula(op, [source], [target])
+
+    return rule
+
+
+def _transpose(op: Op, rank: int) -> list[int]:
+    order = list(range(rank))
+    a, b = _int(op.arg(1)) % rank, _int(op.arg(2)) % rank
+    order[a], order[b] = order[b], order[a]
+    return order
+
+
+def _permute(op: Op, rank: int) -> list[int]:
+    dims = op.arg(1, "dims")
+    assert isinstance(dims, tuple)
+    return [_int(dim) % rank for dim in dims]
+
+
+def _expand(op: Op) -> Formula:
+    source, target = shape_of(op.inputs[0]), shape_of(op.outputs[0])
+    names = _names(len(target))
+    offset = len(target) - len(source)
+    kept = tuple(
+        (names[k + offset],) if size == target[k + offset] else ()
+        for k, size in enumerate(source)
+    )
+    return _formula(op, [kept], [tuple((name,) for name in names)])
+
+
+def _except(op: Op, whole: set[int]) -> Formula:
+    """Same rank in and out; the dims in `whole` change their extent and can't be split."""
+    names = _names(len(shape_of(op.outputs[0])))
+    dims = tuple(() if k in whole else (name,) for k, name in enumerate(names))
+    return _formula(op, [dims] * len(op.inputs), [dims] * len(op.outputs))
+
+
+def _slice(op: Op) -> Formula:
+    changed = shape_of(op.inputs[0]) != shape_of(op.outputs[0])
+    rank = len(shape_of(op.inputs[0]))
+    return _except(op, {_int(op.arg(1, "dim")) % rank} if changed else set())
+
+
+def _slice_backward(op: Op) -> Formula:
+    changed = shape_of(op.inputs[0]) != shape_of(op.outputs[0])
+    rank = len(shape_of(op.outputs[0]))
+    return _except(op, {_int(op.arg(2)) % rank} if changed else set())
+
+
+def _along(position: int, name: str = "dim") -> Rule:
+    def rule(op: Op) -> Formula:
+        rank = len(shape_of(op.outputs[0]))
+        return _except(op, {_int(op.arg(position, name)) % rank})
+
+    return rule
+
+
+def _pad(op: Op) -> Formula:
+    pads = op.arg(1, "pad")
+    assert isinstance(pads, tuple)
+    rank = len(shape_of(op.outputs[0]))
+    return _except(op, {rank - 1 - k // 2 for k, pad in enumerate(pads) if pad})
+
+
+def _stack(op: Op) -> Formula:
+    names = _names(len(shape_of(op.inputs[0])))
+    dim = _int(op.arg(1, "dim")) % (len(names) + 1)
+    source = tuple((name,) for name in names)
+    return _formula(op, [source] * len(op.inputs), [(*source[:dim], (), *source[dim:])])
+
+
+def _select(op: Op) -> Formula:
+    rank = len(shape_of(op.inputs[0]))
+    dim = _int(op.arg(1, "dim")) % rank
+    source: Dims = tuple(() if k == dim else (f"i{k}",) for k in range(rank))
+    return _formula(op, [source], [(*source[:dim], *source[dim + 1 :])])
+
+
+def _select_backward(op: Op) -> Formula:
+    rank = len(shape_of(op.outputs[0]))
+    dim = _int(op.arg(2)) % rank
+    target: Dims = tuple(() if k == dim else (f"i{k}",) for k in range(rank))
+    return _formula(op, [(*target[:dim], *target[dim + 1 :])], [target])
+
+
+def _same_dims(op: Op) -> Formula:
+    return _except(op, set())
+
+
+def _view(name: str, formula: Rule, *, size_at: int | None = None) -> Row:
+    return Row(
+        name=name,
+        formula=formula,
+        cost=free,
+        linear=linear_in((0,)),
+        local=same if size_at is None else sized(size_at),
+        moves=True,
+        view=True,
+        note="a view: nothing is computed, nothing moves",
+    )
+
+
+def _move(name: str, formula: Rule, *, size_at: int | None = None) -> Row:
+    return Row(
+        name=name,
+        formula=formula,
+        cost=streaming(0),
+        linear=linear_in_all,
+        local=same if size_at is None else sized(size_at),
+        moves=True,
+        note="a copy: each byte is read and written once",
+    )
+
+
+VIEWS = [
+    _view("aten.view", _reshape, size_at=1),
+    _view("aten._unsafe_view", _reshape, size_at=1),
+    _view("aten.reshape", _reshape, size_at=1),
+    _view("aten.unsqueeze", _reshape),
+    _view("aten.squeeze.dim", _reshape),
+    _view("aten.squeeze.dims", _reshape),
+    _view("aten.squeeze", _reshape),
+    _view("aten.t", _permuted(lambda op, rank: list(range(rank))[::-1])),
+    _view("aten.transpose.int", _permuted(_transpose)),
+    _view("aten.permute", _permuted(_permute)),
+    _view("aten.expand", _expand, size_at=1),
+    _view("aten.slice.Tensor", _slice),
+    _view("aten.select.int", _select),
+    _view("aten.split.Tensor", _along(2)),
+    _view("aten.split_with_sizes", _along(2)),
+    _view("aten.detach", _same_dims),
+    _view("aten.alias", _same_dims),
+]
+
+MOVES = [
+    _move("aten.clone", _same_dims),
+    _move("aten.lift_fresh_copy", _same_dims),
+    _move("aten.cat", _along(1)),
+    _move("aten.stack", _stack),
+    _move("aten.slice_backward", _slice_backward, size_at=1),
+    _move("aten.select_backward", _select_backward, size_at=1),
+    _move("aten.slice_scatter", _along(2)),
+]
+
+# Padding with a value other than zero is affine, so partial sums don't pass.
+PADS = [
+    Row(
+        name="aten.constant_pad_nd",
+        formula=_pad,
+        cost=streaming(0),
+        linear=lambda op: ((0,),) if op.arg(2, "value", 0) == 0 else (),
+        local=same,
+        note="a copy with a border",
+    )
+]
+
+ROWS = [*VIEWS, *MOVES, *PADS]

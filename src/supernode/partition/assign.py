@@ -1,0 +1,194 @@
+"""Which classes of dims each axis splits, and how each input of the step is kept."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from supernode.errors import LayoutError
+from supernode.ir import HostType, Port, Program, Value
+from supernode.partition.classes import Classes, Place, contractions
+from supernode.partition.line import Axis
+from supernode.plan import Layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """`split[axis][class]` is the rank of preference (0 first) where an op has several such
+    classes; `homes[i]` is the layout of input `i`, None for a host number; `reasons[i]` why."""
+
+    split: dict[str, dict[Place, int]]
+    homes: tuple[Layout | None, ...]
+    reasons: tuple[str, ...]
+
+
+def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str) -> Assignment:
+    """The assignment that the schemes of `axes` ask for.
+
+    Raises:
+        LayoutError: an axis does not divide a dim it has to split.
+    """
+    split: dict[str, dict[Place, int]] = {axis.name: {} for axis in axes}
+    for axis in axes:
+        chosen = split[axis.name]
+        if axis.scheme.inner:
+            _take(chosen, inner_classes(program, classes), 0)
+        if axis.scheme.batch:
+            _take(chosen, _argument_classes(program, classes, 0), 0)
+        if axis.scheme.tokens:
+            _take(chosen, _argument_classes(program, classes, 1), 1)
+    _check_divisible(program, classes, axes, split, line)
+    homes: list[Layout | None] = []
+    reasons: list[str] = []
+    for port, value in zip(program.inputs, program.main.inputs, strict=True):
+        home, reason = _home(port, value, classes, axes, split, line)
+        homes.append(home)
+        reasons.append(reason)
+    return Assignment(split=split, homes=tuple(homes), reasons=tuple(reasons))
+
+
+def _take(chosen: dict[Place, int], places: list[Place], preference: int) -> None:
+    for place in places:
+        chosen.setdefault(place, preference)
+
+
+def _argument_classes(program: Program, classes: Classes, dim: int) -> list[Place]:
+    found: dict[Place, None] = {}
+    for port, value in zip(program.inputs, program.main.inputs, strict=True):
+        if port.role == "arg" and not isinstance(value.type, HostType):
+            shape = value.type.shape
+            if len(shape) > dim and shape[dim] > 1:
+                found[classes.of("main", value, dim)] = None
+    return list(found)
+
+
+def inner_classes(program: Program, classes: Classes) -> list[Place]:
+    """One dim class of each weight matrix: the side of the two that sums fewer bytes.
+
+    Weight matrices join classes in pairs (residual width with hidden units, with heads, with the
+    vocabulary). Of the two sides of each connected piece, splitting one leaves partial sums after
+    the matmuls that contract it; the cheaper side is taken.
+    """
+    neighbours: dict[Place, dict[Place, None]] = defaultdict(dict)
+    for port, value in zip(program.inputs, program.main.inputs, strict=True):
+        if port.role != "param" or len(value.tensor.shape) != 2:
+            continue
+        a, b = (classes.of("main", value, dim) for dim in (0, 1))
+        if a != b:
+            neighbours[a][b] = None
+            neighbours[b][a] = None
+    summed: dict[Place, int] = defaultdict(int)
+    for places, size, count in contractions(program, classes):
+        for place in dict.fromkeys(places):
+            summed[place] += size * count
+    chosen: list[Place] = []
+    seen: set[Place] = set()
+    for start in neighbours:
+        if start not in seen:
+            sides = _two_sides(start, neighbours, seen)
+            chosen += min(sides, key=lambda side: sum(summed[place] for place in side))
+    return chosen
+
+
+def _two_sides(
+    start: Place, neighbours: dict[Place, dict[Place, None]], seen: set[Place]
+) -> tuple[list[Place], list[Place]]:
+    sides: tuple[list[Place], list[Place]] = ([], [])
+    queue = [(start, 0)]
+    while queue:
+        place, side = queue.pop(0)
+        if place in seen:
+            continue
+        seen.add(place)
+        sides[side].append(place)
+        queue += [(other, 1 - side) for other in neighbours[place]]
+    return sides
+
+
+def _check_divisible(
+    program: Program,
+    classes: Classes,
+    axes: tuple[Axis, ...],
+    split: dict[str, dict[Place, int]],
+    line: str,
+) -> None:
+    parts: dict[Place, int] = defaultdict(lambda: 1)
+    for axis in axes:
+        for place in split[axis.name]:
+            parts[place] *= axis.size
+    for port, value in zip(program.inputs, program.main.inputs, strict=True):
+        if port.role not in ("param", "arg") or isinstance(value.type, HostType):
+            continue
+        for dim, size in enumerate(value.type.shape):
+            place = classes.of("main", value, dim)
+            count, divisor = parts.get(place, 1), classes.divisor(place)
+            if divisor % count:
+                names = [axis.name for axis in axes if place in split[axis.name]]
+                unit = "" if divisor == size else f", which splits in {divisor} equal units"
+                raise LayoutError(
+                    f"{'*'.join(names)}={count} does not divide dim {dim} of {port.name} "
+                    f"({value.type}), size {size}{unit}",
+                    asked=f"layout {line}",
+                    fix=f"use sizes whose product divides {divisor}",
+                )
+
+
+def _home(
+    port: Port,
+    value: Value,
+    classes: Classes,
+    axes: tuple[Axis, ...],
+    split: dict[str, dict[Place, int]],
+    line: str,
+) -> tuple[Layout | None, str]:
+    if isinstance(value.type, HostType):
+        return None, "a host number, the same on every chip"
+    shape = value.type.shape
+    dims: list[tuple[str, ...]] = [()] * len(shape)
+    why: list[str] = []
+    for axis in axes:
+        wanted = [
+            (split[axis.name][place], dim)
+            for dim in range(len(shape))
+            if (place := classes.of("main", value, dim)) in split[axis.name]
+        ]
+        if wanted and _may_split(port, axis):
+            dim = min(wanted)[1]
+            dims[dim] = (*dims[dim], axis.name)
+            why.append(f"{axis.name} splits dim {dim} ({axis.scheme.summary})")
+    for axis in axes:
+        if port.role in axis.scheme.keeps:
+            dim = _stored_dim(port, shape, dims, axes, axis, line)
+            if dim is not None:
+                dims[dim] = (*dims[dim], axis.name)
+                why.append(f"{axis.name} keeps it in parts along dim {dim} ({axis.scheme.summary})")
+    return Layout(tuple(dims)), "; ".join(why) or "whole on every chip: no axis splits its dims"
+
+
+def _may_split(port: Port, axis: Axis) -> bool:
+    """Arguments arrive split over batch and tokens, weights over inner dims."""
+    return port.role == "arg" if axis.scheme.batch else True
+
+
+def _stored_dim(
+    port: Port,
+    shape: tuple[int, ...],
+    dims: list[tuple[str, ...]],
+    axes: tuple[Axis, ...],
+    axis: Axis,
+    line: str,
+) -> int | None:
+    """The dim to cut: an uncut one that divides, else one that is cut already, else none."""
+    sizes = {other.name: other.size for other in axes}
+    left = list(shape)
+    for dim, names in enumerate(dims):
+        for name in names:
+            left[dim] //= sizes[name]
+    for dim in sorted(range(len(shape)), key=lambda dim: (len(dims[dim]), dim)):
+        if left[dim] % axis.size == 0:
+            return dim
+    if all(size < axis.size for size in left):
+        return None
+    raise LayoutError(
+        f"{axis.name}={axis.size} divides no dim of {port.name} ({list(shape)})",
+        asked=f"layout {line}",
+        fix="choose a size that divides its dims, and put the rest in dp",
+    )

@@ -1,0 +1,127 @@
+"""The layout line a user writes, `dp=2,tp=4,sp`, as a mesh and what each axis splits.
+
+A scheme is a row of data: which factors of the step its axis splits, and which of the values that
+live from step to step it keeps in parts. Nothing else in supernode knows the names of schemes.
+"""
+
+import math
+from dataclasses import dataclass
+
+from supernode.errors import LayoutError, near_matches
+from supernode.plan import Mesh
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheme:
+    """What an axis of that name does.
+
+    `batch`: splits the first dim of the step's arguments. `inner`: splits one dim of each weight
+    matrix, the one the residual stream does not have. `tokens`: splits the second dim of the
+    arguments where no inner dim is split. `keeps`: roles of the values that are stored in parts.
+    """
+
+    batch: bool = False
+    inner: bool = False
+    tokens: bool = False
+    keeps: tuple[str, ...] = ()
+    summary: str
+
+
+SCHEMES = {
+    "dp": Scheme(batch=True, summary="data parallel: the batch is split"),
+    "zero1": Scheme(
+        batch=True,
+        keeps=("state",),
+        summary="ZeRO-1: the batch is split, optimizer state is kept in parts",
+    ),
+    "fsdp": Scheme(
+        batch=True,
+        keeps=("state", "param"),
+        summary="ZeRO-3: the batch is split, weights and optimizer state are kept in parts",
+    ),
+    "tp": Scheme(inner=True, summary="tensor parallel: heads, hidden units and vocabulary"),
+}
+SEQUENCE = "sp"
+"""The flag that lets every tp axis split tokens too where no inner dim is split."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One axis of the mesh with the scheme it follows."""
+
+    name: str
+    size: int
+    scheme: Scheme
+
+
+def parse_line(line: str, chips: int | None = None) -> tuple[Axis, ...]:
+    """The axes of `line`; axes of size 1 are dropped. An empty line is one chip.
+
+    Raises:
+        LayoutError: malformed, an unknown scheme, one named twice, more than three axes, or sizes
+            that do not multiply to `chips`.
+    """
+    axes: list[Axis] = []
+    sequence = False
+    for part in filter(None, (part.strip() for part in line.split(","))):
+        if part == SEQUENCE:
+            sequence = True
+        else:
+            axes.append(_axis(part, line))
+    names = [axis.name for axis in axes]
+    for name in names:
+        if names.count(name) > 1:
+            raise LayoutError(f"{name} is named twice", asked=f"layout {line}")
+    _check_product(axes, line, chips)
+    if sequence:
+        if "tp" not in names:
+            raise LayoutError("sp needs a tp axis", asked=f"layout {line}", fix="add tp=N")
+        axes = [_with_tokens(axis) if axis.scheme.inner else axis for axis in axes]
+    axes = [axis for axis in axes if axis.size > 1]
+    if len(axes) > 3:
+        raise LayoutError(f"{len(axes)} axes, at most 3", asked=f"layout {line}")
+    return tuple(axes)
+
+
+def mesh_of(axes: tuple[Axis, ...]) -> Mesh:
+    """The mesh with these axes, the last one between neighbouring ranks."""
+    return Mesh(tuple((axis.name, axis.size) for axis in axes))
+
+
+def _axis(part: str, line: str) -> Axis:
+    name, equals, size = part.partition("=")
+    name, size = name.strip(), size.strip()
+    if not equals or not size.isdecimal() or int(size) < 1:
+        raise LayoutError(
+            f"expected NAME=SIZE, got {part!r}",
+            asked=f"layout {line}",
+            fix="write it like dp=2,tp=4 or fsdp=8,tp=2,sp",
+        )
+    if name not in SCHEMES:
+        fix = near_matches(name, [*SCHEMES, SEQUENCE])
+        raise LayoutError(f"unknown axis {name!r}", asked=f"layout {line}", fix=fix)
+    return Axis(name=name, size=int(size), scheme=SCHEMES[name])
+
+
+def _check_product(axes: list[Axis], line: str, chips: int | None) -> None:
+    product = math.prod(axis.size for axis in axes)
+    if chips is None or product == chips:
+        return
+    sizes = " x ".join(str(axis.size) for axis in axes) or "1"
+    raise LayoutError(
+        f"the axes multiply to {sizes} = {product}, there are {chips} chips",
+        asked=f"layout {line or '(none)'} on {chips} chips",
+        fix=f"choose sizes whose product is {chips}",
+    )
+
+
+def _with_tokens(axis: Axis) -> Axis:
+    scheme = axis.scheme
+    both = Scheme(
+        batch=scheme.batch,
+        inner=scheme.inner,
+        tokens=True,
+        keeps=scheme.keeps,
+        summary=scheme.summary + "; tokens elsewhere",
+    )
+    return Axis(name=axis.name, size=axis.size, scheme=both)

@@ -1,0 +1,147 @@
+"""Fewer, larger collectives, each as early as it can start.
+
+Reductions move up to where their operand is complete and join their predecessors while no result
+is needed yet; gathers join the first of their stretch. One collective of many values costs one
+start-up instead of many, and what starts early can overlap with computing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from supernode.ir import Block, Op, Value
+from supernode.partition.emit import COLLECTIVES
+
+BUCKET_BYTES = 25 * 2**20
+"""Where the ops of `main` are not a repeated block, a merged collective ends at this size.
+
+**Source:** the bucket size of PyTorch's DistributedDataParallel, 25 MiB."""
+
+REDUCTIONS = ("fabric.all_reduce", "fabric.reduce_scatter")
+
+
+def merge(block: Block, limit_bytes: float) -> Block:
+    """`block` with its collectives hoisted and merged; results are unchanged."""
+    live = without_dead_ops(block)
+    ops = _hoist(live.ops, {value.id for value in block.inputs})
+    ops = _merge_reductions(ops, limit_bytes)
+    return replace(block, ops=tuple(_merge_gathers(ops, limit_bytes)))
+
+
+def _hoist(ops: tuple[Op, ...], given: set[int]) -> list[Op]:
+    """Reductions right behind the op that completes their operands."""
+    out: list[Op] = []
+    made_at: dict[int, int] = dict.fromkeys(given, -1)
+    for op in ops:
+        place = len(out)
+        if op.name in REDUCTIONS:
+            place = 1 + max(made_at[value.id] for value in op.inputs)
+            while place < len(out) and out[place].name in REDUCTIONS:
+                place += 1
+        out.insert(place, op)
+        if place + 1 < len(out):
+            made_at = {v: at + 1 if at >= place else at for v, at in made_at.items()}
+        made_at |= {value.id: place for value in op.outputs}
+    return out
+
+
+def _key(op: Op) -> tuple[object, ...]:
+    kind = op.args[-1] if op.name in REDUCTIONS else ""
+    dtype = op.outputs[0].tensor.dtype
+    return (op.name, op.args[1], kind, dtype, op.site.phase)
+
+
+def _bytes(op: Op) -> int:
+    return max(
+        sum(value.type.size_bytes for value in op.outputs),
+        sum(value.type.size_bytes for value in op.inputs),
+    )
+
+
+@dataclass(slots=True)
+class _Bucket:
+    members: list[int]
+    size_bytes: int
+    results: set[int]
+
+
+def _merge_reductions(ops: list[Op], limit_bytes: float) -> list[Op]:
+    """Each bucket takes effect where its last member stood."""
+    open_: dict[tuple[object, ...], _Bucket] = {}
+    closed: list[_Bucket] = []
+    for i, op in enumerate(ops):
+        used = {value.id for value in op.inputs}
+        for key in [key for key, bucket in open_.items() if bucket.results & used]:
+            closed.append(open_.pop(key))
+        if op.name not in REDUCTIONS:
+            continue
+        bucket = open_.get(_key(op))
+        if bucket is not None and bucket.size_bytes + _bytes(op) > limit_bytes:
+            closed.append(open_.pop(_key(op)))
+            bucket = None
+        if bucket is None:
+            bucket = open_[_key(op)] = _Bucket([], 0, set())
+        bucket.members.append(i)
+        bucket.size_bytes += _bytes(op)
+        bucket.results |= {value.id for value in op.outputs}
+    closed += open_.values()
+    return list(_replaced(ops, {b.members[-1]: b.members for b in closed}))
+
+
+def _merge_gathers(ops: list[Op], limit_bytes: float) -> list[Op]:
+    """Each bucket takes effect where its first member stood, if all operands exist there."""
+    made_at = {value.id: i for i, op in enumerate(ops) for value in op.outputs}
+    open_: dict[tuple[object, ...], _Bucket] = {}
+    closed: list[_Bucket] = []
+    for i, op in enumerate(ops):
+        if op.name != "fabric.all_gather":
+            continue
+        bucket = open_.get(_key(op))
+        if bucket is not None:
+            ready = max((made_at.get(value.id, -1) for value in op.inputs), default=-1)
+            if ready > bucket.members[0] or bucket.size_bytes + _bytes(op) > limit_bytes:
+                closed.append(open_.pop(_key(op)))
+                bucket = None
+        if bucket is None:
+            bucket = open_[_key(op)] = _Bucket([], 0, set())
+        bucket.members.append(i)
+        bucket.size_bytes += _bytes(op)
+    closed += open_.values()
+    return list(_replaced(ops, {b.members[0]: b.members for b in closed}))
+
+
+def _replaced(ops: list[Op], merged: dict[int, list[int]]) -> Iterator[Op]:
+    gone = {i for members in merged.values() for i in members}
+    for i, op in enumerate(ops):
+        if i in merged:
+            yield _joined([ops[k] for k in merged[i]])
+        elif i not in gone:
+            yield op
+
+
+def _joined(members: list[Op]) -> Op:
+    first = members[0]
+    assert first.name in COLLECTIVES
+    if len(members) == 1:
+        return first
+    values = tuple(value for op in members for value in op.inputs)
+    outputs: tuple[Value, ...] = tuple(value for op in members for value in op.outputs)
+    if first.name == "fabric.all_reduce":
+        return replace(first, args=(values, first.args[1], first.args[2]), outputs=outputs)
+    dims: list[int] = []
+    for op in members:
+        part = op.args[2]
+        assert isinstance(part, tuple)
+        dims += [dim for dim in part if isinstance(dim, int)]
+    args = (values, first.args[1], tuple(dims), *first.args[3:])
+    return replace(first, args=args, outputs=outputs)
+
+
+def without_dead_ops(block: Block) -> Block:
+    """`block` without ops whose results nobody reads (views that a gather was moved before)."""
+    needed = {value.id for value in block.outputs}
+    kept: list[Op] = []
+    for op in reversed(block.ops):
+        if any(value.id in needed for value in op.outputs):
+            kept.append(op)
+            needed |= {value.id for value in op.inputs}
+    return replace(block, ops=tuple(reversed(kept)))

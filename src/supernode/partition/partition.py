@@ -1,0 +1,80 @@
+"""Program and layout line to Plan: the ordered list of passes."""
+
+from dataclasses import replace
+
+from supernode.ir import HostType, Program
+from supernode.partition.assign import Assignment, assign
+from supernode.partition.classes import Classes
+from supernode.partition.line import Axis, mesh_of, parse_line
+from supernode.partition.merge import BUCKET_BYTES, merge
+from supernode.partition.spread import Spreader
+from supernode.plan import Layout, Mesh, Plan, verify_plan
+
+
+def partition(program: Program, layout: str = "", chips: int | None = None) -> Plan:
+    """The Plan of `program` in the layout that the line says (`dp=2,tp=4,sp`; empty: one chip).
+
+    Raises:
+        LayoutError: the line is malformed, does not multiply to `chips`, or an axis does not
+            divide a dim it has to split.
+        UnknownOp: more than one chip, and an op has no row in the op table.
+    """
+    axes = parse_line(layout, chips)
+    line = ",".join(f"{axis.name}={axis.size}" for axis in axes)
+    line += ",sp" if any(axis.scheme.tokens for axis in axes) else ""
+    if not axes:
+        return _one_chip(program)
+    classes = Classes(program)
+    assignment = assign(program, classes, axes, line)
+    return _spread(program, classes, assignment, axes, line)
+
+
+def _one_chip(program: Program) -> Plan:
+    def whole(values: tuple[object, ...]) -> tuple[Layout | None, ...]:
+        return tuple(
+            None if isinstance(value.type, HostType) else Layout.whole(len(value.type.shape))  # type: ignore[attr-defined]
+            for value in values
+        )
+
+    return verify_plan(
+        Plan(
+            program=program,
+            mesh=Mesh(()),
+            layout="",
+            local=program,
+            inputs=whole(program.main.inputs),
+            outputs=whole(program.main.outputs),
+            placements=(),
+        )
+    )
+
+
+def _spread(
+    program: Program,
+    classes: Classes,
+    assignment: Assignment,
+    axes: tuple[Axis, ...],
+    line: str,
+) -> Plan:
+    mesh = mesh_of(axes)
+    goals = tuple(
+        None if source is None else assignment.homes[source] for source in program.updates
+    )
+    spreader = Spreader(program, classes, assignment, mesh)
+    spread = spreader.main(goals)
+    local = replace(
+        program,
+        main=merge(spread.block, BUCKET_BYTES),
+        blocks=tuple(merge(block, float("inf")) for block in spreader.blocks),
+    )
+    return verify_plan(
+        Plan(
+            program=program,
+            mesh=mesh,
+            layout=line,
+            local=local,
+            inputs=assignment.homes,
+            outputs=spread.outputs,
+            placements=tuple(spreader.placements),
+        )
+    )

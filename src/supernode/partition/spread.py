@@ -1,0 +1,357 @@
+"""Writes the program of one chip: every op on local shapes, moves inserted where layouts differ."""
+
+from dataclasses import dataclass, replace
+
+from supernode.errors import LayoutError, SupernodeError
+from supernode.ir import CALL, Block, HostType, Op, Program, Value, map_values
+from supernode.ops import Formula, row
+from supernode.partition.assign import Assignment
+from supernode.partition.choose import Choice, NeedsExpansion, Question, choose
+from supernode.partition.classes import Classes, is_host
+from supernode.partition.emit import Emitter
+from supernode.partition.wanted import Wanted, wanted_in
+from supernode.plan import Layout, Mesh, Placement
+
+Preferences = dict[str, dict[str, int]]
+Signature = tuple[str, tuple[Layout | None, ...], tuple[tuple[int, Layout], ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalBlock:
+    """A block for given layouts of its inputs, with the layouts of its outputs."""
+
+    block: Block
+    outputs: tuple[Layout | None, ...]
+
+
+class Spreader:
+    """Spreads the blocks of one Program over one mesh; blocks met again in the same layouts are
+    shared."""
+
+    def __init__(
+        self, program: Program, classes: Classes, assignment: Assignment, mesh: Mesh
+    ) -> None:
+        self.program = program
+        self.classes = classes
+        self.assignment = assignment
+        self.mesh = mesh
+        self.placements: list[Placement] = []
+        self.blocks: list[Block] = []
+        self._known: dict[Signature, LocalBlock] = {}
+
+    def main(self, outputs: tuple[Layout | None, ...]) -> LocalBlock:
+        """The local main; `outputs[i]` is the layout output `i` must leave in, None: any whole
+        or split one."""
+        main = self.program.main
+        homes = dict(zip((v.id for v in main.inputs), self.assignment.homes, strict=True))
+        fixed = {key: home for key, home in homes.items() if home is not None}
+        ends = {v.id: goal for v, goal in zip(main.outputs, outputs, strict=True) if goal}
+        wanted = wanted_in(main, ends, fixed, self.program)
+        for value, reason in zip(main.inputs, self.assignment.reasons, strict=True):
+            if (home := homes[value.id]) is not None:
+                self.note("main", value, home, reason)
+        return self._spread(main, self.assignment.homes, wanted, outputs, "main")
+
+    def note(self, block: str, value: Value, layout: Layout, reason: str) -> None:
+        self.placements.append(
+            Placement(block=block, value=value.id, layout=layout, reason=reason)
+        )
+
+    def _spread(
+        self,
+        block: Block,
+        inputs: tuple[Layout | None, ...],
+        wanted: Wanted,
+        ends: tuple[Layout | None, ...],
+        name: str,
+    ) -> LocalBlock:
+        emitter = Emitter(self.mesh)
+        formals: list[Value] = []
+        for value, layout in zip(block.inputs, inputs, strict=True):
+            local = emitter.fresh(
+                value.type if layout is None else emitter.local_type(value.type, layout)
+            )
+            formals.append(local)
+            if layout is None:
+                emitter.hosts[value.id] = local
+            else:
+                emitter.define(value, layout, local)
+        walk = _Walk(self, block, emitter, wanted)
+        for position, op in enumerate(block.ops):
+            walk.op(op, position)
+        results, layouts = walk.results(ends)
+        local_block = Block(
+            name=name,
+            inputs=tuple(formals),
+            ops=tuple(emitter.ops),
+            outputs=results,
+        )
+        return LocalBlock(block=local_block, outputs=layouts)
+
+    def specialise(
+        self, op: Op, inputs: tuple[Layout | None, ...], wanted: Wanted
+    ) -> LocalBlock:
+        """The local form of the block that `op` calls."""
+        callee = self.program.block(op.block)
+        ends = tuple(
+            (formal.id, wanted[actual.id])
+            for formal, actual in zip(callee.outputs, op.outputs, strict=True)
+            if actual.id in wanted
+        )
+        key: Signature = (op.block, inputs, ends)
+        if key not in self._known:
+            fixed = {v.id: lay for v, lay in zip(callee.inputs, inputs, strict=True) if lay}
+            kept = {k: lay for k, lay in fixed.items() if not lay.partial}
+            inside = wanted_in(callee, dict(ends), kept, self.program)
+            goals = dict(ends)
+            number = sum(block.name.split(".")[0] == op.block for block in self.blocks)
+            name = f"{op.block}.{number}" if number else op.block
+            spread = self._spread(
+                callee, inputs, inside, tuple(goals.get(v.id) for v in callee.outputs), name
+            )
+            self.blocks.append(spread.block)
+            self._known[key] = spread
+        return self._known[key]
+
+
+class _Walk:
+    """One pass over the ops of a block."""
+
+    def __init__(
+        self, spreader: Spreader, block: Block, emitter: Emitter, wanted: Wanted
+    ) -> None:
+        self.spreader = spreader
+        self.block = block
+        self.emitter = emitter
+        self.wanted = wanted
+        self.next_temporary = 1 + max(
+            (value.id for op in block.ops for value in op.outputs), default=0
+        )
+        self.next_temporary = max(
+            self.next_temporary, 1 + max((v.id for v in block.inputs), default=0)
+        )
+
+    def op(self, op: Op, position: int) -> None:
+        """Emits the local form of `op`, the `position`-th of the block."""
+        if op.name == CALL:
+            self._call(op)
+        elif is_host(op.name):
+            self._host(op)
+        else:
+            formula = self.spreader.classes.formula(self.block.name, position)
+            preferences = self._preferences(op, formula)
+            try:
+                self._compute(op, formula, preferences)
+            except SupernodeError as error:
+                if error.where:
+                    raise
+                raise type(error)(
+                    error.wrong, asked=error.asked, where=str(op.site), fix=error.fix
+                ) from error
+
+    def _preferences(self, op: Op, formula: Formula) -> Preferences:
+        """Which factors of the op belong to a class that an axis splits."""
+        found: Preferences = {}
+        split = self.spreader.assignment.split
+        for axis, chosen in split.items():
+            found[axis] = {}
+            for value, dims in zip(
+                (*op.inputs, *op.outputs), formula.inputs + formula.outputs, strict=True
+            ):
+                for i, dim in enumerate(dims):
+                    place = self.spreader.classes.of(self.block.name, value, i)
+                    if dim and place in chosen:
+                        found[axis].setdefault(dim[0], chosen[place])
+        return found
+
+    def _compute(self, op: Op, formula: Formula, preferences: Preferences) -> None:
+        question = Question(
+            op=op,
+            row=row(op),
+            formula=formula,
+            preferences=preferences,
+            wanted=self.wanted,
+            emitter=self.emitter,
+        )
+        try:
+            choice = choose(question)
+        except NeedsExpansion:
+            self._expand(op, formula, preferences)
+            return
+        self._emit(question, choice)
+
+    def _expand(self, op: Op, formula: Formula, preferences: Preferences) -> None:
+        """Replaces the op by several; dims of new values take the preferences of the old ones."""
+
+        def fresh(type_: object) -> Value:
+            self.next_temporary += 1
+            return Value(self.next_temporary, type_)  # type: ignore[arg-type]
+
+        expand = row(op).expand
+        assert expand is not None
+        steps = expand(op, fresh)
+        if steps is None:
+            self._emit_whole(op, formula)
+            return
+        known: dict[tuple[int, int], dict[str, int]] = {}
+        for value, dims in zip(
+            (*op.inputs, *op.outputs), formula.inputs + formula.outputs, strict=True
+        ):
+            for i, dim in enumerate(dims):
+                for axis, chosen in preferences.items():
+                    if dim and dim[0] in chosen:
+                        known.setdefault((value.id, i), {})[axis] = chosen[dim[0]]
+        for step in steps:
+            self._expanded_step(step, known)
+
+    def _expanded_step(self, step: Op, known: dict[tuple[int, int], dict[str, int]]) -> None:
+        formula = row(step).formula(step)
+        values = (*step.inputs, *step.outputs)
+        every = formula.inputs + formula.outputs
+        factors: dict[str, dict[str, int]] = {}
+        for value, dims in zip(values, every, strict=True):
+            for i, dim in enumerate(dims):
+                if dim and (value.id, i) in known:
+                    factors.setdefault(dim[0], known[value.id, i])
+        for value, dims in zip(values, every, strict=True):
+            for i, dim in enumerate(dims):
+                if dim and dim[0] in factors:
+                    known.setdefault((value.id, i), factors[dim[0]])
+        preferences: Preferences = {axis: {} for axis in self.spreader.assignment.split}
+        for factor, by_axis in factors.items():
+            for axis, preference in by_axis.items():
+                preferences[axis][factor] = preference
+        self._compute(step, formula, preferences)
+
+    def _emit_whole(self, op: Op, formula: Formula) -> None:
+        question = Question(
+            op=op,
+            row=row(op),
+            formula=formula,
+            preferences={},
+            wanted=self.wanted,
+            emitter=self.emitter,
+        )
+        self._emit(question, choose(question))
+
+    def _emit(self, question: Question, choice: Choice) -> None:
+        op, formula, emitter = question.op, question.formula, self.emitter
+        locals_: dict[int, Value] = {}
+        for position, value in enumerate(op.inputs):
+            if isinstance(value.type, HostType):
+                locals_[value.id] = emitter.hosts[value.id]
+                continue
+            current = emitter.held[value.id].layout
+            dims = formula.inputs[position]
+            target = Layout(
+                tuple(choice.split.get(dim[0], ()) if dim else () for dim in dims),
+                tuple(p for p in current.partial if p[0] in choice.passing),
+            )
+            local = emitter.get(value, target, op.site)
+            # One value may be read in two layouts by one op only if the formula says so.
+            if locals_.setdefault(value.id, local) != local:
+                raise LayoutError(
+                    f"{op.name} reads {value} twice in different layouts",
+                    fix="copy the value once before the op (x.clone())",
+                )
+        layouts = [self._output_layout(formula, choice, i) for i in range(len(op.outputs))]
+        self._emit_op(op, choice, locals_, layouts)
+
+    def _output_layout(self, formula: Formula, choice: Choice, output: int) -> Layout:
+        dims = tuple(
+            choice.split.get(dim[0], ()) if dim else () for dim in formula.outputs[output]
+        )
+        partial = dict(choice.passing)
+        for factor, axes in choice.split.items():
+            kind = formula.kind(factor, output)
+            if kind is not None:
+                partial.update(dict.fromkeys(axes, kind))
+        order = [name for name, _ in self.spreader.mesh.axes]
+        return Layout(dims, tuple((axis, partial[axis]) for axis in order if axis in partial))
+
+    def _emit_op(
+        self, op: Op, choice: Choice, locals_: dict[int, Value], layouts: list[Layout]
+    ) -> None:
+        emitter, rule = self.emitter, row(op)
+        types = tuple(
+            emitter.local_type(value.type, layout)
+            for value, layout in zip(op.outputs, layouts, strict=True)
+        )
+        outputs = tuple(emitter.fresh(type_) for type_ in types)
+        args = map_values(op.args, locals_)
+        assert isinstance(args, tuple)
+        kwargs = tuple((name, map_values(arg, locals_)) for name, arg in op.kwargs)
+        mapped = replace(op, args=args, kwargs=kwargs, outputs=outputs)
+        emitter.ops.append(rule.local(mapped, choice.split, types))
+        view = op if rule.view and len(op.inputs) == 1 == len(op.outputs) else None
+        for value, layout, local in zip(op.outputs, layouts, outputs, strict=True):
+            emitter.define(value, layout, local, view)
+            self.spreader.note(
+                self.block.name, value, layout, "; ".join((op.name, *choice.reasons))
+            )
+
+    def _host(self, op: Op) -> None:
+        emitter = self.emitter
+        locals_ = {
+            value.id: emitter.hosts[value.id]
+            if isinstance(value.type, HostType)
+            else emitter.get(value, Layout.whole(len(value.tensor.shape)), op.site)
+            for value in op.inputs
+        }
+        args = map_values(op.args, locals_)
+        assert isinstance(args, tuple)
+        outputs = tuple(emitter.fresh(value.type) for value in op.outputs)
+        for value, local in zip(op.outputs, outputs, strict=True):
+            emitter.hosts[value.id] = local
+        emitter.ops.append(replace(op, args=args, outputs=outputs))
+
+    def _call(self, op: Op) -> None:
+        emitter = self.emitter
+        inputs = tuple(
+            None if isinstance(v.type, HostType) else emitter.held[v.id].layout
+            for v in op.inputs
+        )
+        spread = self.spreader.specialise(op, inputs, self.wanted)
+        args = tuple(
+            emitter.hosts[v.id] if layout is None else emitter.held[v.id].local
+            for v, layout in zip(op.inputs, inputs, strict=True)
+        )
+        outputs = tuple(emitter.fresh(value.type) for value in spread.block.outputs)
+        emitter.ops.append(
+            replace(op, args=args, outputs=outputs, block=spread.block.name)
+        )
+        for value, layout, local in zip(op.outputs, spread.outputs, outputs, strict=True):
+            if layout is None:
+                emitter.hosts[value.id] = local
+            else:
+                emitter.define(value, layout, local)
+
+    def results(
+        self, ends: tuple[Layout | None, ...]
+    ) -> tuple[tuple[Value, ...], tuple[Layout | None, ...]]:
+        """What the block hands out, moved to where it must end up."""
+        locals_: list[Value] = []
+        layouts: list[Layout | None] = []
+        last = self.block.ops[-1].site if self.block.ops else None
+        for value, goal in zip(self.block.outputs, ends, strict=True):
+            if isinstance(value.type, HostType):
+                locals_.append(self.emitter.hosts[value.id])
+                layouts.append(None)
+                continue
+            layout = goal or self.emitter.held[value.id].layout
+            if goal is None and self.block is self.spreader.program.main:
+                layout = Layout(layout.dims)
+            site = self._site_of(value) or last
+            assert site is not None or goal is None
+            local = self.emitter.held[value.id].local
+            if site is not None:
+                local = self.emitter.get(value, layout, site)
+            locals_.append(local)
+            layouts.append(layout)
+        return tuple(locals_), tuple(layouts)
+
+    def _site_of(self, value: Value):
+        for op in self.block.ops:
+            if value in op.outputs:
+                return op.site
+        return None

@@ -1,0 +1,9 @@
+"""Plan: mesh, layouts, the program of each chip, tasks, memory, the state machine. No torch."""
+
+from supernode.plan.layout import Layout as Layout
+from supernode.plan.mesh import Mesh as Mesh
+from supernode.plan.plan import Placement as Placement
+from supernode.plan.plan import Plan as Plan
+from supernode.plan.plan import verify_plan as verify_plan
+from supernode.plan.progress import Progress as Progress
+from supernode.plan.progress import Task as Task

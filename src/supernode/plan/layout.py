@@ -1,0 +1,66 @@
+"""Layout: how one value lies on a mesh."""
+
+import math
+from dataclasses import dataclass
+
+from supernode.plan.mesh import Mesh
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """For each dim the mesh axes it is split over, outermost first; axes that hold partial results.
+
+    `Layout((("dp",), (), ("tp",)))` splits dim 0 over dp and dim 2 over tp. An axis named nowhere
+    holds the same values in each of its chips. `partial=(("tp", "sum"),)` says that the true value
+    is the sum over tp of what its chips hold.
+
+    >>> print(Layout((("dp", "fsdp"), ()), (("tp", "sum"),)))
+    [dp*fsdp, -] sum(tp)
+    """
+
+    dims: tuple[tuple[str, ...], ...]
+    partial: tuple[tuple[str, str], ...] = ()
+
+    @staticmethod
+    def whole(rank: int) -> "Layout":
+        """The layout of a value of `rank` dims that every chip holds in full."""
+        return Layout(((),) * rank)
+
+    @property
+    def split_axes(self) -> tuple[str, ...]:
+        """The axes some dim is split over."""
+        return tuple(axis for dim in self.dims for axis in dim)
+
+    def dim_of(self, axis: str) -> int | None:
+        """The dim that `axis` splits, or None."""
+        return next((i for i, dim in enumerate(self.dims) if axis in dim), None)
+
+    def kind_of(self, axis: str) -> str | None:
+        """How the parts along `axis` combine to the true value (`sum`, `max` …), or None."""
+        return dict(self.partial).get(axis)
+
+    def parts(self, dim: int, mesh: Mesh) -> int:
+        """In how many pieces `dim` is cut."""
+        return math.prod(mesh.axis_size(axis) for axis in self.dims[dim])
+
+    def local_shape(self, shape: tuple[int, ...], mesh: Mesh) -> tuple[int, ...]:
+        """The shape of one chip's piece of a value of `shape`; each cut divides exactly."""
+        pieces = [self.parts(i, mesh) for i in range(len(shape))]
+        assert all(size % n == 0 for size, n in zip(shape, pieces, strict=True))
+        return tuple(size // n for size, n in zip(shape, pieces, strict=True))
+
+    def slices(self, shape: tuple[int, ...], mesh: Mesh, rank: int) -> tuple[slice, ...]:
+        """Which part of the whole value of `shape` the chip `rank` holds."""
+        at = mesh.coordinates(rank)
+        out: list[slice] = []
+        for i, size in enumerate(self.local_shape(shape, mesh)):
+            index = 0
+            for axis in self.dims[i]:
+                index = index * mesh.axis_size(axis) + at[axis]
+            out.append(slice(index * size, (index + 1) * size))
+        return tuple(out)
+
+    def __str__(self) -> str:
+        dims = ", ".join("*".join(dim) or "-" for dim in self.dims)
+        parts = "".join(f" {kind}({axis})" for axis, kind in self.partial)
+        return f"[{dims}]{parts}"

@@ -1,0 +1,162 @@
+"""All chips of a Plan in one process, in lock step: the meaning of a Plan, without speed.
+
+An independent reference for the partition and for the real fabric: an interpreter of the local
+program that holds every chip's values side by side and computes collectives directly.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from supernode.ir import CALL, Arg, Block, DType, Op, Program, Value
+from supernode.kernels import LOCAL
+from supernode.plan import Plan
+
+Chips = list[dict[int, Any]]
+
+
+def run_program(program: Program, inputs: Sequence[Any]) -> list[Any]:
+    """A Program on one chip."""
+    values: Chips = [dict(zip((v.id for v in program.main.inputs), inputs, strict=True))]
+    _block(program, program.main, values, None)
+    return [values[0][v.id] for v in program.main.outputs]
+
+
+def run_plan(plan: Plan, inputs: Sequence[Any]) -> list[Any]:
+    """Global outputs from global inputs; replicas must agree exactly."""
+    ranks = range(plan.mesh.size)
+    values: Chips = [{} for _ in ranks]
+    for value, layout, whole in zip(plan.local.main.inputs, plan.inputs, inputs, strict=True):
+        for rank in ranks:
+            piece = whole
+            if layout is not None:
+                piece = whole[layout.slices(tuple(whole.shape), plan.mesh, rank)].clone()
+            values[rank][value.id] = piece
+    _block(plan.local, plan.local.main, values, plan)
+    outs = []
+    for whole, value, layout in zip(
+        plan.program.main.outputs, plan.local.main.outputs, plan.outputs, strict=True
+    ):
+        pieces = [values[rank][value.id] for rank in ranks]
+        if layout is None:
+            outs.append(pieces[0])
+            continue
+        outs.append(_assemble(plan, whole.tensor.shape, layout, pieces))
+    return outs
+
+
+def _assemble(plan: Plan, shape: tuple[int, ...], layout: Any, pieces: list[Tensor]) -> Tensor:
+    assert not layout.partial
+    out = torch.empty(shape, dtype=pieces[0].dtype)
+    seen: dict[tuple[Any, ...], Tensor] = {}
+    for rank, piece in enumerate(pieces):
+        slices = layout.slices(shape, plan.mesh, rank)
+        out[slices] = piece
+        key = tuple((s.start, s.stop) for s in slices)
+        torch.testing.assert_close(piece, seen.setdefault(key, piece), rtol=0, atol=0)
+    return out
+
+
+def _block(program: Program, block: Block, values: Chips, plan: Plan | None) -> None:
+    for op in block.ops:
+        if op.name == CALL:
+            callee = program.block(op.block)
+            inner: Chips = [
+                {f.id: chip[a.id] for f, a in zip(callee.inputs, op.inputs, strict=True)}
+                for chip in values
+            ]
+            _block(program, callee, inner, plan)
+            for chip, inside in zip(values, inner, strict=True):
+                for formal, actual in zip(callee.outputs, op.outputs, strict=True):
+                    chip[actual.id] = inside[formal.id]
+        elif op.name.startswith("fabric."):
+            assert plan is not None
+            _collective(op, values, plan)
+        else:
+            for rank, chip in enumerate(values):
+                outs = _compute(op, chip, rank, plan)
+                for value, out in zip(op.outputs, outs, strict=True):
+                    chip[value.id] = out
+                    if isinstance(out, Tensor):
+                        assert tuple(out.shape) == value.tensor.shape, (op, out.shape)
+
+
+def _compute(op: Op, chip: Mapping[int, Any], rank: int, plan: Plan | None) -> Sequence[Any]:
+    args = [_arg(arg, chip) for arg in op.args]
+    kwargs = {name: _arg(arg, chip) for name, arg in op.kwargs}
+    room, _, name = op.name.partition(".")
+    if room == "local":
+        assert plan is not None or name != "shard"
+        mesh = plan.mesh if plan else None
+        at = plan.mesh.coordinates(rank) if plan else {}
+        out = LOCAL[name](*args, **kwargs, coordinate=at, mesh=mesh)
+    elif room == "host":
+        return [_HOST[name](*args)]
+    else:
+        packet, _, overload = name.partition(".")
+        function = getattr(getattr(torch.ops.aten, packet), overload or "default")
+        if packet in ("view", "_unsafe_view"):
+            function = torch.ops.aten.reshape.default
+        out = function(*args, **kwargs)
+    return [o for o in out if o is not None] if isinstance(out, tuple | list) else [out]
+
+
+_HOST = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "truediv": lambda a, b: a / b,
+    "pow": lambda a, b: a**b,
+    "neg": lambda a: -a,
+    "sqrt": lambda a: a**0.5,
+}
+_FORMATS = {"contiguous_format": torch.contiguous_format, "preserve_format": torch.preserve_format}
+
+
+def _arg(arg: Arg, chip: Mapping[int, Any]) -> Any:
+    if isinstance(arg, Value):
+        return chip[arg.id]
+    if isinstance(arg, DType):
+        return getattr(torch, arg.name)
+    if isinstance(arg, tuple):
+        return [_arg(item, chip) for item in arg]
+    return _FORMATS.get(arg, arg) if isinstance(arg, str) else arg
+
+
+def _collective(op: Op, values: Chips, plan: Plan) -> None:
+    group, axis, *rest = op.args
+    assert isinstance(group, tuple) and isinstance(axis, str)
+    kind = op.name.removeprefix("fabric.")
+    for i, (value, out) in enumerate(zip(group, op.outputs, strict=True)):
+        assert isinstance(value, Value)
+        results: dict[int, Tensor] = {}
+        for rank in range(plan.mesh.size):
+            members = plan.mesh.group(rank, axis)
+            parts = [values[member][value.id] for member in members]
+            results[rank] = _result(kind, parts, members.index(rank), i, rest)
+        for rank, result in results.items():
+            assert tuple(result.shape) == out.tensor.shape
+            values[rank][out.id] = result
+
+
+def _result(kind: str, parts: list[Tensor], me: int, i: int, rest: list[Any]) -> Tensor:
+    n = len(parts)
+    if kind == "all_reduce":
+        return _reduce(parts, rest[0])
+    if kind == "reduce_scatter":
+        dims, op = rest
+        return _reduce(parts, op).chunk(n, dims[i])[me].clone()
+    if kind == "all_gather":
+        return torch.cat(parts, rest[0][i])
+    assert kind == "all_to_all"
+    split, concat = rest
+    return torch.cat([part.chunk(n, split[i])[me] for part in parts], concat[i])
+
+
+def _reduce(parts: list[Tensor], op: str) -> Tensor:
+    total = parts[0].clone()
+    for part in parts[1:]:
+        total = {"sum": torch.add, "max": torch.maximum, "min": torch.minimum}[op](total, part)
+    return total
