@@ -57,13 +57,16 @@ def choose(question: Question) -> Choice:
     passing: dict[str, str] = {}
     reasons: list[str] = []
     for axis, size in question.emitter.mesh.axes:
-        factor = _assigned(question, axis, size, split)
-        if factor is not None:
-            reasons.append(f"{axis} splits {factor}: assigned")
-        elif kind := _passes(question, axis):
+        kind = None
+        factor = _assigned(question, axis, size, split, first=True)
+        if factor is None and (kind := _passes(question, axis)):
             passing[axis] = kind
             reasons.append(f"{axis} holds partial results ({kind}), which pass through")
-        else:
+        if factor is None and kind is None:
+            factor = _assigned(question, axis, size, split, first=False)
+        if factor is not None:
+            reasons.append(f"{axis} splits {factor}: assigned")
+        elif kind is None:
             factor = _cheapest(question, axis, size, split)
             if factor is not None:
                 reasons.append(f"{axis} splits {factor}: its operands lie so")
@@ -73,10 +76,15 @@ def choose(question: Question) -> Choice:
     return Choice(split=ordered, passing=passing, reasons=tuple(reasons))
 
 
-def _assigned(question: Question, axis: str, size: int, split: Split) -> str | None:
+def _assigned(
+    question: Question, axis: str, size: int, split: Split, *, first: bool
+) -> str | None:
+    """The assigned factor of the first preference, or the best of the others."""
     preferences = question.preferences.get(axis, {})
     formula = question.formula
     for factor in sorted(preferences, key=lambda factor: (preferences[factor], factor)):
+        if (preferences[factor] == 0) != first:
+            continue
         if _can_split(question, factor, size, split):
             return factor
         if factor in formula.whole and question.row.expand and preferences[factor] == 0:
@@ -96,6 +104,8 @@ def _passes(question: Question, axis: str) -> str | None:
     if not kinds or len(set(kinds.values())) > 1:
         return None
     kind = next(iter(kinds.values()))
+    if _grows(question, kinds):
+        return None
     positions = {p for p, _, _ in question.operands()}
     everything = set(kinds) == positions
     if everything and (question.row.moves or kind in question.row.passes):
@@ -108,6 +118,12 @@ def _passes(question: Question, axis: str) -> str | None:
         if set(kinds) == set(group) and all(v.tensor.numel == 1 for v in others):
             return kind
     return None
+
+
+def _grows(question: Question, kinds: Mapping[int, str]) -> bool:
+    """Whether more bytes would have to be added up behind the op than before it."""
+    before = {value.id: value.type.size_bytes for p, value, _ in question.operands() if p in kinds}
+    return sum(out.type.size_bytes for out in question.op.outputs) > sum(before.values())
 
 
 def _cheapest(question: Question, axis: str, size: int, split: Split) -> str | None:

@@ -16,15 +16,35 @@ BUCKET_BYTES = 25 * 2**20
 
 **Source:** the bucket size of PyTorch's DistributedDataParallel, 25 MiB."""
 
+FINISHING = ("aten.sqrt", "aten.div.Scalar")
+"""What turns the sum over chips into the norm or the mean."""
 REDUCTIONS = ("fabric.all_reduce", "fabric.reduce_scatter")
 
 
 def merge(block: Block, limit_bytes: float) -> Block:
     """`block` with its collectives hoisted and merged; results are unchanged."""
     live = without_dead_ops(block)
-    ops = _hoist(live.ops, {value.id for value in block.inputs})
+    ops = _hoist(_sink(live.ops), {value.id for value in block.inputs})
     ops = _merge_reductions(ops, limit_bytes)
     return replace(block, ops=tuple(_merge_gathers(ops, limit_bytes)))
+
+
+def _sink(ops: tuple[Op, ...]) -> tuple[Op, ...]:
+    """What only finishes a reduction (a root, a division) down to its first use, so that it does
+    not stand between two reductions."""
+    reduced = {value.id for op in ops if op.name in REDUCTIONS for value in op.outputs}
+    waiting: dict[int, Op] = {}
+    out: list[Op] = []
+    for op in ops:
+        for value in op.inputs:
+            if value.id in waiting:
+                out.append(waiting.pop(value.id))
+        tensors = [value.id for value in op.inputs]
+        if len(op.outputs) == 1 and op.name in FINISHING and set(tensors) <= reduced:
+            waiting[op.outputs[0].id] = op
+        else:
+            out.append(op)
+    return (*out, *waiting.values())
 
 
 def _hoist(ops: tuple[Op, ...], given: set[int]) -> list[Op]:

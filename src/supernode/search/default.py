@@ -1,0 +1,93 @@
+"""The layout used when none is given: the batch is split, and state too once it is large.
+
+A rule, not a search: split the batch over as many chips as divide it; what is left of the chips
+splits weights (tensor parallel). If a whole copy of the state would take more than a share of a
+chip's memory, it is kept in parts over as many of the batch's chips as its dims divide by.
+"""
+
+import math
+
+from supernode.errors import LayoutError
+from supernode.ir import HostType, Program
+from supernode.partition.assign import inner_classes
+from supernode.partition.classes import Classes
+
+STATE_SHARE = 0.25
+"""State beyond this share of a chip's memory is kept in parts; the rest is for activations."""
+
+
+def default_layout(program: Program, chips: int, capacity_bytes: float = math.inf) -> str:
+    """A layout line for `program` on `chips` chips of `capacity_bytes` memory each.
+
+    Raises:
+        LayoutError: the batch and the weights do not split in `chips` equal parts.
+        UnknownOp: more than one chip, and an op has no row in the op table.
+    """
+    if chips == 1:
+        return ""
+    batch, inner = _divisors(program)
+    split = _split(chips, batch, inner)
+    if split is None:
+        raise LayoutError(
+            f"no default layout for {chips} chips: the batch splits in {batch} equal parts and "
+            f"the weights in {inner}",
+            fix=f"use a number of chips that divides {batch} (or {batch} x a divisor of {inner}), "
+            "another batch, or give a layout",
+        )
+    over_batch, over_inner = split
+    parts = 1
+    if _state_bytes(program) / over_inner > STATE_SHARE * capacity_bytes:
+        parts = _largest_parts(program, over_batch)
+    sizes = {"dp": over_batch // parts, "fsdp": parts, "tp": over_inner}
+    return ",".join(f"{name}={size}" for name, size in sizes.items() if size > 1)
+
+
+def usable_chips(program: Program, chips: int) -> int:
+    """The largest number of chips, at most `chips`, that has a default layout."""
+    batch, inner = _divisors(program)
+    return next(n for n in range(chips, 0, -1) if _split(n, batch, inner) is not None)
+
+
+def _divisors(program: Program) -> tuple[int, int]:
+    """In how many equal parts the batch and the inner dims of the weights can be cut."""
+    classes = Classes(program)
+    batch = inner = 0
+    for port, value in zip(program.inputs, program.main.inputs, strict=True):
+        if port.role == "arg" and not isinstance(value.type, HostType):
+            shape = value.type.shape
+            if shape and shape[0] > 1:
+                batch = math.gcd(batch, classes.divisor(classes.of("main", value, 0)))
+    for place in inner_classes(program, classes):
+        inner = math.gcd(inner, classes.divisor(place))
+    return batch or 1, inner or 1
+
+
+def _split(chips: int, batch: int, inner: int) -> tuple[int, int] | None:
+    over_batch = math.gcd(chips, batch)
+    over_inner = chips // over_batch
+    return (over_batch, over_inner) if inner % over_inner == 0 else None
+
+
+def _state_bytes(program: Program) -> int:
+    return sum(
+        value.type.size_bytes
+        for port, value in zip(program.inputs, program.main.inputs, strict=True)
+        if port.role in ("param", "buffer", "state")
+    )
+
+
+def _largest_parts(program: Program, chips: int) -> int:
+    """The largest divisor of `chips` that divides some dim of every weight that has one as long."""
+    shapes = [
+        value.tensor.shape
+        for port, value in zip(program.inputs, program.main.inputs, strict=True)
+        if port.role in ("param", "state")
+    ]
+
+    def divides(parts: int) -> bool:
+        return all(
+            any(size % parts == 0 for size in shape) or all(size < parts for size in shape)
+            for shape in shapes
+        )
+
+    return next(n for n in range(chips, 0, -1) if chips % n == 0 and divides(n))
