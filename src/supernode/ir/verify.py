@@ -28,21 +28,22 @@ def verify(program: Program) -> Program:
 def _verify_block(block: Block, callees: dict[str, Block]) -> None:
     defined: dict[int, Value] = {}
     for value in block.inputs:
-        _define(value, defined, block.name)
+        _define(value, defined, block)
     for op in block.ops:
         for value in op.inputs:
             _use(value, defined, op)
         if op.name == CALL:
             _verify_call(op, callees)
         for value in op.outputs:
-            _define(value, defined, print_op(op))
+            _define(value, defined, op)
     for value in block.outputs:
         if defined.get(value.id) != value:
             raise VerifyError(f"block {block.name} returns {value}, which it does not define")
 
 
-def _define(value: Value, defined: dict[int, Value], where: str) -> None:
+def _define(value: Value, defined: dict[int, Value], by: Block | Op) -> None:
     if value.id in defined:
+        where = by.name if isinstance(by, Block) else _where(by)
         raise VerifyError(f"{value} is defined twice", where=where)
     defined[value.id] = value
 

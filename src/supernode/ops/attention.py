@@ -9,8 +9,7 @@ BACKWARD = "aten._scaled_dot_product_flash_attention_for_cpu_backward"
 
 _Q: Dims = (("b",), ("g", "r"), ("s",), ("e",))
 _K: Dims = (("b",), ("g",), ("t",), ("e",))
-_V: Dims = (("b",), ("g",), ("t",), ("f",))
-_OUT: Dims = (("b",), ("g", "r"), ("s",), ("f",))
+_OUT: Dims = _Q
 _LSE: Dims = (("b",), ("g", "r"), ("s",))
 _MASK: Dims = (("b",), ("g", "r"), ("s",), ("t",))
 
@@ -38,12 +37,12 @@ def _mask_dims(shape: tuple[int, ...], sizes: dict[str, int]) -> Dims:
 def _forward(op: Op) -> Formula:
     causal = bool(op.arg(4, "is_causal", False))
     whole = {"t", "e", "r"} | ({"s"} if causal else set())
-    return _formula(op, (_Q, _K, _V), (_OUT, _LSE), whole)
+    return _formula(op, (_Q, _K, _K), (_OUT, _LSE), whole)
 
 
 def _backward(op: Op) -> Formula:
-    ins = (_OUT, _Q, _K, _V, _OUT, _LSE)
-    return _formula(op, ins, (_Q, _K, _V), {"r", "s", "t", "e", "f"})
+    ins = (_OUT, _Q, _K, _K, _OUT, _LSE)
+    return _formula(op, ins, (_Q, _K, _K), {"r", "s", "t", "e"})
 
 
 def _cost(op: Op, first: int, matmuls_qk: int, matmuls_pv: int) -> Cost:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from supernode.ir import Op, Type
 from supernode.ops.formula import Formula, shape_of
-from supernode.ops.row import Row, Split, nonlinear, same, sized, streaming
+from supernode.ops.row import Cost, Row, Split, nonlinear, same, sized, traffic
 
 Local = Callable[[Op, Split, tuple[Type, ...]], Op]
 
@@ -37,11 +37,17 @@ def _whole(op: Op) -> Formula:
     )
 
 
+def _written(op: Op) -> Cost:
+    """Inputs give dtype, device and shape only; the one number of a fill is not worth counting."""
+    _, written = traffic(op)
+    return Cost(0.0, 0.0, written, "vector", op.outputs[0].tensor.dtype)
+
+
 def _row(name: str, formula: Callable[[Op], Formula], local: Local) -> Row:
     return Row(
         name=name,
         formula=formula,
-        cost=streaming(0),
+        cost=_written,
         linear=nonlinear,
         local=local,
         note="written once",
@@ -52,10 +58,7 @@ ROWS = [
     *(_row(f"aten.{name}", _parts, sized(0)) for name in ("full", "zeros", "ones")),
     _row("aten.empty.memory_format", _parts, sized(0)),
     *(_row(f"aten.{name}", _parts, sized(1)) for name in ("new_zeros", "new_ones", "new_full")),
-    *(
-        _row(f"aten.{name}_like", _alike, same)
-        for name in ("zeros", "ones", "full", "empty")
-    ),
+    *(_row(f"aten.{name}_like", _alike, same) for name in ("zeros", "ones", "full", "empty")),
     *(_row(f"aten.fill.{kind}", _alike, same) for kind in ("Scalar", "Tensor")),
     _row("aten.scalar_tensor", _whole, same),
     *(_row(f"aten.arange{kind}", _whole, same) for kind in ("", ".start", ".start_step")),

@@ -8,6 +8,7 @@ outermost factor of a dim can be split over chips, since pieces are contiguous.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from supernode.ir import HostType, Op, Value
 
@@ -130,9 +131,7 @@ def broadcast(op: Op) -> Formula:
 
     def dims(shape: tuple[int, ...]) -> Dims:
         offset = len(out) - len(shape)
-        return tuple(
-            () if size == 1 else (names[k + offset],) for k, size in enumerate(shape)
-        )
+        return tuple(() if size == 1 else (names[k + offset],) for k, size in enumerate(shape))
 
     return Formula(
         inputs=tuple(dims(shape_of(value)) for value in op.inputs),
@@ -150,10 +149,10 @@ def regroup(shape: tuple[int, ...], target: tuple[int, ...]) -> tuple[Dims, Dims
     if 0 in shape:
         return ((),) * len(shape), ((),) * len(target), {}
     cuts = sorted(set(_products(shape)) | set(_products(target)))
-    chain = all(b % a == 0 for a, b in zip(cuts, cuts[1:], strict=False))
+    chain = all(b % a == 0 for a, b in pairwise(cuts))
     if not chain:
         return _regroup_where_they_meet(shape, target)
-    sizes = {f"f{k}": b // a for k, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False))}
+    sizes = {f"f{k}": b // a for k, (a, b) in enumerate(pairwise(cuts))}
     return _between(shape, cuts), _between(target, cuts), sizes
 
 
@@ -167,7 +166,7 @@ def _products(shape: tuple[int, ...]) -> list[int]:
 def _between(shape: tuple[int, ...], cuts: list[int]) -> Dims:
     dims: list[Dim] = []
     edges = _products(shape)
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         inside = [k for k, cut in enumerate(cuts[:-1]) if low <= cut < high]
         dims.append(tuple(f"f{k}" for k in inside))
     return tuple(dims)
@@ -178,17 +177,15 @@ def _regroup_where_they_meet(
 ) -> tuple[Dims, Dims, dict[str, int]]:
     """Shapes like (6, 4) -> (4, 6): only dims between common products keep their names."""
     common = sorted(set(_products(shape)) & set(_products(target)))
-    sizes = {f"f{k}": b // a for k, (a, b) in enumerate(zip(common, common[1:], strict=False))}
+    sizes = {f"f{k}": b // a for k, (a, b) in enumerate(pairwise(common))}
 
     def dims(of: tuple[int, ...]) -> Dims:
         edges = _products(of)
         out: list[Dim] = []
-        for low, high in zip(edges, edges[1:], strict=False):
+        for low, high in pairwise(edges):
             exact = low in common and high in common and low != high
             out.append((f"f{common.index(low)}",) if exact else ())
         return tuple(out)
 
     kept = {factor for side in (dims(shape), dims(target)) for dim in side for factor in dim}
     return dims(shape), dims(target), {k: v for k, v in sizes.items() if k in kept}
-
-

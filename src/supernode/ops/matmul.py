@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from supernode.ir import HostType, Op, Value
-from supernode.ops.formula import from_template
+from supernode.ir import Op, Value
+from supernode.ops.formula import Formula, from_template, shape_of
 from supernode.ops.row import Cost, Fresh, Row, linear_in, same, traffic
 
 
@@ -20,10 +20,12 @@ def _mm(op: Op) -> Cost:
     return _contraction(op, (*a, b[-1]))
 
 
-def _expand_addmm(op: Op, fresh: Fresh) -> list[Op]:
+def _expand_addmm(op: Op, fresh: Fresh) -> list[Op] | None:
     """The bias must be added once, so a split of k needs the sum apart from the product."""
     bias, left, right = op.args
-    assert isinstance(bias, Value) and not op.kwargs
+    assert isinstance(bias, Value)
+    if op.kwargs:
+        return None
     out = op.outputs[0]
     product = fresh(out.type)
     mm = replace(op, name="aten.mm", args=(left, right), outputs=(product,))
@@ -31,13 +33,13 @@ def _expand_addmm(op: Op, fresh: Fresh) -> list[Op]:
     return [mm, add]
 
 
-def _bias_template(op: Op) -> str:
-    bias = op.inputs[0].type
-    assert not isinstance(bias, HostType)
-    return _BIAS[len(bias.shape)]
+def _addmm(op: Op) -> Formula:
+    """The bias may broadcast along m, n or both."""
+    bias = shape_of(op.inputs[0])
+    letters = ("m", "n")[2 - len(bias) :]
+    dims = " ".join("1" if size == 1 else f for size, f in zip(bias, letters, strict=True))
+    return from_template(op, f"{dims}, m k, k n -> m n", whole="k")
 
-
-_BIAS = {1: "n, m k, k n -> m n", 2: "m n, m k, k n -> m n"}
 
 ROWS = [
     Row(
@@ -58,7 +60,7 @@ ROWS = [
     ),
     Row(
         name="aten.addmm",
-        formula=lambda op: from_template(op, _bias_template(op), whole="k"),
+        formula=_addmm,
         cost=_mm,
         linear=linear_in((0, 1), (0, 2)),
         local=same,
@@ -66,4 +68,3 @@ ROWS = [
         note="2mkn FLOP: the bias joins in the epilogue; k splits only after `expand`",
     ),
 ]
-

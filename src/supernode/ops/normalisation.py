@@ -23,7 +23,8 @@ def _softmax_like(op: Op) -> Formula:
 def _expand_log_softmax(op: Op, fresh: Fresh) -> list[Op]:
     """x - max - log(sum(exp(x - max))), each step of which may be split."""
     x, dim, half_to_float = op.args
-    assert isinstance(x, Value) and isinstance(dim, int)
+    assert isinstance(x, Value)
+    assert isinstance(dim, int)
     out = op.outputs[0]
     ops: list[Op] = []
 
@@ -48,7 +49,9 @@ def _expand_log_softmax(op: Op, fresh: Fresh) -> list[Op]:
 def _expand_log_softmax_backward(op: Op, fresh: Fresh) -> list[Op]:
     """grad - exp(output) * sum(grad)."""
     grad, output, dim, _ = op.args
-    assert isinstance(grad, Value) and isinstance(output, Value) and isinstance(dim, int)
+    assert isinstance(grad, Value)
+    assert isinstance(output, Value)
+    assert isinstance(dim, int)
     full = grad.tensor
     thin = TensorType(full.dtype, _with_one(full.shape, dim))
     total, weights, share, out = fresh(thin), fresh(full), fresh(full), fresh(full)
@@ -88,7 +91,12 @@ def _layer_norm_backward(op: Op) -> Formula:
     ones = " ".join("1" for _ in cols.split())
     x, stat = f"{rows} {cols}", f"{rows} {ones}"
     weights = f", {cols}" * (len(op.inputs) - 4)
-    outs = ", ".join([x, cols, cols][: len(op.outputs)])
+    mask = op.arg(7)
+    assert isinstance(mask, tuple)
+    # A gradient that was not asked for is an empty tensor.
+    outs = ", ".join(
+        dims if asked else "1" for dims, asked in zip([x, cols, cols], mask, strict=True)
+    )
     return from_template(op, f"{x}, {x}, {stat}, {stat}{weights} -> {outs}", whole=cols)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from supernode.ir import DType, HostType, Op, Value
 from supernode.ops.formula import broadcast
-from supernode.ops.row import Row, linear_in, nonlinear, same, streaming
+from supernode.ops.row import Cost, Row, linear_in, nonlinear, same, streaming
 
 Linear = Callable[[Op], tuple[tuple[int, ...], ...]]
 
@@ -42,8 +42,15 @@ def _cast(op: Op) -> tuple[tuple[int, ...], ...]:
     return ((0,),) if "float" in source and "float" in target else ()
 
 
-def _fill(op: Op) -> tuple[tuple[int, ...], ...]:
-    return ((0,),) if op.arg(2) == 0 else ()
+def _fill_of(group: tuple[int, ...]) -> Linear:
+    """Filling with a number is linear in the rest where that number is zero."""
+    return lambda op: (group,) if op.arg(2) == 0 else ()
+
+
+def _copy_cost(op: Op) -> Cost:
+    """What is overwritten is not read."""
+    source, target = op.inputs[1].tensor, op.outputs[0].tensor
+    return Cost(0.0, source.size_bytes, target.size_bytes, "vector", target.dtype)
 
 
 LINEAR = [
@@ -59,10 +66,19 @@ LINEAR = [
     _row("aten.addcmul", linear_in((0, 1), (0, 2)), 3),
     _row("aten.addcdiv", linear_in((0, 1)), 3),
     _row("aten.where.self", linear_in((1, 2))),
-    _row("aten.masked_fill.Scalar", _fill),
+    _row("aten.masked_fill.Scalar", _fill_of((0,))),
     _row("aten._to_copy", _cast, note="a cast between floats keeps sums to the dtype's rounding"),
-    _row("aten.copy", linear_in((1,))),
+    _row("aten.where.ScalarOther", _fill_of((1,))),
 ]
+
+COPY = Row(
+    name="aten.copy",
+    formula=broadcast,
+    cost=_copy_cost,
+    linear=linear_in((1,)),
+    local=same,
+    note="the second input in the dtype and shape of the first",
+)
 
 BACKWARD = [
     _row("aten.silu_backward", linear_in((0,)), 8),
@@ -73,9 +89,28 @@ BACKWARD = [
 ]
 
 _COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge"]
-_BINARY = ["maximum", "minimum", "bitwise_and.Tensor", "bitwise_or.Tensor", "logical_and"]
+_BINARY = [
+    "maximum",
+    "minimum",
+    "bitwise_and.Tensor",
+    "bitwise_or.Tensor",
+    "logical_and",
+    "logical_or",
+]
 _CHEAP = ["abs", "relu", "sign", "bitwise_not", "logical_not", "reciprocal", "square"]
-_COSTLY = ["exp", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "silu", "gelu", "erf", "softplus"]
+_COSTLY = [
+    "exp",
+    "log",
+    "log1p",
+    "sin",
+    "cos",
+    "tanh",
+    "sigmoid",
+    "silu",
+    "gelu",
+    "erf",
+    "softplus",
+]
 
 NONLINEAR = [
     *(_row(f"aten.{name}.{kind}") for name in _COMPARISONS for kind in ("Tensor", "Scalar")),
@@ -91,6 +126,7 @@ NONLINEAR = [
     _row("aten.rsqrt", flops=4),
     _row("aten.pow.Tensor_Scalar", flops=2),
     _row("aten.pow.Tensor_Tensor", flops=8),
+    _row("aten.pow.Scalar", flops=8),
 ]
 
-ROWS = [*LINEAR, *BACKWARD, *NONLINEAR]
+ROWS = [*LINEAR, COPY, *BACKWARD, *NONLINEAR]

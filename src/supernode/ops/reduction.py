@@ -1,10 +1,11 @@
 """Reductions over dims, and the scans and orderings that need a dim whole."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from supernode.ir import Op
 from supernode.ops.formula import Dims, Formula, shape_of
-from supernode.ops.row import Row, linear_in, nonlinear, same, streaming
+from supernode.ops.row import Row, linear_in, nonlinear, passing, same, streaming
 
 MEAN = "mean"
 """Parts of equal size whose mean is the true value."""
@@ -36,18 +37,25 @@ def _reduce(kind: str, position: int, keepdim_at: int) -> Callable[[Op], Formula
     return rule
 
 
-def _norm(op: Op) -> Formula:
+_NORM_KINDS = {2: NORM2, 1: "sum", float("inf"): "max"}
+
+
+def _norm_kind(op: Op) -> str | None:
     order = op.arg(1, "ord", 2)
-    kinds = {2: NORM2, 1: "sum", float("inf"): "max"}
-    formula = _reduce(kinds.get(order, ""), 2, 3)(op)  # type: ignore[arg-type]
-    if order in kinds:
-        return formula
-    return Formula(
-        inputs=formula.inputs,
-        outputs=formula.outputs,
-        sizes=formula.sizes,
-        whole=frozenset(formula.reduced),
-    )
+    return _NORM_KINDS.get(order) if isinstance(order, int | float) else None
+
+
+def _norm(op: Op) -> Formula:
+    kind = _norm_kind(op)
+    formula = _reduce(kind or "", 2, 3)(op)
+    if kind is None:
+        return replace(formula, whole=frozenset(formula.reduced), reduced={})
+    return formula
+
+
+def _norm_passes(op: Op) -> frozenset[str]:
+    # The norm of norms is the norm only where both have the same order.
+    return frozenset({NORM2}) if _norm_kind(op) == NORM2 else frozenset()
 
 
 def _along_whole(op: Op) -> Formula:
@@ -99,7 +107,7 @@ ROWS = [
         cost=streaming(1),
         linear=nonlinear,
         local=same,
-        passes=frozenset({"max"}),
+        passes=passing("max"),
         note="the largest of the parts' largest",
     ),
     Row(
@@ -108,7 +116,7 @@ ROWS = [
         cost=streaming(1),
         linear=nonlinear,
         local=same,
-        passes=frozenset({"min"}),
+        passes=passing("min"),
         note="the smallest of the parts' smallest",
     ),
     Row(
@@ -117,7 +125,7 @@ ROWS = [
         cost=streaming(2),
         linear=nonlinear,
         local=same,
-        passes=frozenset({NORM2}),
+        passes=_norm_passes,
         note="norms of parts combine by the root of the sum of their squares",
     ),
     Row(

@@ -36,12 +36,12 @@ class Row:
     - `formula`: its named factors; sharding is derived from them.
     - `linear`: groups of input positions the op is linear in together: partial sums in all of a
       group (and none elsewhere) give a partial sum.
-    - `passes`: other kinds of partial results that pass through unchanged; `moves` ops only
-      rearrange elements, so any kind does.
+    - `passes`: other kinds of partial results that pass through, when all tensors it reads hold
+      them; `moves` ops only rearrange elements, so any kind does.
     - `cost`: FLOP and bytes by shapes.
     - `local`: the op on local shapes, given the split of its factors and the local output types.
     - `expand`: the same as several ops, used where a factor that the formula marks whole must be
-      split.
+      split; None for arguments it has no steps for.
     - `view`: the output shares its first input's memory.
     """
 
@@ -50,8 +50,8 @@ class Row:
     cost: Callable[[Op], Cost]
     linear: Callable[[Op], tuple[tuple[int, ...], ...]]
     local: Callable[[Op, Split, tuple[Type, ...]], Op]
-    expand: Callable[[Op, Fresh], list[Op]] | None = None
-    passes: frozenset[str] = frozenset()
+    expand: Callable[[Op, Fresh], list[Op] | None] | None = None
+    passes: Callable[[Op], frozenset[str]] = lambda op: frozenset()
     moves: bool = False
     view: bool = False
     note: str
@@ -114,7 +114,7 @@ def cost(op: Op) -> Cost:
     Raises:
         UnknownOp: the op has no row.
     """
-    if op.name.startswith("host."):
+    if op.name.startswith("host.") or op.name == "aten._local_scalar_dense":
         return Cost()
     return row(op).cost(op)
 
@@ -159,6 +159,11 @@ def nonlinear(op: Op) -> tuple[tuple[int, ...], ...]:
 def linear_in(*groups: tuple[int, ...]) -> Callable[[Op], tuple[tuple[int, ...], ...]]:
     """Linear in each of these groups of inputs."""
     return lambda op: groups
+
+
+def passing(kind: str) -> Callable[[Op], frozenset[str]]:
+    """Lets partial results of one kind through."""
+    return lambda op: frozenset({kind})
 
 
 def linear_in_all(op: Op) -> tuple[tuple[int, ...], ...]:

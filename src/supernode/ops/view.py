@@ -1,11 +1,13 @@
 """Ops that only rearrange: views, slices, concatenation, padding, copies."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from supernode.ir import Op
+from supernode.ir import HostType, Op, Type
 from supernode.ops.formula import Dims, Formula, regroup, shape_of
 from supernode.ops.row import (
     Row,
+    Split,
     free,
     linear_in,
     linear_in_all,
@@ -15,6 +17,9 @@ from supernode.ops.row import (
 )
 
 Rule = Callable[[Op], Formula]
+Local = Callable[[Op, Split, tuple[Type, ...]], Op]
+
+_SQUEEZES = ("squeeze", "squeeze.dim", "squeeze.dims")
 
 
 def _names(rank: int) -> list[str]:
@@ -67,8 +72,7 @@ def _expand(op: Op) -> Formula:
     names = _names(len(target))
     offset = len(target) - len(source)
     kept = tuple(
-        (names[k + offset],) if size == target[k + offset] else ()
-        for k, size in enumerate(source)
+        (names[k + offset],) if size == target[k + offset] else () for k, size in enumerate(source)
     )
     return _formula(op, [kept], [tuple((name,) for name in names)])
 
@@ -128,49 +132,69 @@ def _select_backward(op: Op) -> Formula:
     return _formula(op, [(*target[:dim], *target[dim + 1 :])], [target])
 
 
+def _unbind(op: Op) -> Formula:
+    rank = len(shape_of(op.inputs[0]))
+    dim = _int(op.arg(1, "dim")) % rank
+    source: Dims = tuple(() if k == dim else (f"i{k}",) for k in range(rank))
+    return _formula(op, [source], [(*source[:dim], *source[dim + 1 :])] * len(op.outputs))
+
+
+def _select_scatter(op: Op) -> Formula:
+    rank = len(shape_of(op.outputs[0]))
+    dim = _int(op.arg(2, "dim")) % rank
+    whole: Dims = tuple(() if k == dim else (f"i{k}",) for k in range(rank))
+    return _formula(op, [whole, (*whole[:dim], *whole[dim + 1 :])], [whole])
+
+
 def _same_dims(op: Op) -> Formula:
     return _except(op, set())
 
 
-def _view(name: str, formula: Rule, *, size_at: int | None = None) -> Row:
+def _reshaped(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
+    """A piece may have one element where the whole has more: to squeeze it would drop the dim."""
+    (out,) = outputs
+    assert not isinstance(out, HostType)
+    return replace(op, name="aten.reshape", args=(op.args[0], out.shape))
+
+
+def _view(name: str, formula: Rule, *, local: Local = same) -> Row:
     return Row(
         name=name,
         formula=formula,
         cost=free,
         linear=linear_in((0,)),
-        local=same if size_at is None else sized(size_at),
+        local=local,
         moves=True,
         view=True,
         note="a view: nothing is computed, nothing moves",
     )
 
 
-def _move(name: str, formula: Rule, *, size_at: int | None = None) -> Row:
+def _move(name: str, formula: Rule, *, local: Local = same) -> Row:
     return Row(
         name=name,
         formula=formula,
         cost=streaming(0),
         linear=linear_in_all,
-        local=same if size_at is None else sized(size_at),
+        local=local,
         moves=True,
         note="a copy: each byte is read and written once",
     )
 
 
 VIEWS = [
-    _view("aten.view", _reshape, size_at=1),
-    _view("aten._unsafe_view", _reshape, size_at=1),
-    _view("aten.reshape", _reshape, size_at=1),
+    _view("aten.view", _reshape, local=sized(1)),
+    _view("aten._unsafe_view", _reshape, local=sized(1)),
+    _view("aten.reshape", _reshape, local=sized(1)),
     _view("aten.unsqueeze", _reshape),
-    _view("aten.squeeze.dim", _reshape),
-    _view("aten.squeeze.dims", _reshape),
-    _view("aten.squeeze", _reshape),
+    *(_view(f"aten.{name}", _reshape, local=_reshaped) for name in _SQUEEZES),
     _view("aten.t", _permuted(lambda op, rank: list(range(rank))[::-1])),
     _view("aten.transpose.int", _permuted(_transpose)),
     _view("aten.permute", _permuted(_permute)),
-    _view("aten.expand", _expand, size_at=1),
+    _view("aten.expand", _expand, local=sized(1)),
     _view("aten.slice.Tensor", _slice),
     _view("aten.select.int", _select),
+    _view("aten.unbind.int", _unbind),
     _view("aten.split.Tensor", _along(2)),
     _view("aten.split_with_sizes", _along(2)),
     _view("aten.detach", _same_dims),
@@ -182,9 +206,10 @@ MOVES = [
     _move("aten.lift_fresh_copy", _same_dims),
     _move("aten.cat", _along(1)),
     _move("aten.stack", _stack),
-    _move("aten.slice_backward", _slice_backward, size_at=1),
-    _move("aten.select_backward", _select_backward, size_at=1),
+    _move("aten.slice_backward", _slice_backward, local=sized(1)),
+    _move("aten.select_backward", _select_backward, local=sized(1)),
     _move("aten.slice_scatter", _along(2)),
+    _move("aten.select_scatter", _select_scatter),
 ]
 
 # Padding with a value other than zero is affine, so partial sums don't pass.

@@ -108,7 +108,7 @@ def _passes(question: Question, axis: str) -> str | None:
         return None
     positions = {p for p, _, _ in question.operands()}
     everything = set(kinds) == positions
-    if everything and (question.row.moves or kind in question.row.passes):
+    if everything and (question.row.moves or kind in question.row.passes(question.op)):
         return kind
     if kind not in ("sum", "mean"):
         return None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from supernode.errors import LayoutError, SupernodeError
-from supernode.ir import CALL, Block, HostType, Op, Program, Value, map_values
+from supernode.ir import CALL, NOWHERE, Block, HostType, Op, Program, Type, Value, map_values
 from supernode.ops import Formula, row
 from supernode.partition.assign import Assignment
 from supernode.partition.choose import Choice, NeedsExpansion, Question, choose
@@ -124,12 +124,8 @@ class _Walk:
         self.block = block
         self.emitter = emitter
         self.wanted = wanted
-        self.next_temporary = 1 + max(
-            (value.id for op in block.ops for value in op.outputs), default=0
-        )
-        self.next_temporary = max(
-            self.next_temporary, 1 + max((v.id for v in block.inputs), default=0)
-        )
+        defined = [*block.inputs, *(value for op in block.ops for value in op.outputs)]
+        self.next_temporary = 1 + max((value.id for value in defined), default=0)
 
     def op(self, op: Op, position: int) -> None:
         """Emits the local form of `op`, the `position`-th of the block."""
@@ -183,9 +179,9 @@ class _Walk:
     def _expand(self, op: Op, formula: Formula, preferences: Preferences) -> None:
         """Replaces the op by several; dims of new values take the preferences of the old ones."""
 
-        def fresh(type_: object) -> Value:
+        def fresh(type_: Type) -> Value:
             self.next_temporary += 1
-            return Value(self.next_temporary, type_)  # type: ignore[arg-type]
+            return Value(self.next_temporary, type_)
 
         expand = row(op).expand
         assert expand is not None
@@ -330,9 +326,9 @@ class _Walk:
         self, ends: tuple[Layout | None, ...]
     ) -> tuple[tuple[Value, ...], tuple[Layout | None, ...]]:
         """What the block hands out, moved to where it must end up."""
+        sites = {value.id: op.site for op in self.block.ops for value in op.outputs}
         locals_: list[Value] = []
         layouts: list[Layout | None] = []
-        last = self.block.ops[-1].site if self.block.ops else None
         for value, goal in zip(self.block.outputs, ends, strict=True):
             if isinstance(value.type, HostType):
                 locals_.append(self.emitter.hosts[value.id])
@@ -341,17 +337,7 @@ class _Walk:
             layout = goal or self.emitter.held[value.id].layout
             if goal is None and self.block is self.spreader.program.main:
                 layout = Layout(layout.dims)
-            site = self._site_of(value) or last
-            assert site is not None or goal is None
-            local = self.emitter.held[value.id].local
-            if site is not None:
-                local = self.emitter.get(value, layout, site)
-            locals_.append(local)
+            site = sites.get(value.id, NOWHERE)
+            locals_.append(self.emitter.get(value, layout, site))
             layouts.append(layout)
         return tuple(locals_), tuple(layouts)
-
-    def _site_of(self, value: Value):
-        for op in self.block.ops:
-            if value in op.outputs:
-                return op.site
-        return None

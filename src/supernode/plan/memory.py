@@ -167,7 +167,8 @@ def _main(program: Program, callees: Mapping[str, _Callee], is_view: IsView) -> 
 
 
 def _port_module(port: Port) -> str:
-    return _LAYER_NUMBER.sub("*", (port.of or port.name).rpartition(".")[0])
+    name = port.of or port.name
+    return _LAYER_NUMBER.sub("*", name.rpartition(".")[0] or name)
 
 
 def _segment(

@@ -63,7 +63,7 @@ class Progress:
         return self._starting(place for place, count in enumerate(self._blockers) if not count)
 
     def finish(self, id: Hashable) -> tuple[Task, ...]:
-        """Notes that a running task has finished: the tasks that may start now and could not before."""
+        """Notes that a running task has finished: the tasks that may start from now on."""
         place = self._place[id]
         assert place in self._running, f"{id} is not running"
         self._running.remove(place)
@@ -76,9 +76,7 @@ class Progress:
         """The tasks that can never start: nothing runs and each waits for one of the others."""
         if self._running or self.done or not self._started:
             return ()
-        return tuple(
-            task for task, count in zip(self._tasks, self._blockers, strict=True) if count
-        )
+        return tuple(task for task, count in zip(self._tasks, self._blockers, strict=True) if count)
 
     def _starting(self, places: Iterable[int]) -> tuple[Task, ...]:
         chosen = sorted(places)

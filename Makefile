@@ -1,0 +1,44 @@
+# `make` alone lists the targets. Everything runs in .venv, which is made on first use and made
+# again when pyproject.toml or requirements.lock changes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+VENV := .venv/.made-from-lock
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check golden bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(VENV) ## make .venv with the pinned tools and this package, editable
+
+$(VENV): pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[test]'
+	touch $@
+
+demo: $(VENV) ## train a small GPT on two chips of this host, then compare big machines
+	$(BIN)/supernode run gpt-mini --chips 2 --steps 100
+	$(BIN)/supernode compare llama3-8b --on cloudmatrix384 gb200-nvl72 hgx-h100 hgx-h20
+
+test: $(VENV) ## all tests, but for those that need a GPU or measure speed
+	$(BIN)/python -m pytest -q -m "not gpu and not bench"
+
+check: $(VENV) ## the gate, under two minutes: format, lint, types, imports, sizes, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_sizes.py
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not bench"
+
+golden: $(VENV) ## write the golden texts anew; review the diff
+	$(BIN)/python -m pytest -q -m "not gpu and not bench" --rewrite-goldens
+
+bench: $(VENV) ## run the speed measurements
+	$(BIN)/python -m pytest -q -s -m bench
+
+clean: ## remove .venv, caches and build outputs
+	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests tools -name __pycache__ -type d -exec rm -rf {} +

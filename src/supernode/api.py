@@ -1,0 +1,240 @@
+"""What a user calls: connect to chips, compile a step, call it, pull the state back."""
+
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from supernode.capture import Captured, capture
+from supernode.errors import InputError
+from supernode.ir import HostType, Program
+from supernode.machine import Machine, load_machine
+from supernode.partition import partition
+from supernode.plan import Plan
+from supernode.run import LoadedStep
+from supernode.run import Node as Chips
+from supernode.run import connect as connect_chips
+from supernode.search import default_layout, usable_chips
+from supernode.simulate import Simulation, simulate
+from supernode.trace import Trace
+
+
+def connect(address: str = "local") -> "Node":
+    """The chips at `address` as one computer: `local`, `local:4` (four of them), `cpu:2`.
+
+    Raises:
+        UnknownName: no such kind of chip.
+        InputError: the number of chips is no number, or more than there is memory for.
+        ChipFailed: a chip did not start.
+    """
+    return Node(connect_chips(address))
+
+
+class Node:
+    """Chips as one computer; use it in `with`, or close it."""
+
+    def __init__(self, chips: Chips) -> None:
+        self._chips = chips
+
+    @property
+    def chips(self) -> int:
+        """How many chips there are."""
+        return self._chips.chips
+
+    def compile(
+        self,
+        step: Callable[..., Any],
+        model: torch.nn.Module | None = None,
+        optimizers: torch.optim.Optimizer | Iterable[torch.optim.Optimizer] = (),
+        *,
+        layout: str | None = None,
+        name: str | None = None,
+    ) -> "Step":
+        """`step`, written for one device, as a step over all chips of this node.
+
+        It is captured at its first call, with that call's arguments; `layout` is a line such as
+        `dp=2,tp=2`, by default the batch is split. Example:
+
+            step = node.compile(train_step, model, optimizer, layout="fsdp=4")
+            loss = step(tokens, targets)
+        """
+        return Step(self._chips, step, model, optimizers, layout, name)
+
+    def close(self) -> None:
+        """Ends the chips' processes and frees their memory; a second call does nothing."""
+        self._chips.close()
+
+    def __enter__(self) -> "Node":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Step:
+    """A compiled step: call it like the function it was made from.
+
+    The state (weights, buffers, optimizer state) stays on the chips between calls; `pull()`
+    brings it back into the model and the optimizer.
+    """
+
+    def __init__(
+        self,
+        chips: Chips,
+        step: Callable[..., Any],
+        model: torch.nn.Module | None,
+        optimizers: torch.optim.Optimizer | Iterable[torch.optim.Optimizer],
+        layout: str | None,
+        name: str | None,
+    ) -> None:
+        self._chips = chips
+        self._step = step
+        self._model = model
+        self._optimizers = optimizers
+        self._layout = layout
+        self._name = name or getattr(step, "__name__", "step")
+        self._captured: Captured | None = None
+        self._plan: Plan | None = None
+        self._loaded: LoadedStep | None = None
+
+    def prepare(self, *args: Any, **kwargs: Any) -> "Step":
+        """Captures, plans and loads the step for arguments like these, without running it.
+
+        Raises:
+            CaptureError: the step can't be captured; the error gives the line and what to do.
+            LayoutError: the layout does not fit the program or the number of chips.
+            UnknownOp: more than one chip, and an op has no row in the op table.
+        """
+        if self._loaded is None:
+            captured = capture(
+                self._step, self._model, self._optimizers, args, kwargs, name=self._name
+            )
+            layout = self._layout
+            if layout is None:
+                layout = default_layout(captured.program, self._chips.chips)
+            plan = partition(captured.program, layout, self._chips.chips)
+            values = captured.inputs()
+            self._loaded = self._chips.load(plan, values)
+            self._captured, self._plan = captured, plan
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the step on all chips; returns what the function returns, as global tensors.
+
+        Raises:
+            InputError: the arguments differ in number, shape or dtype from those it was
+                captured with; nothing has run.
+            ChipFailed: a chip died or raised; the error names the chip, the op and the module.
+        """
+        self.prepare(*args, **kwargs)
+        loaded, captured = self._ready()
+        results = loaded.step(captured.bind(*args, **kwargs), captured.host_values())
+        captured.after_step()
+        return captured.result(results)
+
+    def traced(self, *args: Any, **kwargs: Any) -> tuple[Any, Trace]:
+        """A call as above, with the Trace of when each op ran on each chip."""
+        self.prepare(*args, **kwargs)
+        loaded, captured = self._ready()
+        named = captured.bind(*args, **kwargs)
+        results, trace = loaded.traced_step(named, captured.host_values())
+        captured.after_step()
+        return captured.result(results), trace
+
+    def pull(self) -> None:
+        """Writes the state on the chips back into the model and the optimizers, in place."""
+        if self._loaded is not None:
+            loaded, captured = self._ready()
+            captured.write_back(_tensors(loaded.pull()))
+
+    def push(self) -> None:
+        """Writes the model and the optimizers, as they are now, to the chips."""
+        if self._loaded is not None:
+            loaded, captured = self._ready()
+            loaded.push(captured.inputs())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state on the chips as global tensors, by name; the model is left as it is."""
+        loaded, _ = self._ready()
+        return _tensors(loaded.pull())
+
+    @property
+    def program(self) -> Program:
+        """What was captured."""
+        return self._ready()[1].program
+
+    @property
+    def plan(self) -> Plan:
+        """Who computes what: `print(step.plan)`, `step.plan.explain("lm_head.weight")`."""
+        self._ready()
+        assert self._plan is not None
+        return self._plan
+
+    def simulate(
+        self,
+        machine: str | Machine,
+        *,
+        layout: str | None = None,
+        chips: int | None = None,
+        tokens: int | None = None,
+    ) -> Simulation:
+        """This step on a machine you may not have; see `simulate_program`."""
+        if tokens is None:
+            tokens = _tokens(self.program)
+        return simulate_program(self.program, machine, layout=layout, chips=chips, tokens=tokens)
+
+    def _ready(self) -> tuple[LoadedStep, Captured]:
+        if self._loaded is None or self._captured is None:
+            raise InputError(
+                "the step has not been captured yet",
+                fix="call it once, or call step.prepare(*args)",
+            )
+        return self._loaded, self._captured
+
+
+def simulate_program(
+    program: Program,
+    machine: str | Machine,
+    *,
+    layout: str | None = None,
+    chips: int | None = None,
+    tokens: int | None = None,
+) -> Simulation:
+    """One step of `program` on `machine` (a name of the catalogue, a .toml file or a Machine).
+
+    `chips` is how many of its chips are used: by default all, or with no layout as many as have
+    a default one. `tokens` is the number of tokens a step handles, for rates per token.
+
+    Raises:
+        UnknownName, MachineFileError: no such machine, or its file is malformed.
+        LayoutError: the layout does not fit the program or the machine.
+        UnknownOp: an op has no row in the op table.
+    """
+    target = load_machine(machine) if isinstance(machine, str) else machine
+    if chips is not None:
+        target.level_spanning(chips)
+    if layout is None:
+        count = chips or usable_chips(program, target.chips)
+        capacity_bytes = target.chip.memory.capacity_bytes.value
+        layout = default_layout(program, count, capacity_bytes)
+    plan = partition(program, layout, chips)
+    return simulate(plan, target, tokens=tokens)
+
+
+def _tensors(values: dict[str, Tensor | float]) -> dict[str, Tensor]:
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def _tokens(program: Program) -> int | None:
+    """The elements of the first argument, where it holds integers: a batch of tokens."""
+    for port, value in zip(program.inputs, program.main.inputs, strict=True):
+        if port.role == "arg" and not isinstance(value.type, HostType):
+            return value.type.numel if "int" in value.type.dtype else None
+    return None

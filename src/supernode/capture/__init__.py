@@ -1,0 +1,4 @@
+"""An unmodified PyTorch step becomes a Program."""
+
+from supernode.capture.captured import Captured as Captured
+from supernode.capture.step import capture as capture

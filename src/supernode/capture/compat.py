@@ -1,0 +1,233 @@
+"""The names of torch that are not public, all in one place, for torch 2.11 to 2.13."""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.utils.checkpoint as checkpointing
+from torch import Tensor
+from torch._C import DispatchKey
+from torch._ops import OpOverload as OpOverload
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+    UnsupportedOperatorException,
+)
+from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+
+NAMES = (
+    "torch._C._AutoDispatchBelowAutograd",
+    "torch._C._DisableTorchDispatch",
+    "torch._C._current_autograd_node",
+    "torch._C._swap_tensor_impl",
+    "torch._ops.OpOverload._op_dk",
+    "torch._ops.OpOverload._schema",
+    "torch._ops.OpOverload.decompose",
+    "torch._subclasses.fake_tensor.FakeTensorMode",
+    "torch.autograd._get_sequence_nr",
+    "torch.utils._pytree.tree_flatten_with_path",
+    "torch.utils._python_dispatch.TorchDispatchMode",
+    "torch.utils.checkpoint.CheckpointFunction",
+    "torch.utils.checkpoint._checkpoint_without_reentrant_generator",
+    "torch.SymFloat",
+)
+
+UNSUPPORTED = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedFakeTensorException,
+    UnsupportedOperatorException,
+)
+"""What a fake tensor raises where the shape of a result depends on data, or is unknown."""
+
+_plain_item = Tensor.item
+
+
+def missing_names() -> list[str]:
+    """Those of `NAMES` that this torch lacks; empty on a supported version."""
+    return [name for name in NAMES if not _exists(name)]
+
+
+def _exists(name: str) -> bool:
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:cut]))
+        except ImportError:
+            continue
+        for part in parts[cut:]:
+            found = getattr(found, part, None)
+        return found is not None
+    return False
+
+
+def fake_mode() -> FakeTensorMode:
+    """Tensors without data; real ones may enter, because the recorder replaces them."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def fake_like(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
+    """A fake on the CPU with the shape, strides, dtype and `requires_grad` of `tensor`."""
+    with mode:
+        fake = torch.empty_strided(
+            tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu"
+        )
+    fake.requires_grad_(tensor.requires_grad)
+    if isinstance(tensor, torch.nn.Parameter):
+        vars(fake)["_is_param"] = True
+    return fake
+
+
+def swap_contents(a: Tensor, b: Tensor) -> None:
+    """Exchanges what two tensor objects are; whoever holds one of them now holds the other's data.
+
+    `torch.utils.swap_tensors` without its checks: it refuses a parameter that an autograd graph
+    still refers to, which is any after a forward pass, and here each swap is undone.
+    """
+    a_class, b_class = a.__class__, b.__class__
+    a.__class__, b.__class__ = b_class, a_class
+    a_dict, b_dict = a.__dict__, b.__dict__
+    a.__dict__, b.__dict__ = b_dict, a_dict
+    torch._C._swap_tensor_impl(a, b)
+
+
+def number_of(tensor: Tensor) -> float:
+    """The number in a real 0-dim tensor, read past the modes that are active."""
+    with real_tensors():
+        return _plain_item(tensor)
+
+
+def storage_key(tensor: Tensor) -> int:
+    """A number that tensors share exactly when they share memory."""
+    return tensor.untyped_storage()._cdata
+
+
+def backward_node() -> Any:
+    """The autograd node that is running, or None outside of a backward pass."""
+    return torch._C._current_autograd_node()
+
+
+def last_sequence_number() -> int:
+    """The number of the autograd node made last; its backward shows the same number."""
+    return torch.autograd._get_sequence_nr() - 1
+
+
+def op_name(overload: OpOverload) -> str:
+    """`aten.mm` for a default overload, else `aten.sum.dim_IntList`."""
+    return str(overload).removesuffix(".default")
+
+
+def is_composite(overload: OpOverload) -> bool:
+    """Whether the CPU runs an op as others; under inference mode such ops reach the recorder."""
+    has_kernel = overload.has_kernel_for_dispatch_key
+    return has_kernel(DispatchKey.CompositeImplicitAutograd) and not has_kernel(DispatchKey.CPU)
+
+
+def decompose(overload: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Runs the body of an op that is made of others."""
+    return overload.decompose(*args, **kwargs)
+
+
+def run_slow_path(overload: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Runs a `_foreach_` op as the CPU does: one tensor at a time."""
+    with torch._C._AutoDispatchBelowAutograd():
+        return overload._op_dk(DispatchKey.CompositeExplicitAutograd, *args, **kwargs)
+
+
+@contextmanager
+def real_tensors() -> Iterator[None]:
+    """Outside of all modes: what is computed inside is real."""
+    with torch._C._DisableTorchDispatch(), torch.no_grad():
+        yield
+
+
+@contextmanager
+def patched(owner: object, name: str, value: object) -> Iterator[None]:
+    """`owner.name` is `value` inside, and what it was (or absent) afterwards."""
+    absent = object()
+    old = vars(owner).get(name, absent)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if old is absent:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, old)
+
+
+class _PlainCheckpoint:
+    """Stands in for `CheckpointFunction`: runs the function and keeps what it saves."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+        # The reentrant variant gives no gradients unless an argument asks for them.
+        wanted = any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+        with torch.set_grad_enabled(wanted and torch.is_grad_enabled()):
+            return function(*args)
+
+
+def _plain_generator(*args: Any, **kwargs: Any) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def no_checkpointing() -> Iterator[None]:
+    """Makes activation checkpointing the identity: a recompute would draw new dropout masks.
+
+    The internals are replaced, because users import `checkpoint` itself by name.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(patched(checkpointing, "CheckpointFunction", _PlainCheckpoint))
+        name = "_checkpoint_without_reentrant_generator"
+        stack.enter_context(patched(checkpointing, name, _plain_generator))
+        yield
+
+
+def scheduler_classes() -> list[type[LRScheduler]]:
+    """`LRScheduler` and all classes derived from it."""
+    found: list[type[LRScheduler]] = [LRScheduler]
+    for kind in found:
+        found += [sub for sub in kind.__subclasses__() if sub not in found]
+    return found
+
+
+def flatten(tree: Any) -> tuple[list[tuple[str, Any]], Any]:
+    """The leaves of nested containers, each with its path (`[0][key]`), and the structure."""
+    leaves, spec = pytree.tree_flatten_with_path(tree)
+    return [("".join(map(_path, keys)), leaf) for keys, leaf in leaves], spec
+
+
+def _path(key: Any) -> str:
+    for field in ("key", "idx", "name"):
+        if hasattr(key, field):
+            return f"[{getattr(key, field)}]"
+    return f"[{key}]"
+
+
+def unflatten(leaves: list[Any], spec: Any) -> Any:
+    """The containers that `flatten` took apart, with other leaves."""
+    return pytree.tree_unflatten(leaves, spec)
+
+
+@contextmanager
+def looking_real(is_unknown: Callable[[Any], bool]) -> Iterator[None]:
+    """Lets transformers see only those tensors as fake that `is_unknown` says are.
+
+    It takes other branches for fakes (a mask for what needs none), so results would differ in
+    rounding from a plain run.
+    """
+    module = sys.modules.get("transformers.utils.import_utils")
+    if module is None or not hasattr(module, "is_fake_tensor"):
+        yield
+        return
+    with patched(module, "is_fake_tensor", is_unknown):
+        yield

@@ -1,0 +1,141 @@
+"""Which functional op computes what a mutating op writes."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import cache
+
+import torch
+
+from supernode.capture import compat
+from supernode.capture.compat import OpOverload
+
+
+class Kind(Enum):
+    """How the recorder treats an op."""
+
+    FUNCTIONAL = auto()
+    QUERY = auto()  # asks about a tensor (its device), computes nothing
+    ALIAS = auto()  # the same elements at the same place
+    VIEW = auto()
+    INPLACE = auto()
+    OUT = auto()
+    ITEM = auto()
+    COMPOSITE = auto()
+    FOREACH = auto()
+    COPY = auto()
+    BATCH_NORM = auto()
+    GROUPED_MM = auto()
+    RESHAPES_SELF = auto()
+    REFUSED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class OpInfo:
+    """What the recorder knows of an overload. `functional` computes what a mutating op writes."""
+
+    kind: Kind
+    name: str
+    functional: OpOverload | None = None
+    written: tuple[str, ...] = ()
+    random: bool = False
+    changes_dtype: bool = False
+
+
+ALIASES = frozenset({"detach", "alias", "lift_fresh", "lift", "resolve_conj", "resolve_neg"})
+RENAMED = {
+    "normal_": "normal_functional",
+    "bernoulli_.float": "bernoulli.p",
+    "zero_": "zeros_like",
+    "fill_.Scalar": "full_like",
+}
+FILLS = {
+    "aten.zeros": 0.0,
+    "aten.zeros_like": 0.0,
+    "aten.new_zeros": 0.0,
+    "aten.ones": 1.0,
+    "aten.ones_like": 1.0,
+    "aten.new_ones": 1.0,
+}
+"""The number that fills the result of a factory op."""
+
+FILL_ARGUMENT = {"aten.full": 1, "aten.full_like": 1, "aten.new_full": 2, "aten.scalar_tensor": 0}
+"""Where a factory op has the number that fills its result."""
+
+COMPARES = ("eq_", "ne_", "lt_", "le_", "gt_", "ge_", "logical_")
+REFUSED = frozenset({"set_", "resize_", "resize_as_", "resize"})
+
+
+@cache
+def describe(op: OpOverload) -> OpInfo:
+    """What the recorder knows of `op`."""
+    name = compat.op_name(op)
+    short = name.partition(".")[2]
+    base = short.partition(".")[0]
+    random = torch.Tag.nondeterministic_seeded in op.tags
+    if op.namespace in ("prim", "profiler") or base in ("is_same_size", "sym_size", "is_pinned"):
+        return OpInfo(Kind.QUERY, name)
+    if base in ALIASES:
+        return OpInfo(Kind.ALIAS, name)
+    if base == "lift_fresh_copy":
+        return OpInfo(Kind.FUNCTIONAL, name)
+    if base == "_local_scalar_dense":
+        return OpInfo(Kind.ITEM, name)
+    if base.startswith("_foreach_"):
+        return OpInfo(Kind.FOREACH, name)
+    if base == "native_batch_norm":
+        return OpInfo(Kind.BATCH_NORM, name)
+    if base == "_grouped_mm":
+        return OpInfo(Kind.GROUPED_MM, name)
+    if base in REFUSED or "sparse" in base:
+        return OpInfo(Kind.REFUSED, name)
+    if compat.is_composite(op):
+        return OpInfo(Kind.COMPOSITE, name)
+    if op._schema.is_mutable:
+        return _mutating(op, name, short, random)
+    if any(result.alias_info is not None for result in op._schema.returns):
+        return OpInfo(Kind.VIEW, name)
+    return OpInfo(Kind.FUNCTIONAL, name, random=random)
+
+
+def _mutating(op: OpOverload, name: str, short: str, random: bool) -> OpInfo:
+    if short == "copy_":
+        return OpInfo(Kind.COPY, name)
+    if torch.Tag.inplace_view in op.tags:
+        functional = _overload(op.namespace, short.replace("_", "", 1) if short == "t_" else "")
+        functional = functional or _overload(op.namespace, _without_underscore(short))
+        return OpInfo(Kind.RESHAPES_SELF, name, functional)
+    arguments = op._schema.arguments
+    written = tuple(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write)
+    if all(a.kwarg_only for a in arguments if a.name in written):
+        return OpInfo(Kind.OUT, name, _without_out(op), written, random)
+    if len(written) > 1 or not op._schema.returns or op._schema.returns[0].alias_info is None:
+        return OpInfo(Kind.REFUSED, name, None, written)
+    target = RENAMED.get(short) or _without_underscore(short)
+    compares = short.startswith(COMPARES)
+    functional = _overload(op.namespace, target)
+    kind = Kind.INPLACE if functional is not None else Kind.REFUSED
+    return OpInfo(kind, name, functional, written, random, compares)
+
+
+def _without_underscore(short: str) -> str:
+    base, dot, overload = short.partition(".")
+    base = f"__{base[3:]}" if base.startswith("__i") else base.removesuffix("_")
+    return base + dot + overload
+
+
+def _overload(namespace: str, short: str) -> OpOverload | None:
+    base, _, overload = short.partition(".")
+    packet = getattr(getattr(torch.ops, namespace), base, None) if base else None
+    return getattr(packet, overload or "default", None)
+
+
+def _without_out(op: OpOverload) -> OpOverload | None:
+    """The overload of the same op with the same arguments but for what is written."""
+    packet = op.overloadpacket
+    wanted = [(a.name, str(a.type)) for a in op._schema.arguments if a.alias_info is None]
+    for overload in packet.overloads():
+        other: OpOverload = getattr(packet, overload)
+        same = [(a.name, str(a.type)) for a in other._schema.arguments] == wanted
+        if same and not other._schema.is_mutable:
+            return other
+    return None

@@ -1,0 +1,86 @@
+"""`capture`: an unmodified PyTorch step becomes a Program."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from supernode.capture import hyper
+from supernode.capture.arguments import Arguments, arguments_of
+from supernode.capture.build import build
+from supernode.capture.captured import Captured, Modes
+from supernode.capture.optimizer_state import OptimizerStates, learn
+from supernode.capture.record import Recording, record
+from supernode.capture.subject import Subject, subject_of
+from supernode.errors import CaptureError
+from supernode.ir import fold as fold_program
+
+
+def capture(
+    step: Callable[..., Any],
+    model: nn.Module | None,
+    optimizers: Optimizer | Sequence[Optimizer] | None,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    name: str = "step",
+    fold: bool = True,
+) -> Captured:
+    """`step(*args, **kwargs)` as a Program that gives bit for bit what plain PyTorch gives.
+
+    The step runs once on fake tensors: nothing is computed or allocated (the model may live on
+    "meta"), and model, optimizers and gradients are afterwards what they were. Tensors of the
+    arguments may differ from call to call, numbers and strings may not. Python code runs at
+    capture only: counters, `random` and prints of the step are not repeated.
+
+    `model` may be None and `optimizers` empty, for inference or a plain function of tensors.
+    Steps that take a multi-tensor or fused optimizer are recorded with its plain loop.
+
+    Raises:
+        CaptureError: the step does what can't be recorded exactly; `where` is the user's line.
+    """
+    subject = subject_of(model, optimizers)
+    arguments = arguments_of(step, tuple(args), dict(kwargs or {}))
+    states = learn(subject)
+    run, carried = _record(step, subject, states, arguments)
+    optional = {entry.name for entry in states.entries if entry.fill is not None}
+    built = build(name, run, optional | {f"grad[{param}]" for param in carried})
+    program = fold_program(built.program) if fold else built.program
+    return Captured(
+        program=program,
+        constants=built.constants,
+        versions=tuple((tensor, tensor._version) for tensor in run.recorder.constant_tensors()),
+        subject=subject,
+        states=states,
+        arguments=arguments,
+        schedule=run.schedule,
+        guards=tuple(run.recorder.host.guards),
+        fixed=hyper.fixed_values(subject.optimizers),
+        modes=Modes.of(subject),
+        slots=tuple(built.slots),
+        result_spec=run.result_spec,
+    )
+
+
+def _record(
+    step: Callable[..., Any], subject: Subject, states: OptimizerStates, arguments: Arguments
+) -> tuple[Recording, list[str]]:
+    """The recording, with gradients as state where a step reads those of the step before."""
+    before = [name for name, param in subject.params.items() if param.grad is not None]
+    run = record(step, subject, states, arguments, gradients=[])
+    after = run.kept_gradients
+    stale = [name for name in dict.fromkeys((*before, *after)) if name in run.stale_gradients]
+    if not stale:
+        return run, []
+    missing = [name for name in stale if name not in after]
+    if not missing:
+        run = record(step, subject, states, arguments, gradients=after)
+        missing = sorted(set(after).symmetric_difference(run.kept_gradients))
+    if missing:
+        raise CaptureError(
+            f"gradients from before the step are added to in one step and not in the next: "
+            f"{', '.join(missing[:3])}",
+            fix="call optimizer.zero_grad() first in the step, or before the capture",
+        )
+    return run, after

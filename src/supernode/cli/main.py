@@ -1,0 +1,78 @@
+"""The entry point: one clear message and exit code 2 for bad input, never a traceback."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from supernode.cli import machines, predict, train
+from supernode.errors import ChipFailed, SupernodeError
+
+BAD_INPUT, CHIP_FAILED, INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(
+    name="supernode",
+    help="Many AI chips, one computer: run a step written for one chip on all of them, and see "
+    "it on machines you don't have.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("run")(train.run)
+app.command("simulate")(predict.simulate)
+app.command("compare")(predict.compare)
+app.command("machines")(machines.machines)
+
+
+@app.callback()
+def supernode() -> None:
+    """Many AI chips, one computer."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits with its code."""
+    sys.exit(call(sys.argv[1:] if argv is None else argv))
+
+
+def call(argv: Sequence[str]) -> int:
+    """Runs the command line; gives the exit code."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        code = app(spread_options(argv), prog_name="supernode", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        console.print("interrupted")
+        return INTERRUPTED
+    except SupernodeError as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}")
+        return CHIP_FAILED if isinstance(error, ChipFailed) else BAD_INPUT
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has gone.
+        sys.stderr.close()
+        return CHIP_FAILED
+    return code if isinstance(code, int) else 0
+
+
+def spread_options(argv: Sequence[str]) -> list[str]:
+    """`--on a b c` as `--on a --on b --on c`, which is what the parser reads.
+
+    >>> spread_options(["compare", "llama3-8b", "--on", "hgx-h20", "dgx-v100", "--json"])
+    ['compare', 'llama3-8b', '--on', 'hgx-h20', '--on', 'dgx-v100', '--json']
+    """
+    out: list[str] = []
+    many = False
+    for word in argv:
+        if word.startswith("-"):
+            many = word == "--on"
+            out.append(word)
+            continue
+        if many and out[-1] != "--on":
+            out.append("--on")
+        out.append(word)
+    return out

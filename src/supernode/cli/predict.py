@@ -1,0 +1,190 @@
+"""`supernode simulate` and `supernode compare`: a recipe on machines you don't have."""
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from supernode.cli.train import check_writable
+from supernode.errors import InputError
+from supernode.ir import Program, from_json, to_json
+from supernode.machine import Machine, load_machine
+from supernode.report import (
+    comparison_document,
+    comparison_report,
+    simulation_document,
+    simulation_report,
+)
+from supernode.search import default_layout, usable_chips
+from supernode.simulate import Simulation
+
+Recipe = Annotated[
+    str, typer.Argument(help="a recipe (llama3-8b), or a Program saved with --save-program (.json)")
+]
+Layout = Annotated[
+    str | None, typer.Option(help="e.g. fsdp=8,tp=8,dp=6 (default: split the batch, shard if large)")
+]
+Chips = Annotated[int | None, typer.Option(min=1, help="use so many chips (default: all)")]
+Batch = Annotated[int | None, typer.Option(min=1, help="sequences a step, over all chips")]
+Sequence = Annotated[int | None, typer.Option(min=1, help="tokens a sequence")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
+Page = Annotated[Path | None, typer.Option("--html", help="write a self-contained page here")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to capture and how to lay it out."""
+
+    recipe: str
+    layout: str | None
+    chips: int | None
+    batch: int | None
+    sequence: int | None
+
+
+class Captures:
+    """Programs by batch size, so that machines of one size share a capture."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._known: dict[int, tuple[Program, int | None]] = {}
+
+    def program(self, chips: int) -> tuple[Program, int | None]:
+        """The Program for so many chips, and the tokens a step handles."""
+        request = self._request
+        if request.recipe.endswith(".json"):
+            return self._once(0, lambda: _saved(request.recipe))
+        from supernode.models import recipe
+
+        found = recipe(request.recipe)
+        batch = request.batch or found.batch_for(chips)
+        return self._once(batch, lambda: _captured(found.name, batch, request.sequence))
+
+    def _once(
+        self, key: int, make: Callable[[], tuple[Program, int | None]]
+    ) -> tuple[Program, int | None]:
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+
+def simulate(
+    recipe: Recipe,
+    on: Annotated[str, typer.Option(help="a machine of the catalogue, or a .toml file")],
+    layout: Layout = None,
+    chips: Chips = None,
+    batch: Batch = None,
+    sequence: Sequence = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="write the timeline here (opens in Perfetto)")
+    ] = None,
+    html: Page = None,
+    save_program: Annotated[
+        Path | None, typer.Option(help="write the captured Program here, for use without torch")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict one train step of a recipe on one machine.
+
+    Example: supernode simulate llama3-8b --on cloudmatrix384 --layout dp=3,fsdp=128
+    """
+    for path in (trace, html, save_program):
+        if path is not None:
+            check_writable(path)
+    request = Request(recipe=recipe, layout=layout, chips=chips, batch=batch, sequence=sequence)
+    captures = Captures(request)
+    result = _predict(request, captures, load_machine(on))
+    if save_program is not None:
+        program, _ = captures.program(result.chips)
+        save_program.write_text(to_json(program))
+    if trace is not None:
+        trace.write_text(result.trace.to_chrome())
+    if html is not None:
+        html.write_text(_page([result]))
+    if as_json:
+        print(json.dumps(simulation_document(result)))
+    else:
+        Console().print(simulation_report(result))
+
+
+def compare(
+    recipe: Recipe,
+    on: Annotated[list[str], typer.Option(help="machines: names of the catalogue or .toml files")],
+    layout: Layout = None,
+    chips: Chips = None,
+    batch: Batch = None,
+    sequence: Sequence = None,
+    html: Page = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict one train step of a recipe on several machines, side by side.
+
+    Example: supernode compare llama3-8b --on cloudmatrix384 gb200-nvl72 hgx-h20
+    """
+    if html is not None:
+        check_writable(html)
+    targets = [load_machine(name) for name in on]
+    request = Request(recipe=recipe, layout=layout, chips=chips, batch=batch, sequence=sequence)
+    captures = Captures(request)
+    results = [_predict(request, captures, target) for target in targets]
+    if html is not None:
+        html.write_text(_page(results))
+    if as_json:
+        print(json.dumps(comparison_document(results)))
+    else:
+        Console().print(comparison_report(results))
+
+
+def _predict(request: Request, captures: Captures, machine: Machine) -> Simulation:
+    from supernode.partition import parse_line, partition
+    from supernode.simulate import simulate as simulate_plan
+
+    chips = request.chips or machine.chips
+    if request.layout is not None and request.chips is None:
+        chips = math.prod(axis.size for axis in parse_line(request.layout))
+    machine.level_spanning(chips)
+    program, tokens = captures.program(chips)
+    layout = request.layout
+    if layout is None:
+        if request.chips is None:
+            chips = usable_chips(program, chips)
+        layout = default_layout(program, chips, machine.chip.memory.capacity_bytes.value)
+    _say(f"planning {program.name} for {chips} chips of {machine.name} ({layout or 'one chip'})")
+    return simulate_plan(partition(program, layout, chips), machine, tokens=tokens)
+
+
+def _page(results: list[Simulation]) -> str:
+    from supernode.report.page import page
+
+    return page(results)
+
+
+def _captured(name: str, batch: int, sequence: int | None) -> tuple[Program, int | None]:
+    from supernode.capture import capture
+    from supernode.models import recipe
+
+    _say(f"capturing {name} with {batch} sequences a step")
+    job = recipe(name).build(batch=batch, device="meta", sequence=sequence)
+    captured = capture(job.step, job.model, job.optimizer, job.inputs, name=name)
+    return captured.program, job.tokens_per_step
+
+
+def _saved(path: str) -> tuple[Program, int | None]:
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"there is no file {path}", fix="name a recipe, or a saved Program")
+    program = from_json(file.read_text())
+    for port, value in zip(program.inputs, program.main.inputs, strict=True):
+        if port.role == "arg":
+            return program, value.tensor.numel if "int" in value.tensor.dtype else None
+    return program, None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,29 @@
+"""`generate`: a Program becomes straight-line Python for one chip of a mesh."""
+
+from supernode.ir import Program
+from supernode.kernels.step import GeneratedStep
+from supernode.kernels.surroundings import Collectives, Grid, OneChip
+from supernode.kernels.writer import Chip
+
+
+def generate(
+    program: Program,
+    *,
+    fabric: Collectives | None = None,
+    mesh: Grid | None = None,
+    rank: int = 0,
+    device: str = "cpu",
+) -> GeneratedStep:
+    """The step that `program` describes, as a Python function without an interpreter in it.
+
+    `program` is a captured step, or the local program of a plan; then `mesh`, `rank` and, on more
+    than one chip, `fabric` say where it runs. New tensors are made on `device`.
+
+    Raises:
+        UnknownOp: the program has an op that nothing here computes.
+    """
+    step = GeneratedStep(
+        program, Chip(grid=mesh or OneChip(), rank=rank, fabric=fabric, device=device)
+    )
+    step.code(into=False, traced=False)
+    return step

@@ -1,0 +1,174 @@
+"""GeneratedStep: a Program as a Python function, its source, its traces and its errors."""
+
+import linecache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count, pairwise
+from time import perf_counter_ns
+from types import TracebackType
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from supernode.errors import ChipFailed, SupernodeError
+from supernode.ir import CALL, HostType, Op, Program, print_op
+from supernode.kernels.inplace import rewrites
+from supernode.kernels.writer import Chip, Writer
+
+Number = Tensor | float
+_NUMBER = count()
+
+
+@dataclass(frozen=True, slots=True)
+class OpSpan:
+    """When one op ran on this chip's stream, in nanoseconds of `time.perf_counter_ns`."""
+
+    op: Op
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """One compiled variant: its function, its text and which op each line runs."""
+
+    run: Callable[..., tuple[Number, ...]]
+    source: str
+    filename: str
+    ops: dict[int, Op]
+
+
+class GeneratedStep:
+    """A Program as straight-line Python.
+
+    Call it with one tensor or float per input of the program, in order. `out` may hold a tensor
+    for each output that is the next value of an input (see `destinations`): its value is then
+    written there, and that tensor is what is returned. The destinations must not overlap the
+    inputs. Inputs are never written.
+    """
+
+    def __init__(self, program: Program, chip: Chip) -> None:
+        self.program = program
+        self.destinations = destinations(program)
+        self._chip = chip
+        self._variants: dict[tuple[bool, bool], Code] = {}
+
+    @property
+    def source(self) -> str:
+        """The text of the variant that writes no destinations and no trace."""
+        return self.code(into=False, traced=False).source
+
+    def code(self, *, into: bool, traced: bool) -> Code:
+        """The variant that writes destinations (`into`), or records spans, or neither."""
+        key = (into, traced)
+        if key not in self._variants:
+            self._variants[key] = _compile(self.program, self._chip, into=into, traced=traced)
+        return self._variants[key]
+
+    def __call__(
+        self, inputs: Sequence[Number], out: Sequence[Tensor | None] | None = None
+    ) -> tuple[Number, ...]:
+        """Runs the step once.
+
+        Raises:
+            ChipFailed: an op raised; the error names the op, its module and its source line.
+        """
+        return self._guarded(self.code(into=out is not None, traced=False), inputs, out)
+
+    def traced(
+        self,
+        inputs: Sequence[Number],
+        out: Sequence[Tensor | None] | None = None,
+        synchronize: Callable[[], None] | None = None,
+    ) -> tuple[tuple[Number, ...], list[OpSpan]]:
+        """Runs the step once and says when each op ran; calls of blocks are expanded.
+
+        `synchronize` waits for the chip, where calls return before their work is done.
+        """
+        stamps = [perf_counter_ns()]
+
+        def stamp() -> None:
+            if synchronize is not None:
+                synchronize()
+            stamps.append(perf_counter_ns())
+
+        code = self.code(into=out is not None, traced=True)
+        stamps[0] = perf_counter_ns()
+        result = self._guarded(code, inputs, out, stamp)
+        spans = zip(executed_ops(self.program), pairwise(stamps), strict=True)
+        return result, [OpSpan(op, start, end) for op, (start, end) in spans]
+
+    def _guarded(
+        self, code: Code, inputs: Sequence[Number], out: Sequence[Tensor | None] | None, *more: Any
+    ) -> tuple[Number, ...]:
+        try:
+            # Plain outputs go to the caller, who may want gradients of them some day.
+            with torch.no_grad() if out is None else torch.inference_mode():
+                return code.run(inputs, out, *more)
+        except SupernodeError:
+            raise
+        except Exception as error:
+            op = failing_op(error.__traceback__, code)
+            if op is None:
+                raise
+            raise op_failed(op, error) from error
+
+
+def destinations(program: Program) -> tuple[int, ...]:
+    """The outputs that may be given a destination: next values of inputs, if not the input itself.
+
+    A buffer that a step leaves alone is its own next value and needs no second place.
+    """
+    main = program.main
+    return tuple(
+        position
+        for position, (value, source) in enumerate(zip(main.outputs, program.updates, strict=True))
+        if source is not None
+        and main.inputs[source].id != value.id
+        and not isinstance(value.type, HostType)
+    )
+
+
+def executed_ops(program: Program) -> list[Op]:
+    """The ops one step runs, in order, calls expanded."""
+    bodies = {block.name: block.ops for block in program.blocks}
+    expanded: list[Op] = []
+    for op in program.main.ops:
+        expanded += bodies[op.block] if op.name == CALL else (op,)
+    return expanded
+
+
+def failing_op(traceback: TracebackType | None, code: Code) -> Op | None:
+    """The op on the innermost generated line of a traceback."""
+    found: Op | None = None
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == code.filename:
+            found = code.ops.get(traceback.tb_lineno, found)
+        traceback = traceback.tb_next
+    return found
+
+
+def op_failed(op: Op, error: BaseException) -> ChipFailed:
+    """The error a user sees when an op raises."""
+    lines = str(error).splitlines()
+    reason = lines[0] if lines else type(error).__name__
+    return ChipFailed(
+        f"{op.name} raised {type(error).__name__}: {reason}", asked=print_op(op), where=str(op.site)
+    )
+
+
+def _compile(program: Program, chip: Chip, *, into: bool, traced: bool) -> Code:
+    writer = Writer(chip, traced=traced)
+    kind = f"{'state written in place' if into else 'plain'}{', traced' if traced else ''}"
+    writer.line(f"# {program.name}, rank {chip.rank}, {kind}")
+    plans = rewrites(program, destinations(program) if into else ())
+    for block in program.all_blocks():
+        writer.block(block, plans[block.name], is_main=block is program.main)
+    source = "\n".join(writer.lines) + "\n"
+    filename = f"<supernode {program.name} #{next(_NUMBER)}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    scope = dict(writer.names.bound)
+    exec(compile(source, filename, "exec"), scope)
+    run = cast(Callable[..., tuple[Number, ...]], scope["main"])
+    return Code(run=run, source=source, filename=filename, ops=writer.ops)

@@ -1,0 +1,82 @@
+"""What generated code needs of the world around it: a grid of chips and collectives between them.
+
+`plan.Mesh` is a Grid and `run.fabric.Fabric` has these collectives; kernels import neither.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+Kind = Literal["sum", "max", "min"]
+
+
+class Grid(Protocol):
+    """Chips as a grid with named axes."""
+
+    @property
+    def axes(self) -> tuple[tuple[str, int], ...]:
+        """Names and sizes."""
+        ...
+
+    def axis_size(self, axis: str) -> int:
+        """The number of chips along `axis`."""
+        ...
+
+    def coordinates(self, rank: int) -> dict[str, int]:
+        """The position of `rank` along each axis."""
+        ...
+
+    def group(self, rank: int, axis: str) -> tuple[int, ...]:
+        """The ranks that differ from `rank` along `axis` only, in order."""
+        ...
+
+
+class Collectives(Protocol):
+    """The collectives of a fabric, each over a group of ranks, for many tensors at once."""
+
+    def all_reduce_many(
+        self,
+        tensors: Sequence[Tensor],
+        group: tuple[int, ...],
+        op: Kind,
+        out: Sequence[Tensor] | None = None,
+    ) -> Sequence[Tensor]:
+        """Each tensor combined over the group by `op`, in `out`."""
+        ...
+
+    def all_gather_many(
+        self, tensors: Sequence[Tensor], dims: Sequence[int], group: tuple[int, ...]
+    ) -> Sequence[Tensor]:
+        """Each tensor joined over the group along its dim."""
+        ...
+
+    def reduce_scatter_many(
+        self, tensors: Sequence[Tensor], dims: Sequence[int], group: tuple[int, ...], op: Kind
+    ) -> Sequence[Tensor]:
+        """This rank's piece, along its dim, of each tensor combined over the group."""
+        ...
+
+    def all_to_all(
+        self, x: Tensor, split_dim: int, concat_dim: int, group: tuple[int, ...]
+    ) -> Tensor:
+        """`x` cut along one dim, piece i sent to rank i, what arrives joined along another."""
+        ...
+
+
+class OneChip:
+    """The grid of a single chip."""
+
+    axes: tuple[tuple[str, int], ...] = ()
+
+    def axis_size(self, axis: str) -> int:
+        """One."""
+        return 1
+
+    def coordinates(self, rank: int) -> dict[str, int]:
+        """No axis, no position."""
+        return {}
+
+    def group(self, rank: int, axis: str) -> tuple[int, ...]:
+        """The chip itself."""
+        return (rank,)

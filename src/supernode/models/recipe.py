@@ -1,0 +1,141 @@
+"""A recipe gives a model, its train step and its inputs, all written for one chip."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from supernode.errors import InputError
+from supernode.models.language import LanguageModel
+from supernode.models.text import random_windows, standard_library_text
+
+Device = Literal["cpu", "meta"]
+Batch = tuple[Tensor, ...]
+
+_PROMPT = b"\ndef "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a recipe builds. Inputs are int64 tokens and targets, both `[batch, sequence]`.
+
+    `step(*inputs)` is one plain PyTorch train step and returns the loss in nats per token.
+    `batches()` gives real data without end, the same each time; `sample(count)` is what the model,
+    as trained so far, writes in `count` tokens. Both are None where nothing can be trained: for a
+    recipe that is a size only, and on "meta".
+    """
+
+    model: LanguageModel
+    optimizer: torch.optim.Optimizer
+    step: Callable[..., Tensor]
+    inputs: Batch
+    tokens_per_step: int
+    batches: Callable[[], Iterator[Batch]] | None
+    sample: Callable[[int], str] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How a recipe trains: AdamW at a constant rate, gradients clipped to a norm of `clip`."""
+
+    learning_rate: float
+    dtype: torch.dtype = torch.float32
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A named model with everything it takes to train it.
+
+    `model(context)` is the model for sequences of up to `context` tokens. A trainable recipe has
+    real data, and keeps its `default_batch` of sequences on any number of chips; for the others,
+    which have only a size, `default_batch` is what each chip gets.
+    """
+
+    name: str
+    summary: str
+    model: Callable[[int], LanguageModel]
+    training: Training
+    sequence: int
+    default_batch: int
+    trainable: bool
+
+    def batch_for(self, chips: int) -> int:
+        """The sequences of one step over all of so many chips."""
+        return self.default_batch if self.trainable else self.default_batch * chips
+
+    def build(
+        self, batch: int | None = None, device: Device = "cpu", sequence: int | None = None
+    ) -> Job:
+        """The job with `batch` sequences a step over all chips, each of `sequence` tokens.
+
+        On "meta" nothing is allocated, which is how a model too large for this host is planned.
+        The weights are the same every time, and torch's global generator is left as it was.
+
+        Raises:
+            InputError: a number is not positive, or the device is neither "cpu" nor "meta".
+        """
+        batch = self.default_batch if batch is None else batch
+        sequence = self.sequence if sequence is None else sequence
+        asked = f"{self.name} with batch {batch} and sequence {sequence} on {device}"
+        if batch < 1 or sequence < 1:
+            raise InputError("batch and sequence must be at least 1", asked=asked)
+        if device not in ("cpu", "meta"):
+            raise InputError(f"a recipe is built on cpu or meta, not on {device}", asked=asked)
+
+        with torch.random.fork_rng(devices=[]), torch.device(device):
+            torch.manual_seed(self.training.seed)
+            model = self.model(sequence).to(self.training.dtype)
+            inputs = tuple(torch.randint(model.vocab, (batch, sequence)) for _ in range(2))
+        optimizer = _optimizer(model, self.training)
+        real = self.trainable and device == "cpu"
+        return Job(
+            model=model,
+            optimizer=optimizer,
+            step=_train_step(model, optimizer, self.training.clip),
+            inputs=inputs,
+            tokens_per_step=batch * sequence,
+            batches=_text_batches(batch, sequence, self.training.seed) if real else None,
+            sample=_sampler(model, self.training.seed) if real else None,
+        )
+
+
+def _optimizer(model: nn.Module, how: Training) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        model.parameters(), lr=how.learning_rate, betas=how.betas, weight_decay=how.weight_decay
+    )
+
+
+def _train_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, clip: float
+) -> Callable[..., Tensor]:
+    def train_step(tokens: Tensor, targets: Tensor) -> Tensor:
+        loss = model(tokens, targets)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return train_step
+
+
+def _text_batches(batch: int, length: int, seed: int) -> Callable[[], Iterator[Batch]]:
+    def batches() -> Iterator[Batch]:
+        return random_windows(standard_library_text(), batch=batch, length=length, seed=seed)
+
+    return batches
+
+
+def _sampler(model: LanguageModel, seed: int) -> Callable[[int], str]:
+    def sample(count: int) -> str:
+        generator = torch.Generator().manual_seed(seed)
+        tokens_BT = model.generate(torch.tensor([list(_PROMPT)]), count, generator=generator)
+        return bytes(tokens_BT[0].tolist()).decode("utf-8", errors="replace")
+
+    return sample

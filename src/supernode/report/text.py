@@ -1,0 +1,162 @@
+"""Results as tables for a terminal."""
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from supernode.machine import Machine
+from supernode.simulate import Simulation
+from supernode.units import KILO, format_bytes, format_seconds, format_si
+
+NONE = "–"
+STEP_TIME = "step time"
+
+
+def as_text(report: RenderableType, width: int = 100) -> str:
+    """What a terminal of `width` columns without colours shows."""
+    file = io.StringIO()
+    Console(file=file, width=width, color_system=None, legacy_windows=False).print(report)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+
+def simulation_report(sim: Simulation) -> RenderableType:
+    """One plan on one machine: how fast, how full, and where the time goes."""
+    head = Text(f"{sim.program} on {sim.machine_title}", style="bold")
+    layout = sim.layout or "one chip"
+    about = Text(f"{_count(sim.chips, 'chip')}, layout {layout}", style="dim")
+    if not sim.fits:
+        return _spaced(Group(head, about), _verdict(sim), _memory_table([sim]))
+    table = _table("one step", sim.machine)
+    for label, cell in _ROWS:
+        table.add_row(label, cell(sim))
+    return _spaced(Group(head, about), table, _causes(sim), _memory_table([sim]))
+
+
+def comparison_report(sims: Sequence[Simulation]) -> RenderableType:
+    """One plan a machine, side by side; what does not fit shows what it needs, and no times."""
+    table = _table("one step", *(sim.machine for sim in sims))
+    table.add_row("chips", *(str(sim.chips) for sim in sims))
+    table.add_row("layout", *(sim.layout or "one chip" for sim in sims))
+    for label, cell in _ROWS:
+        missing = "does not fit" if label == STEP_TIME else NONE
+        table.add_row(label, *(cell(sim) if sim.fits else missing for sim in sims))
+    verdicts = [_verdict(sim) for sim in sims if not sim.fits]
+    head = Text(sims[0].program, style="bold")
+    return _spaced(head, table, _memory_table(sims), *verdicts)
+
+
+def machines_report(machines: Iterable[Machine]) -> RenderableType:
+    """The machines, one a row: totals, but for the links, per chip and in one direction."""
+    columns = ("chips", "bf16 peak", "memory", "bandwidth", "scale-up", "scale-out", "power")
+    table = _table("machine", *columns, "guessed")
+    others: set[str] = set()
+    for machine in machines:
+        row = machine.summary()
+        scale_out = row["scale_out_bytes_per_s"]
+        others |= {row["bf16_dtype"]} - {"bfloat16"}
+        table.add_row(
+            row["name"],
+            str(row["chips"]),
+            format_si(row["bf16_flops_per_s"], "FLOP/s") + _mark(row["bf16_dtype"]),
+            format_bytes(row["memory_bytes"]),
+            format_si(row["memory_bandwidth_bytes_per_s"], "B/s"),
+            format_si(row["scale_up_bytes_per_s"], "B/s"),
+            NONE if scale_out is None else format_si(scale_out, "B/s"),
+            format_si(row["power_w"], "W"),
+            f"{row['guessed']['share']:.0%}",
+        )
+    notes = [Text(f"{_mark(dtype).strip()} in {dtype}: no bfloat16") for dtype in sorted(others)]
+    return _spaced(table, *notes)
+
+
+def _mark(dtype: str) -> str:
+    return {"bfloat16": "", "float16": " *"}.get(dtype, " **")
+
+
+def _tokens(rate: float | None) -> str:
+    if rate is None:
+        return NONE
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def _exposed(sim: Simulation) -> str:
+    share = sim.exposed_comm_s / sim.step_s if sim.step_s else 0.0
+    return f"{format_seconds(sim.exposed_comm_s)} ({share:.1%})"
+
+
+_ROWS: tuple[tuple[str, Callable[[Simulation], str]], ...] = (
+    (STEP_TIME, lambda sim: format_seconds(sim.step_s)),
+    ("tokens/s", lambda sim: _tokens(sim.tokens_per_s)),
+    ("tokens/s per chip", lambda sim: _tokens(sim.tokens_per_s_per_chip)),
+    ("achieved", lambda sim: format_si(sim.achieved_flops_per_s, "FLOP/s")),
+    ("matmuls in", lambda sim: sim.dtype),
+    ("model FLOP utilisation", lambda sim: f"{sim.mfu:.1%}"),
+    ("exposed communication", _exposed),
+    ("power, all in", lambda sim: f"{sim.power_w / KILO:,.3g} kW"),
+    ("tokens/J", lambda sim: _tokens(sim.tokens_per_joule)),
+    ("time resting on guesses", lambda sim: f"{sim.guessed_share:.1%}"),
+)
+
+
+def figures_of(sim: Simulation) -> list[tuple[str, str]]:
+    """The main figures with their labels; without those that rest on time if it does not fit."""
+    memory = f"{_size(sim.memory.peak_bytes)} of {_size(sim.capacity_bytes)}"
+    if not sim.fits:
+        return [("memory per chip", memory)]
+    timed = [(label, cell(sim)) for label, cell in _ROWS]
+    most = max(sim.critical_s, key=lambda name: sim.critical_s[name], default=NONE)
+    return [*timed, ("memory per chip", memory), ("waits most for", most)]
+
+
+def _causes(sim: Simulation) -> Table:
+    table = _table("the step waits for", "time", "share", "sent per chip")
+    for name, time_s in sorted(sim.critical_s.items(), key=lambda item: (-item[1], item[0])):
+        sent = sim.sent_bytes.get(name)
+        share = f"{time_s / sim.step_s:.1%}"
+        table.add_row(name, format_seconds(time_s), share, _size(sent) if sent else "")
+    return table
+
+
+def _memory_table(sims: Sequence[Simulation]) -> Table:
+    table = _table("memory per chip", *(sim.machine for sim in sims))
+    for part in sims[0].memory.parts:
+        table.add_row(f"  {part}", *(_size(sim.memory.parts[part]) for sim in sims))
+    peaks = (Text(_size(s.memory.peak_bytes), style="" if s.fits else "red") for s in sims)
+    table.add_row("peak", *peaks, style="bold")
+    table.add_row("capacity", *(_size(sim.capacity_bytes) for sim in sims))
+    return table
+
+
+def _verdict(sim: Simulation) -> Text:
+    needed, available = _size(sim.memory.peak_bytes), _size(sim.capacity_bytes)
+    holders = ", ".join(f"{module} {_size(size)}" for module, size in sim.memory.modules[:3])
+    wrong = f"{sim.machine}: does not fit, needs {needed} of {available} per chip\n"
+    return Text(wrong, style="red").append(f"  most in {holders}", style="dim")
+
+
+def _spaced(*parts: RenderableType) -> Group:
+    """The parts with an empty line between them."""
+    spaced: list[RenderableType] = []
+    for part in parts:
+        spaced += ["", part] if spaced else [part]
+    return Group(*spaced)
+
+
+def _size(size_bytes: float) -> str:
+    return format_bytes(size_bytes) if size_bytes else NONE
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", overflow="fold")
+    return table

@@ -1,0 +1,45 @@
+"""What a kind of chip must say of itself; one file for each kind."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from supernode.run.fabric import Fabric
+
+
+class ChipKind(Protocol):
+    """A kind of chip: how many there are, and how one worker process makes one ready."""
+
+    name: str
+    state_in_arena: bool
+    """Whether a node can read the state of a chip whose process has died."""
+
+    def count(self) -> int:
+        """How many this host has."""
+        ...
+
+    def check(self, chips: int) -> None:
+        """Raises `InputError` if this host can't have `chips` of them."""
+        ...
+
+    def environment(self, chips: int) -> dict[str, str]:
+        """What a worker's environment must hold before its libraries load."""
+        ...
+
+    def prepare(self, rank: int, chips: int) -> torch.device:
+        """Makes this process the chip `rank` of `chips`; gives its device."""
+        ...
+
+    def links(self, shared: Fabric, chips: int) -> Fabric:
+        """The collectives between the chips; `shared` are the host's arenas."""
+        ...
+
+    def state(self, shared: Fabric, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Memory for a piece of state on this process's chip."""
+        ...
+
+    def synchronize(self) -> None:
+        """Returns when the chip has done what it was given."""
+        ...

@@ -1,0 +1,1 @@
+"""The engine: a node, its workers, and the steps they run."""

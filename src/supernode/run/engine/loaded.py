@@ -1,0 +1,200 @@
+"""LoadedStep: a plan on the chips of a node, with its state; steps, pulls and pushes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from supernode.errors import InputError, near_matches
+from supernode.ir import HostType, Role
+from supernode.plan import Layout, Plan
+from supernode.run.engine.check import check_values
+from supernode.run.engine.doorbell import Command
+from supernode.run.engine.shards import gather, scatter
+from supernode.run.engine.spans import as_trace
+from supernode.trace import Trace
+
+if TYPE_CHECKING:
+    from supernode.run.engine.node import Node
+
+Number = Tensor | float
+STATE: tuple[Role, ...] = ("param", "buffer", "state", "constant")
+
+
+class LoadedStep:
+    """A plan whose code and state are on the chips; `Node.load` makes it.
+
+    The state has two epochs: a step reads one and writes the other, and only when every chip is
+    done does the node turn to the new one. A step that fails leaves the last whole one readable.
+    """
+
+    def __init__(self, node: Node, plan: Plan, values: Mapping[str, Tensor | float]) -> None:
+        program = plan.program
+        check_values(program, (*STATE, "host"), values, complete=False)
+        check_values(program, STATE, _of_roles(plan, STATE, values), complete=True)
+        self._node = node
+        self.plan = plan
+        self._ports = {port.name: i for i, port in enumerate(program.inputs)}
+        self._epoch = 0
+        self._numbers = {
+            name: float(values.get(name, 0.0))
+            for name, i in self._ports.items()
+            if isinstance(program.main.inputs[i].type, HostType)
+        }
+        self._unset = {
+            port.name for port in program.inputs if port.role == "host" and port.name not in values
+        }
+        self._number_words = node.empty((max(1, len(self._numbers)),), torch.float64)
+        self._arguments = {
+            i: node.empty(value.tensor.shape, getattr(torch, value.tensor.dtype))
+            for i, value in enumerate(program.main.inputs)
+            if program.inputs[i].role == "arg"
+        }
+        self._id, places = node.ship(plan, self._arguments, self._number_words)
+        windows = node.windows
+        self._state = {
+            i: [
+                [windows[rank].tensor(place.state[i][epoch]) for rank, place in enumerate(places)]
+                for epoch in range(len(places[0].state[i]))
+            ]
+            for i in places[0].state
+        }
+        self._results = {
+            i: [windows[rank].tensor(place.results[i]) for rank, place in enumerate(places)]
+            for i in places[0].results
+        }
+        self.push(values)
+
+    def step(
+        self, args: Mapping[str, Tensor], host: Mapping[str, float] | None = None
+    ) -> list[Number]:
+        """Runs one step on all chips: its results, as new global tensors and floats.
+
+        `args` are the arguments by the names of their ports; `host` the numbers, of which those
+        left out keep their value.
+
+        Raises:
+            InputError: an argument does not fit the plan; nothing has run.
+            ChipFailed: a chip failed; the error names the chip, the op and its source line.
+        """
+        self._hand_over(args, host or {})
+        self._node.command(Command.STEP, self._id, self._epoch)
+        return self._commit()
+
+    def traced_step(
+        self, args: Mapping[str, Tensor], host: Mapping[str, float] | None = None
+    ) -> tuple[list[Number], Trace]:
+        """A step as above, with when each op ran on each chip."""
+        self._hand_over(args, host or {})
+        start_ns = perf_counter_ns()
+        self._node.command(Command.TRACED_STEP, self._id, self._epoch)
+        times = [each.times_ns for each in self._node.op_times()]
+        return self._commit(), as_trace(self.plan, times, start_ns)
+
+    def pull(self, names: Iterable[str] | None = None) -> dict[str, Number]:
+        """The state as global tensors, by name: all of it, or what `names` asks for.
+
+        Raises:
+            UnknownName: a name is none of a parameter, buffer or piece of state.
+        """
+        self._node.check_open()
+        self._save()
+        known = [port.name for port in self.plan.program.inputs if port.role in STATE]
+        chosen = known if names is None else list(names)
+        for name in chosen:
+            if name not in known:
+                raise InputError(f"no state named {name!r}", fix=near_matches(name, known))
+        return {name: self._pulled(name) for name in chosen}
+
+    def push(self, values: Mapping[str, Tensor | float]) -> None:
+        """Replaces state and host numbers by name; what is not named stays.
+
+        Raises:
+            InputError: a value does not fit the plan; nothing is replaced.
+        """
+        self._node.check_usable()
+        check_values(self.plan.program, (*STATE, "host"), values, complete=False)
+        if not self._node.kind.state_in_arena:
+            self._save()
+        for name, value in values.items():
+            i = self._ports[name]
+            if name in self._numbers:
+                self._numbers[name] = float(value)
+                self._unset.discard(name)
+                continue
+            assert isinstance(value, Tensor)
+            scatter(value.detach(), self._layout(i), self.plan.mesh, self._pieces(i))
+        if not self._node.kind.state_in_arena:
+            self._node.command(Command.RESTORE, self._id, self._epoch)
+
+    def release(self) -> None:
+        """Lets go of the arenas, when the node closes."""
+        self._state, self._results, self._arguments = {}, {}, {}
+
+    def _hand_over(self, args: Mapping[str, Tensor], host: Mapping[str, float]) -> None:
+        self._node.check_usable()
+        program = self.plan.program
+        check_values(program, ("arg",), args, complete=True)
+        check_values(program, ("host",), host, complete=False)
+        missing = self._unset - host.keys()
+        if missing:
+            raise InputError(f"no value yet for {', '.join(sorted(missing))}")
+        for name, tensor in args.items():
+            self._arguments[self._ports[name]].copy_(tensor.detach())
+        numbers = [host.get(name, number) for name, number in self._numbers.items()]
+        self._given = dict(zip(self._numbers, numbers, strict=True))
+        if numbers:
+            self._number_words.copy_(torch.tensor(numbers, dtype=torch.float64))
+
+    def _commit(self) -> list[Number]:
+        """Turns to the new epoch. From here on the step has happened."""
+        program = self.plan.program
+        self._epoch += 1
+        self._numbers = self._given
+        self._unset.clear()
+        results: list[Number] = []
+        for i, source in enumerate(program.updates):
+            if source is None:
+                results.append(self._result(i))
+            elif i in self._results:
+                self._numbers[program.inputs[source].name] = float(self._results[i][0])
+        return results
+
+    def _result(self, i: int) -> Number:
+        layout = self.plan.outputs[i]
+        if layout is None:
+            return float(self._results[i][0])
+        shape = self.plan.program.main.outputs[i].tensor.shape
+        return gather(shape, layout, self.plan.mesh, self._results[i])
+
+    def _pulled(self, name: str) -> Number:
+        if name in self._numbers:
+            return self._numbers[name]
+        i = self._ports[name]
+        shape = self.plan.program.main.inputs[i].tensor.shape
+        return gather(shape, self._layout(i), self.plan.mesh, self._pieces(i))
+
+    def _save(self) -> None:
+        if not self._node.kind.state_in_arena:
+            self._node.command(Command.SAVE, self._id, self._epoch)
+
+    def _pieces(self, i: int) -> list[Tensor]:
+        epochs = self._state[i]
+        return epochs[self._epoch % len(epochs)]
+
+    def _layout(self, i: int) -> Layout:
+        layout = self.plan.inputs[i]
+        assert layout is not None
+        return layout
+
+
+def _of_roles(
+    plan: Plan, roles: Iterable[Role], values: Mapping[str, Tensor | float]
+) -> dict[str, Tensor | float]:
+    roles = tuple(roles)
+    names = {port.name for port in plan.program.inputs if port.role in roles}
+    return {name: value for name, value in values.items() if name in names}

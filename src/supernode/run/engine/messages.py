@@ -1,0 +1,55 @@
+"""What a node and its workers send each other over a pipe, outside the path of a step."""
+
+from dataclasses import dataclass
+
+from supernode.errors import SupernodeError
+from supernode.plan import Plan
+from supernode.run.engine.window import Spot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """To a worker: get ready to run `plan`.
+
+    `arguments` say where, in the node's arena, the global tensors of the step's arguments will
+    lie, by input; `generator` is the state of torch's random generator.
+    """
+
+    plan: Plan
+    arguments: dict[int, Spot]
+    numbers: Spot
+    generator: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """From a worker: where, in its arena, its pieces lie.
+
+    `state` gives, by input, one spot for each epoch (a single one if the step never changes it);
+    `results` one for each output that is a result.
+    """
+
+    state: dict[int, tuple[Spot, ...]]
+    results: dict[int, Spot]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpTimes:
+    """From a worker: when each op of the last step started and ended, in execution order."""
+
+    times_ns: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """From a worker: what went wrong."""
+
+    error: SupernodeError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """From a worker: it waits for its doorbell."""
+
+
+Message = Load | Loaded | OpTimes | Failed | Ready

@@ -1,0 +1,131 @@
+"""One worker process as its node sees it: how it is started, spoken to, and made to go away."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from multiprocessing.connection import Connection
+
+from supernode.errors import ChipFailed, SupernodeError
+from supernode.run.chips import ChipKind
+from supernode.run.engine.messages import Failed, Message
+
+_GRACE_S = 0.5
+_TAIL_BYTES = 2000
+
+
+class WorkerProcess:
+    """The process of one chip. Closing the pipe ends it; a stuck one is killed."""
+
+    def __init__(self, rank: int, chips: int, kind: ChipKind, fds: tuple[int, ...]) -> None:
+        self.rank = rank
+        ours, theirs = socket.socketpair()
+        # In memory, not a pipe: nobody needs to read along for the worker to be able to write.
+        self._stderr = os.memfd_create(f"supernode-stderr-{rank}")
+        handed = (theirs.fileno(), *fds)
+        module = "supernode.run.engine.worker"
+        command = [sys.executable, "-m", module, str(rank), str(chips), kind.name]
+        with theirs:
+            self._process = subprocess.Popen(
+                [*command, *map(str, handed)],
+                pass_fds=handed,
+                stdin=subprocess.DEVNULL,
+                stderr=self._stderr,
+                env=_environment(kind, chips),
+            )
+        self.pidfd = os.pidfd_open(self._process.pid)
+        self._pipe = Connection(ours.detach())
+        self._closed = False
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def send(self, message: Message) -> None:
+        """Sends a message.
+
+        Raises:
+            ChipFailed: the process is gone.
+        """
+        try:
+            self._pipe.send(message)
+        except OSError:
+            raise self.death() from None
+
+    def receive(self) -> Message:
+        """The next message; a `Failed` is raised as what it carries.
+
+        Raises:
+            ChipFailed: the process is gone.
+        """
+        try:
+            message = self._pipe.recv()
+        except (EOFError, OSError):
+            raise self.death() from None
+        if isinstance(message, Failed):
+            raise self.blamed(message.error)
+        return message
+
+    def failure(self, wait_s: float) -> SupernodeError | None:
+        """What this chip itself did wrong, as far as it is known after `wait_s`."""
+        try:
+            while self._pipe.poll(wait_s):
+                message = self._pipe.recv()
+                if isinstance(message, Failed):
+                    return self.blamed(message.error)
+        except (EOFError, OSError):
+            return self.death()
+        return None
+
+    def blamed(self, error: SupernodeError) -> SupernodeError:
+        """`error`, with the chip it happened on."""
+        where = f"chip {self.rank}" + (f", {error.where}" if error.where else "")
+        return ChipFailed(error.wrong, asked=error.asked, where=where, fix=error.fix)
+
+    def death(self) -> ChipFailed:
+        """The error for a process that ended without a word."""
+        wrong = f"the process of chip {self.rank} {self.fate()}"
+        tail = self._last_words()
+        return ChipFailed(wrong + (f"; its last words:\n{tail}" if tail else ""))
+
+    def fate(self) -> str:
+        """How the process ended, in words."""
+        try:
+            status = self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            return "stopped answering"
+        return (
+            f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited ({status})"
+        )
+
+    def hang_up(self) -> None:
+        """Closes the pipe, which ends the worker whatever it is doing."""
+        if not self._pipe.closed:
+            self._pipe.close()
+
+    def close(self) -> None:
+        """Ends the process and frees what belongs to it; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self.hang_up()
+        try:
+            self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self.pidfd)
+        os.close(self._stderr)
+
+    def _last_words(self) -> str:
+        size = os.fstat(self._stderr).st_size
+        tail = os.pread(self._stderr, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+        return tail.decode(errors="replace").strip()
+
+
+def _environment(kind: ChipKind, chips: int) -> dict[str, str]:
+    """This process's, and the way to the very packages it uses."""
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    return {**os.environ, **kind.environment(chips), "PYTHONPATH": path}

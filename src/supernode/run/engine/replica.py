@@ -1,0 +1,147 @@
+"""A worker's side of a loaded plan: this chip's memory, its generated code, its steps."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from supernode.ir import HostType
+from supernode.kernels import OpSpan, generate
+from supernode.run.chips import ChipKind
+from supernode.run.engine.messages import Load, Loaded
+from supernode.run.engine.window import Window, spot_of
+from supernode.run.fabric import Fabric
+
+Number = Tensor | float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worksite:
+    """What a worker process has: its kind of chip, the arenas, the links between the chips."""
+
+    kind: ChipKind
+    device: torch.device
+    shared: Fabric
+    links: Fabric
+    node: Window
+
+
+class Replica:
+    """One chip's part of a plan, ready to step."""
+
+    def __init__(self, load: Load, site: Worksite) -> None:
+        self._plan = load.plan
+        self._site = site
+        self._step = generate(
+            load.plan.local,
+            fabric=site.links,
+            mesh=load.plan.mesh,
+            rank=site.shared.rank,
+            device=str(site.device),
+        )
+        self._step.code(into=True, traced=False)
+        self._numbers = site.node.tensor(load.numbers)
+        self._arguments = {
+            i: self._piece(i, site.node.tensor(s)) for i, s in load.arguments.items()
+        }
+        # The order of these calls is the same on all chips, so their arenas have one layout.
+        self._epochs, self._homes = self._allocate_state()
+        self._results = self._allocate_results()
+        torch.set_rng_state(torch.frombuffer(bytearray(load.generator), dtype=torch.uint8))
+
+    def loaded(self) -> Loaded:
+        """Where everything lies, for the node."""
+        return Loaded(
+            state={i: tuple(map(spot_of, homes)) for i, homes in self._homes.items()},
+            results={i: spot_of(tensor) for i, tensor in self._results.items()},
+        )
+
+    def step(self, epoch: int) -> None:
+        """Reads the state of `epoch` and writes that of the next one."""
+        self._publish(self._step(self._inputs(epoch), self._destinations(epoch + 1)))
+
+    def traced_step(self, epoch: int) -> list[OpSpan]:
+        """A step that notes when each op ran."""
+        inputs, out = self._inputs(epoch), self._destinations(epoch + 1)
+        outputs, spans = self._step.traced(inputs, out, self._site.kind.synchronize)
+        self._publish(outputs)
+        return spans
+
+    def save(self, epoch: int) -> None:
+        """Copies the state of an epoch to its homes in the arena."""
+        for i, homes in self._homes.items():
+            homes[epoch % len(homes)].copy_(self._at(i, epoch))
+        self._site.kind.synchronize()
+
+    def restore(self, epoch: int) -> None:
+        """The reverse of `save`."""
+        for i, homes in self._homes.items():
+            self._at(i, epoch).copy_(homes[epoch % len(homes)])
+        self._site.kind.synchronize()
+
+    def _piece(self, i: int, whole: Tensor) -> Tensor:
+        layout = self._plan.inputs[i]
+        assert layout is not None
+        mesh, rank = self._plan.mesh, self._site.shared.rank
+        return whole[layout.slices(tuple(whole.shape), mesh, rank)]
+
+    def _allocate_state(
+        self,
+    ) -> tuple[dict[int, tuple[Tensor, ...]], dict[int, tuple[Tensor, ...]]]:
+        local = self._plan.local
+        changed = {local.updates[position] for position in self._step.destinations}
+        epochs: dict[int, tuple[Tensor, ...]] = {}
+        homes: dict[int, tuple[Tensor, ...]] = {}
+        kind, shared = self._site.kind, self._site.shared
+        for i, (port, value) in enumerate(zip(local.inputs, local.main.inputs, strict=True)):
+            if isinstance(value.type, HostType) or port.role == "arg":
+                continue
+            dtype = getattr(torch, value.type.dtype)
+            count = 2 if i in changed else 1
+            epochs[i] = tuple(kind.state(shared, value.type.shape, dtype) for _ in range(count))
+            in_arena = kind.state_in_arena
+            homes[i] = epochs[i] if in_arena else (shared.empty(value.type.shape, dtype),)
+        return epochs, homes
+
+    def _allocate_results(self) -> dict[int, Tensor]:
+        local = self._plan.local
+        results: dict[int, Tensor] = {}
+        for i, value in enumerate(local.main.outputs):
+            if isinstance(value.type, HostType):
+                results[i] = self._site.shared.empty((), torch.float64)
+            elif local.updates[i] is None:
+                dtype = getattr(torch, value.type.dtype)
+                results[i] = self._site.shared.empty(value.type.shape, dtype)
+        return results
+
+    def _at(self, i: int, epoch: int) -> Tensor:
+        return self._epochs[i][epoch % len(self._epochs[i])]
+
+    def _inputs(self, epoch: int) -> list[Number]:
+        numbers = iter(self._numbers.tolist())
+        inputs: list[Number] = []
+        for i, value in enumerate(self._plan.local.main.inputs):
+            if isinstance(value.type, HostType):
+                number = next(numbers)
+                inputs.append(int(number) if value.type.dtype.startswith("int") else number)
+            elif i in self._arguments:
+                # On a processor a contiguous piece is read where the node wrote it.
+                inputs.append(self._arguments[i].to(self._site.device).contiguous())
+            else:
+                inputs.append(self._at(i, epoch))
+        return inputs
+
+    def _destinations(self, epoch: int) -> list[Tensor | None]:
+        local = self._plan.local
+        out: list[Tensor | None] = [None] * len(local.outputs)
+        for position in self._step.destinations:
+            source = local.updates[position]
+            assert source is not None
+            out[position] = self._at(source, epoch)
+        return out
+
+    def _publish(self, outputs: tuple[Number, ...]) -> None:
+        for i, result in self._results.items():
+            value = outputs[i]
+            result.copy_(value) if isinstance(value, Tensor) else result.fill_(value)
+        self._site.kind.synchronize()

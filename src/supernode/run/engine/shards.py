@@ -1,0 +1,32 @@
+"""Global tensors cut into the pieces of the chips, and put together again."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from supernode.plan import Layout, Mesh
+
+
+def scatter(whole: Tensor, layout: Layout, mesh: Mesh, pieces: Sequence[Tensor]) -> None:
+    """Writes each chip's piece of `whole` into `pieces`, by rank."""
+    for rank, piece in enumerate(pieces):
+        piece.copy_(whole[layout.slices(tuple(whole.shape), mesh, rank)])
+
+
+def gather(shape: tuple[int, ...], layout: Layout, mesh: Mesh, pieces: Sequence[Tensor]) -> Tensor:
+    """The global tensor of `shape` whose pieces, by rank, are `pieces`; always a new one.
+
+    Of pieces that several chips hold alike, the lowest rank's counts.
+    """
+    if not layout.split_axes:
+        return pieces[0].clone()
+    whole = torch.empty(shape, dtype=pieces[0].dtype)
+    seen: set[tuple[int, ...]] = set()
+    for rank, piece in enumerate(pieces):
+        slices = layout.slices(shape, mesh, rank)
+        start = tuple(part.start for part in slices)
+        if start not in seen:
+            seen.add(start)
+            whole[slices] = piece
+    return whole

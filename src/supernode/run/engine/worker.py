@@ -1,0 +1,109 @@
+"""The process of one chip: waits for its doorbell, obeys, answers.
+
+Started by `engine/process.py` as `python -m supernode.run.engine.worker RANK CHIPS KIND PIPE FDS…`.
+"""
+
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from threading import Thread
+
+# A Ctrl-C goes to the whole process group; the node alone decides what it means.
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+import torch  # noqa: E402
+
+from supernode.errors import ChipFailed, SupernodeError  # noqa: E402
+from supernode.run.chips import KINDS  # noqa: E402
+from supernode.run.engine.doorbell import Command, Doorbell  # noqa: E402
+from supernode.run.engine.messages import Failed, Load, Message, OpTimes, Ready  # noqa: E402
+from supernode.run.engine.replica import Replica, Worksite  # noqa: E402
+from supernode.run.engine.window import Window  # noqa: E402
+from supernode.run.fabric import FabricAborted, SharedMemoryFabric  # noqa: E402
+
+
+class Worker:
+    """One chip's process."""
+
+    def __init__(self, rank: int, chips: int, kind: str, pipe: Connection, fds: list[int]) -> None:
+        self._rank = rank
+        self._pipe = pipe
+        self._mail: SimpleQueue[Message] = SimpleQueue()
+        Thread(target=self._read, daemon=True).start()
+        chip = KINDS[kind]
+        device = chip.prepare(rank, chips)
+        shared = SharedMemoryFabric.attach(fds, rank)
+        self._shared = shared
+        self._bell = Doorbell(shared, chips)
+        self._replicas: list[Replica] = []
+        self._site = Worksite(
+            kind=chip,
+            device=device,
+            shared=shared,
+            links=chip.links(shared, chips),
+            node=Window(fds[1 + chips]),
+        )
+
+    def run(self) -> None:
+        """Obeys until the node goes away."""
+        self._pipe.send(Ready())
+        while True:
+            command, plan, epoch = self._bell.next()
+            self._obey(command, plan, epoch)
+            self._bell.obeyed()
+
+    def fail(self, error: Exception) -> None:
+        """Tells the node what went wrong and stops every chip."""
+        if isinstance(error, FabricAborted):
+            return
+        known = error if isinstance(error, SupernodeError) else _unexpected(error)
+        self._pipe.send(Failed(error=known))
+        self._shared.abort(self._rank, known.wrong)
+
+    def _obey(self, command: Command, plan: int, epoch: int) -> None:
+        match command:
+            case Command.LOAD:
+                load = self._mail.get()
+                assert isinstance(load, Load)
+                self._replicas.append(Replica(load, self._site))
+                self._pipe.send(self._replicas[-1].loaded())
+            case Command.STEP:
+                self._replicas[plan].step(epoch)
+            case Command.TRACED_STEP:
+                spans = self._replicas[plan].traced_step(epoch)
+                self._pipe.send(OpTimes(times_ns=tuple((s.start_ns, s.end_ns) for s in spans)))
+            case Command.SAVE:
+                self._replicas[plan].save(epoch)
+            case Command.RESTORE:
+                self._replicas[plan].restore(epoch)
+
+    def _read(self) -> None:
+        """Passes mail on; when the node is gone, so is the worker, whatever it is doing."""
+        while True:
+            try:
+                self._mail.put(self._pipe.recv())
+            except (EOFError, OSError):
+                os._exit(0)
+
+
+def _unexpected(error: Exception) -> ChipFailed:
+    return ChipFailed(f"{type(error).__name__}: {error}")
+
+
+def main(argv: list[str]) -> None:
+    """Runs a worker until its node goes away; 1 is its status after an error."""
+    rank, chips, kind, pipe, *fds = argv
+    torch.set_grad_enabled(False)
+    worker = Worker(int(rank), int(chips), kind, Connection(int(pipe)), list(map(int, fds)))
+    try:
+        worker.run()
+    except Exception as error:
+        worker.fail(error)
+        # The thread that reads the pipe ends this process when the node has read the reason.
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

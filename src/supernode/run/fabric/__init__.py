@@ -1,0 +1,25 @@
+"""How chips reach each other's memory: one interface, one file for each kind of link."""
+
+from supernode.run.fabric.arena import ArenaSet
+from supernode.run.fabric.interface import (
+    Fabric,
+    FabricAborted,
+    FabricMismatch,
+    FabricTimeout,
+    Group,
+    Reduction,
+    Traffic,
+)
+from supernode.run.fabric.shared_memory import SharedMemoryFabric
+
+__all__ = [
+    "ArenaSet",
+    "Fabric",
+    "FabricAborted",
+    "FabricMismatch",
+    "FabricTimeout",
+    "Group",
+    "Reduction",
+    "SharedMemoryFabric",
+    "Traffic",
+]

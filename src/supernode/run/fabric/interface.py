@@ -1,0 +1,143 @@
+"""What every fabric gives: one-sided transfers and collectives between the chips of a mesh.
+
+A group is a tuple of ranks that contains the caller's. Piece `i` of a split tensor belongs to
+`group[i]`, and reductions go in the order of the tuple, so all members must pass the same one.
+Two ranks may meet in any number of groups, as long as both make their calls in the same order.
+One thread of a rank at a time may call its fabric.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Size, Tensor, dtype
+
+from supernode.errors import ChipFailed, SupernodeError
+
+Group = tuple[int, ...]
+Reduction = Literal["sum", "max", "min"]
+
+
+class FabricAborted(ChipFailed):
+    """A rank, or the parent, stopped the run while this rank was in a call."""
+
+
+class FabricTimeout(ChipFailed):
+    """A wait passed its deadline; the message names the ranks that have not come."""
+
+
+class FabricMismatch(SupernodeError):
+    """Two ranks met in different collectives, or in the same one with other sizes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What one rank has sent by one kind of call.
+
+    `sent_bytes` counts what the algorithm needs for a tensor of S bytes on n ranks, whatever the
+    fabric does inside: 2(n-1)/n × S for all-reduce, (n-1)/n × S for the others, with S the larger
+    of input and output; S for put and get.
+
+    **Source:** the lower bounds of Patarasu and Yuan, "Bandwidth optimal all-reduce algorithms for
+    clusters of workstations", J. Parallel Distrib. Comput. 69 (2009).
+    """
+
+    calls: int
+    sent_bytes: int
+
+
+class Fabric(ABC):
+    """The links between the chips, seen from one of them: `rank` of `world`.
+
+    Every call may raise `FabricAborted`, `FabricTimeout` or `FabricMismatch`; an argument that
+    can't be served raises `InputError` before anything is sent. Results of collectives are new
+    contiguous tensors unless it is said otherwise, and have the same bits on every rank and in
+    every repetition.
+    """
+
+    rank: int
+    world: int
+
+    @abstractmethod
+    def empty(self, shape: Size | Sequence[int], dtype: dtype) -> Tensor:
+        """A tensor in this chip's arena, at the same place in every chip's.
+
+        All ranks of the world make the same calls of `empty` in the same order.
+        """
+
+    @abstractmethod
+    def peer(self, tensor: Tensor, rank: int) -> Tensor:
+        """The memory of `tensor` (of the own arena, views included) in the arena of `rank`."""
+
+    @abstractmethod
+    def put(self, source: Tensor, target: Tensor, rank: int) -> None:
+        """Copies `source` to where the own arena has `target`, in the arena of `rank`."""
+
+    @abstractmethod
+    def get(self, source: Tensor, rank: int, out: Tensor) -> Tensor:
+        """Copies into `out` what `rank` has where the own arena has `source`."""
+
+    @abstractmethod
+    def signal(self, rank: int, slot: int, value: int) -> None:
+        """Sets `slot` of `rank` to `value`, once every earlier put of this rank is visible."""
+
+    @abstractmethod
+    def wait(self, slot: int, value: int) -> None:
+        """Returns when the own `slot` has reached `value` (or more)."""
+
+    @abstractmethod
+    def barrier(self, group: Group) -> None:
+        """Returns when every member has called it."""
+
+    @abstractmethod
+    def abort(self, rank: int, reason: str) -> None:
+        """Makes every waiting and later call of every rank raise, with `rank` to blame."""
+
+    @abstractmethod
+    def stats(self) -> Mapping[str, Traffic]:
+        """Calls and bytes so far, by the name of the method (the one for many tensors)."""
+
+    @abstractmethod
+    def all_reduce_many(
+        self,
+        tensors: Sequence[Tensor],
+        group: Group,
+        op: Reduction = "sum",
+        out: Sequence[Tensor] | None = None,
+    ) -> list[Tensor]:
+        """`all_reduce` of each tensor, with one synchronisation for those of one dtype."""
+
+    @abstractmethod
+    def reduce_scatter_many(
+        self, tensors: Sequence[Tensor], dims: Sequence[int], group: Group, op: Reduction = "sum"
+    ) -> list[Tensor]:
+        """`reduce_scatter` of each tensor, with one synchronisation for those of one dtype."""
+
+    @abstractmethod
+    def all_gather_many(
+        self, tensors: Sequence[Tensor], dims: Sequence[int], group: Group
+    ) -> list[Tensor]:
+        """`all_gather` of each tensor, with one synchronisation for all."""
+
+    @abstractmethod
+    def all_to_all(self, x: Tensor, split_dim: int, concat_dim: int, group: Group) -> Tensor:
+        """Piece `i` of `x` along `split_dim` goes to `group[i]`; what comes is joined in order."""
+
+    def all_reduce(
+        self, x: Tensor, group: Group, op: Reduction = "sum", out: Tensor | None = None
+    ) -> Tensor:
+        """The sum, max or min over the group, in `out` where given.
+
+        A tensor of the arena is reduced in place (without `out`) and returned. Sums of 16-bit
+        floats are kept in float32 and rounded once.
+        """
+        return self.all_reduce_many((x,), group, op, None if out is None else (out,))[0]
+
+    def reduce_scatter(self, x: Tensor, dim: int, group: Group, op: Reduction = "sum") -> Tensor:
+        """The own piece, along `dim`, of the sum, max or min over the group."""
+        return self.reduce_scatter_many((x,), (dim,), group, op)[0]
+
+    def all_gather(self, x: Tensor, dim: int, group: Group) -> Tensor:
+        """The tensors of all members, of one shape, joined along `dim` in the group's order."""
+        return self.all_gather_many((x,), (dim,), group)[0]

@@ -1,0 +1,9 @@
+"""Simulate: Plan + Machine → Trace: event core, cost of an op, cost of a transfer. No torch."""
+
+from supernode.simulate.collective_time import collective_time as collective_time
+from supernode.simulate.collective_time import sent_bytes as sent_bytes
+from supernode.simulate.op_time import op_time as op_time
+from supernode.simulate.simulate import MEMORY as MEMORY
+from supernode.simulate.simulate import simulate as simulate
+from supernode.simulate.simulation import Simulation as Simulation
+from supernode.simulate.timing import Timing as Timing

@@ -1,0 +1,95 @@
+"""Simulation: what a plan would do on a machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from supernode.machine import Kind
+from supernode.plan.memory import MemoryUse
+from supernode.trace import Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """One step of a plan on a machine, by numbers.
+
+    All chips do the same, so times, memory and bytes are those of each chip. `compute_s` and
+    `comm_s` are how long each stream was at work, `exposed_comm_s` how long a chip only waited
+    for communication. `sent_bytes` are what a chip sends, by collective. `critical_s` divides
+    the step by what it waited for (`matmul`, `vector`, a collective), `by_kind` by the kind of
+    number it rests on; each sums to `step_s`. `roofline_s` is the sum of all ops at the datasheet's
+    rates and `critical_path_s` the longest chain of dependent ops: no step is shorter than either.
+
+    `model_flops` are the FLOP of the matmuls (attention and convolutions too) of the one-chip
+    program, a multiply-add as 2, causal attention as captured. `peak_flops_per_s` is the chip's
+    datasheet rate for `dtype`, the one that most of them run in.
+    """
+
+    program: str
+    layout: str
+    machine: str
+    machine_title: str
+    chips: int
+    tokens: int | None
+    trace: Trace
+    step_s: float
+    compute_s: float
+    comm_s: float
+    exposed_comm_s: float
+    roofline_s: float
+    critical_path_s: float
+    critical_s: Mapping[str, float] = field(hash=False)
+    by_kind: Mapping[Kind, float] = field(hash=False)
+    sent_bytes: Mapping[str, float] = field(hash=False)
+    model_flops: float
+    dtype: str
+    peak_flops_per_s: float
+    memory: MemoryUse
+    capacity_bytes: float
+    power_w: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak of memory is within what a chip has."""
+        return self.memory.peak_bytes <= self.capacity_bytes
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """All chips together; None if the number of tokens of a step was not given."""
+        return None if self.tokens is None else _rate(self.tokens, self.step_s)
+
+    @property
+    def tokens_per_s_per_chip(self) -> float | None:
+        """The share of one chip."""
+        return None if self.tokens_per_s is None else self.tokens_per_s / self.chips
+
+    @property
+    def achieved_flops_per_s(self) -> float:
+        """Model FLOP per second of all chips together."""
+        return _rate(self.model_flops, self.step_s)
+
+    @property
+    def mfu(self) -> float:
+        """Model FLOP utilisation: the share of the peak of all chips. No recompute is counted.
+
+        **Source:** Chowdhery et al., "PaLM", JMLR 24, 2023, appendix B.
+        """
+        return self.achieved_flops_per_s / (self.chips * self.peak_flops_per_s)
+
+    @property
+    def energy_j(self) -> float:
+        """The energy of one step."""
+        return self.power_w * self.step_s
+
+    @property
+    def tokens_per_joule(self) -> float | None:
+        """None if the number of tokens of a step was not given."""
+        return None if self.tokens is None else _rate(self.tokens, self.energy_j)
+
+    @property
+    def guessed_share(self) -> float:
+        """The share of the step time that rests on guessed numbers."""
+        return _rate(self.by_kind.get("guessed", 0.0), self.step_s)
+
+
+def _rate(amount: float, per: float) -> float:
+    return amount / per if per else 0.0

@@ -1,0 +1,31 @@
+"""Timing: how long something takes on a machine, and on which kinds of numbers that rests."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from supernode.machine import KINDS, Kind, Sourced
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """`time_s`, and the `bound_s` that no implementation can beat: peak rates, no latency.
+
+    `by_kind` divides `time_s` by the weakest kind of number each part of it rests on.
+    """
+
+    time_s: float
+    bound_s: float
+    by_kind: Mapping[Kind, float] = field(hash=False)
+
+
+def weakest(numbers: Iterable[Sourced]) -> Kind:
+    """The least certain kind among them."""
+    return KINDS[max(KINDS.index(number.kind) for number in numbers)]
+
+
+def timing(parts: Iterable[tuple[float, Kind]], bound_s: float) -> Timing:
+    """The Timing of parts that come one after the other, each with its kind of number."""
+    by_kind: dict[Kind, float] = {}
+    for time_s, kind in parts:
+        by_kind[kind] = by_kind.get(kind, 0.0) + time_s
+    return Timing(time_s=sum(by_kind.values()), bound_s=bound_s, by_kind=by_kind)

@@ -1,0 +1,13 @@
+"""Trace: spans and counters by chip and stream, of a real run or a simulated one. No torch."""
+
+from supernode.trace.chrome import from_chrome as from_chrome
+from supernode.trace.chrome import to_chrome as to_chrome
+from supernode.trace.trace import COMM as COMM
+from supernode.trace.trace import COMPUTE as COMPUTE
+from supernode.trace.trace import STREAMS as STREAMS
+from supernode.trace.trace import Counter as Counter
+from supernode.trace.trace import Json as Json
+from supernode.trace.trace import Span as Span
+from supernode.trace.trace import Stream as Stream
+from supernode.trace.trace import Trace as Trace
+from supernode.trace.trace import verify_trace as verify_trace

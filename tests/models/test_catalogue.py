@@ -1,0 +1,117 @@
+from itertools import islice
+
+import pytest
+import torch
+
+from supernode.errors import InputError, UnknownName
+from supernode.models import byte_entropy, recipe, recipes, standard_library_text
+
+# Source: the parameter counts of the published checkpoints; GPT-3 is published as "175B", and has
+# neither biases nor 50,257 tokens here.
+PUBLISHED = {
+    "gpt-mini": (10.9e6, 0.01),
+    "llama3-8b": (8_030_261_248, 0),
+    "llama3-70b": (70_553_706_496, 0),
+    "gpt3-175b": (175e9, 0.005),
+    "llama3-405b": (405_853_388_800, 0),
+}
+TRAINABLE = [known.name for known in recipes() if known.trainable]
+SIZES = [known.name for known in recipes() if not known.trainable]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_model_has_the_published_number_of_parameters(name: str):
+    count, tolerance = PUBLISHED[name]
+    model = recipe(name).build(device="meta").model
+    assert model.parameter_count() == pytest.approx(count, rel=tolerance, abs=0)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(UnknownName, match="there is no recipe 'llama3-80b'") as caught:
+        recipe("llama3-80b")
+    assert "llama3-8b" in caught.value.fix
+
+
+@pytest.mark.parametrize("known", recipes(), ids=lambda known: known.name)
+def test_on_meta_nothing_is_allocated(known):
+    job = known.build(device="meta", batch=3)
+    tensors = (*job.model.parameters(), *job.model.buffers(), *job.inputs)
+    assert all(tensor.is_meta for tensor in tensors)
+    assert [tuple(t.shape) for t in job.inputs] == [(3, known.sequence)] * 2
+    assert job.tokens_per_step == 3 * known.sequence
+    assert job.batches is None
+    assert job.sample is None
+
+
+@pytest.mark.parametrize("name", [*TRAINABLE, "llama3-8b"])
+def test_a_step_runs_on_meta(name: str):
+    job = recipe(name).build(device="meta")
+    loss = job.step(*job.inputs)
+    assert loss.shape == ()
+    assert loss.dtype == torch.float32
+    assert not loss.requires_grad
+    assert len(job.optimizer.state) == len(list(job.model.parameters()))
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_is_bfloat16_and_grows_with_the_chips(name: str):
+    known = recipe(name)
+    assert known.batch_for(384) == 384
+    assert {p.dtype for p in known.build(device="meta").model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_a_run_on_text_keeps_its_batch_on_any_number_of_chips(name: str):
+    known = recipe(name)
+    assert known.batch_for(1) == known.batch_for(8) == known.default_batch
+
+
+def test_the_sequence_is_a_parameter():
+    job = recipe("gpt3-175b").build(device="meta", batch=2, sequence=512)
+    assert job.inputs[0].shape == (2, 512)
+    assert job.model.context == 512
+
+
+@pytest.mark.parametrize("asked", [{"batch": 0}, {"sequence": -1}, {"device": "cuda"}])
+def test_what_cannot_be_built_is_refused(asked: dict[str, int]):
+    with pytest.raises(InputError, match="asked: gpt-tiny with batch"):
+        recipe("gpt-tiny").build(**asked)
+
+
+def test_building_is_deterministic_and_leaves_the_global_generator_alone():
+    torch.manual_seed(11)
+    first = recipe("gpt-tiny").build()
+    drawn = torch.rand(1)
+    second = recipe("gpt-tiny").build()
+    torch.manual_seed(11)
+    assert torch.equal(drawn, torch.rand(1))
+    pairs = zip(first.model.parameters(), second.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", ["gpt-tiny", "llama-tiny"])
+def test_a_tiny_recipe_learns_and_repeats_itself(name: str):
+    def losses(steps: int) -> list[float]:
+        job = recipe(name).build()
+        assert job.batches is not None
+        return [float(job.step(*batch)) for batch in islice(job.batches(), steps)]
+
+    run = losses(150)
+    assert losses(5) == run[:5]
+    assert sum(run[-20:]) / 20 < byte_entropy(standard_library_text())
+
+
+def test_a_sample_starts_with_the_prompt_and_repeats_itself():
+    job = recipe("gpt-tiny").build()
+    assert job.sample is not None
+    text = job.sample(40)
+    assert text.startswith("\ndef ")
+    assert text == job.sample(40)
+
+
+@pytest.mark.slow
+def test_gpt_mini_learns_from_context_within_forty_steps():
+    job = recipe("gpt-mini").build()
+    assert job.batches is not None
+    losses = [float(job.step(*batch)) for batch in islice(job.batches(), 40)]
+    assert sum(losses[-5:]) / 5 < byte_entropy(standard_library_text()) - 0.3

@@ -1,0 +1,319 @@
+"""Is a row of the op table true? Found out by running the op in parts.
+
+Every claim of a row is tried on a sample: splits of each factor (and of two at once), partial
+sums through linear inputs, other partial results through `moves` and `passes`, the expansion.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from numerics import assert_close
+from ops.calls import ABSENT, Sample, execute
+from supernode.ir import HostType, Op, TensorType, Type, Value, map_values
+from supernode.ops import Formula, Row, Split
+from supernode.ops.formula import shape_of
+from supernode.plan import Layout, Mesh
+
+KINDS = ("sum", "mean", "max", "min", "norm2")
+MESHES = (Mesh((("a", 2),)), Mesh((("a", 2), ("b", 2))))
+
+
+class Refuted(AssertionError):
+    """A claim of a row is false."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Proof:
+    """What was shown to be true of a row on one sample."""
+
+    splits: set[str] = field(default_factory=set[str])
+    partial: dict[str, str] = field(default_factory=dict[str, str])
+    linear: set[tuple[int, ...]] = field(default_factory=set[tuple[int, ...]])
+    passes: set[str] = field(default_factory=set[str])
+    expands: bool = False
+
+
+def prove(row: Row, sample: Sample) -> Proof:
+    """Tries every claim `row` makes about `sample`.
+
+    Raises:
+        Refuted: a claim is false; the message names the op, the claim and the first difference.
+    """
+    proof = Proof()
+    formula = row.formula(sample.op)
+    _check_form(formula, sample)
+    for mesh in MESHES:
+        for split in _splits(formula, mesh):
+            with _claim(sample, f"split {split}"):
+                _try_split(row, sample, formula, split, mesh)
+            proof.splits |= set(split)
+    for factor in sorted(proof.splits):
+        for i, value in enumerate(sample.op.outputs):
+            if value.type != ABSENT and (kind := formula.kind(factor, i)):
+                proof.partial[factor] = kind
+    for group in row.linear(sample.op):
+        for kind in ("sum", "mean"):
+            with _claim(sample, f"linear in {group} for parts of a {kind}"):
+                if _try_parts(sample, group, kind):
+                    proof.linear.add(group)
+    tensors = tuple(i for i, v in enumerate(sample.op.inputs) if not isinstance(v.type, HostType))
+    for kind in KINDS if row.moves else sorted(row.passes(sample.op)):
+        with _claim(sample, f"parts of a {kind} pass through"):
+            if _try_parts(sample, tensors, kind):
+                proof.passes.add(kind)
+    if row.expand is not None:
+        with _claim(sample, "expand"):
+            proof.expands = bool(expansion(row, sample))
+    return proof
+
+
+class _claim:
+    """Turns whatever goes wrong while a claim is tried into its refutation."""
+
+    def __init__(self, sample: Sample, what: str) -> None:
+        self.text = f"{sample}: {what}"
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is not None and not isinstance(error, Refuted):
+            raise Refuted(f"{self.text}: {error}") from error
+
+
+def _check_form(formula: Formula, sample: Sample) -> None:
+    """Each dim of each value has an entry, and the sizes of its factors make up its size."""
+    op = sample.op
+    with _claim(sample, "formula"):
+        for value, dims in zip(
+            (*op.inputs, *op.outputs), formula.inputs + formula.outputs, strict=True
+        ):
+            for dim, size in zip(dims, shape_of(value), strict=True):
+                product = math.prod(formula.sizes[factor] for factor in dim)
+                assert not dim or product == size, f"{dim} of {value.type} has size {product}"
+    for value, result in zip(op.outputs, sample.outputs, strict=True):
+        _check_type("output", result, value.type)
+
+
+def _check_type(what: str, got: Any, want: Type) -> None:
+    if isinstance(want, TensorType) and want != ABSENT:
+        have = TensorType(str(got.dtype).removeprefix("torch."), tuple(got.shape))
+        assert have == want, f"{what} is {have}, expected {want}"
+
+
+# Splits
+
+
+def _splits(formula: Formula, mesh: Mesh) -> Iterator[Split]:
+    """Every factor over all axes; on two axes also every two factors."""
+    sizes = [mesh.axis_size(axis) for axis, _ in mesh.axes]
+    axes = tuple(axis for axis, _ in mesh.axes)
+    named = {dim[0] for dims in formula.inputs + formula.outputs for dim in dims if dim}
+    free = [factor for factor in sorted(named) if formula.splittable(factor)]
+    for factor in free:
+        if formula.sizes[factor] % math.prod(sizes) == 0:
+            yield {factor: axes}
+    if len(axes) == 2:
+        for pair in itertools.permutations(free, 2):
+            if all(formula.sizes[f] % n == 0 for f, n in zip(pair, sizes, strict=True)):
+                yield {factor: (axis,) for factor, axis in zip(pair, axes, strict=True)}
+
+
+def _try_split(row: Row, sample: Sample, formula: Formula, split: Split, mesh: Mesh) -> None:
+    op = sample.op
+    ins = [_layout(dims, split) for dims in formula.inputs]
+    outs = [_layout(dims, split) for dims in formula.outputs]
+    held: dict[int, Layout] = {}
+    for value, layout in zip(op.inputs, ins, strict=True):
+        if held.setdefault(value.id, layout) != layout:
+            return  # one value would be needed in two layouts: the partition refuses that
+    local = _local_op(row, op, split, held, outs, mesh)
+    parts: list[tuple[Any, ...]] = []
+    for rank in range(mesh.size):
+        pieces = [
+            _piece(x, value, layout, mesh, rank)
+            for x, value, layout in zip(sample.inputs, op.inputs, ins, strict=True)
+        ]
+        results = execute(local, pieces, mesh, mesh.coordinates(rank))
+        for result, value in zip(results, local.outputs, strict=True):
+            _check_type("local output", result, value.type)
+        parts.append(results)
+    for i, want in enumerate(sample.outputs):
+        if op.outputs[i].type != ABSENT:
+            pieces = [results[i] for results in parts]
+            got = _joined(pieces, formula, i, split, mesh)
+            _compare(sample, got, want, _length(formula))
+
+
+def _layout(dims: Sequence[tuple[str, ...]], split: Split) -> Layout:
+    return Layout(tuple(split.get(dim[0], ()) if dim else () for dim in dims))
+
+
+def _local_op(
+    row: Row, op: Op, split: Split, held: Mapping[int, Layout], outs: list[Layout], mesh: Mesh
+) -> Op:
+    def local(value: Value, layout: Layout) -> Value:
+        if not isinstance(value.type, TensorType):
+            return value
+        shape = layout.local_shape(value.type.shape, mesh)
+        return Value(value.id, TensorType(value.type.dtype, shape))
+
+    inputs = {value.id: local(value, held[value.id]) for value in op.inputs}
+    outputs = tuple(local(v, layout) for v, layout in zip(op.outputs, outs, strict=True))
+    args = map_values(op.args, inputs)
+    assert isinstance(args, tuple)
+    kwargs = tuple((key, map_values(arg, inputs)) for key, arg in op.kwargs)
+    mapped = replace(op, args=args, kwargs=kwargs, outputs=outputs)
+    return row.local(mapped, split, tuple(value.type for value in outputs))
+
+
+def _piece(x: Any, value: Value, layout: Layout, mesh: Mesh, rank: int) -> Any:
+    if not isinstance(value.type, TensorType):
+        return x
+    return x[layout.slices(value.type.shape, mesh, rank)].contiguous()
+
+
+def _joined(
+    pieces: list[Tensor], formula: Formula, output: int, split: Split, mesh: Mesh
+) -> Tensor:
+    """The pieces of all ranks, combined along the last axis first."""
+    for axis, size in reversed(mesh.axes):
+        factor = next(factor for factor, axes in split.items() if axis in axes)
+        groups = [pieces[i : i + size] for i in range(0, len(pieces), size)]
+        kind = formula.kind(factor, output)
+        if kind is not None:
+            pieces = [_combine(group, kind) for group in groups]
+        else:
+            dims = formula.outputs[output]
+            at = next(i for i, dim in enumerate(dims) if dim[:1] == (factor,))
+            pieces = [torch.cat(group, at) for group in groups]
+    (whole,) = pieces
+    return whole
+
+
+def _length(formula: Formula) -> int:
+    """The number of terms behind an element of an output."""
+    kept = [{factor for dim in dims for factor in dim} for dims in formula.outputs]
+    gone = {f for dims in formula.inputs for dim in dims for f in dim} & set(formula.sizes)
+    summed = [f for f in gone if f in formula.whole or not all(f in each for each in kept)]
+    return math.prod(formula.sizes[factor] for factor in summed)
+
+
+# Partial results
+
+
+def _try_parts(sample: Sample, group: Sequence[int], kind: str) -> bool:
+    """Whether partial results of `kind` in the inputs of `group` could be tried, and held."""
+    op = sample.op
+    inside = {op.inputs[i].id for i in group}
+    if not group or any(v.id in inside for i, v in enumerate(op.inputs) if i not in group):
+        return False
+    wholes = list(sample.inputs)
+    if not all(_has_parts(wholes[i], kind) for i in group):
+        return False
+    parts: dict[int, tuple[Tensor, Tensor]] = {}
+    for i in group:
+        if kind == "norm2":
+            wholes[i] = wholes[i].abs()
+        parts[i] = parts.get(i) or _parts(wholes[i], kind, seed=op.inputs[i].id)
+    ran = [
+        execute(op, [parts[i][k] if i in group else x for i, x in enumerate(wholes)])
+        for k in range(2)
+    ]
+    want = execute(op, wholes)
+    asked = [i for i, value in enumerate(op.outputs) if value.type != ABSENT]
+    if not all(bool(want[i].isfinite().all()) for i in asked):
+        return False  # parts of an infinity are not numbers
+    for i in asked:
+        # The noise is as large as the numbers: its rounding errors count too.
+        _compare(sample, _combine([ran[0][i], ran[1][i]], kind), want[i], 16 * _largest(sample))
+    return True
+
+
+def _largest(sample: Sample) -> int:
+    return max((x.numel() for x in sample.inputs if isinstance(x, Tensor)), default=1)
+
+
+def _has_parts(x: Any, kind: str) -> bool:
+    if not isinstance(x, Tensor) or x.dtype == torch.bool:
+        return False
+    return x.is_floating_point() or kind in ("sum", "max", "min")
+
+
+def _parts(x: Tensor, kind: str, seed: int) -> tuple[Tensor, Tensor]:
+    """Two tensors that combine to `x`; the parts of a sum carry noise of both signs."""
+    generator = torch.Generator().manual_seed(seed)
+    if x.is_floating_point():
+        noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype)
+    else:
+        noise = torch.randint(-5, 6, x.shape, generator=generator).to(x.dtype)
+    if kind == "sum":
+        return noise, x - noise
+    if kind == "mean":
+        return x + noise, x - noise
+    if kind == "norm2":
+        return x * noise.cos(), x * noise.sin()
+    other = x - noise.abs() if kind == "max" else x + noise.abs()
+    here = torch.rand(x.shape, generator=generator) < 0.5
+    return torch.where(here, x, other), torch.where(here, other, x)
+
+
+def _combine(parts: Sequence[Tensor], kind: str) -> Tensor:
+    stacked = torch.stack(tuple(parts))
+    if kind in ("max", "min"):
+        return stacked.amax(0) if kind == "max" else stacked.amin(0)
+    wide = stacked.double() if stacked.is_floating_point() else stacked
+    if kind == "sum":
+        combined = wide.sum(0)
+    elif kind == "mean":
+        combined = wide.mean(0)
+    else:
+        assert kind == "norm2", f"no parts of kind {kind!r}"
+        combined = wide.square().sum(0).sqrt()
+    return combined.to(stacked.dtype)
+
+
+def _compare(sample: Sample, got: Tensor, want: Tensor, length: int) -> None:
+    """Within the tolerance of the coarsest dtype that takes part."""
+    assert got.dtype == want.dtype, f"{got.dtype}, expected {want.dtype}"
+    if sample.op.name.startswith("aten.empty"):
+        assert got.shape == want.shape
+        return
+    tensors = [x for x in (*sample.inputs, want) if isinstance(x, Tensor)]
+    dtypes = [x.dtype for x in tensors if x.is_floating_point()]
+    if dtypes and want.is_floating_point():
+        coarse = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+        got, want = got.to(coarse), want.to(coarse)
+    assert_close(got, want, reduced=max(length, 1))
+
+
+# Expansions
+
+
+def expansion(row: Row, sample: Sample) -> list[Sample]:
+    """The steps of the expansion as samples, run one by one; none where it declines.
+
+    Raises:
+        AssertionError: they give something else than the op does.
+    """
+    assert row.expand is not None
+    numbers = itertools.count(1000)
+    steps = row.expand(sample.op, lambda type_: Value(next(numbers), type_))
+    known = {v.id: x for v, x in zip(sample.op.inputs, sample.inputs, strict=True)}
+    ran: list[Sample] = []
+    for step in steps or []:
+        inputs = tuple(known[value.id] for value in step.inputs)
+        outputs = execute(step, inputs)
+        for value, result in zip(step.outputs, outputs, strict=True):
+            _check_type(f"{step.name} in the expansion", result, value.type)
+            known[value.id] = result
+        ran.append(Sample(op=step, inputs=inputs, outputs=outputs))
+    for value, want in zip(sample.op.outputs, sample.outputs, strict=True) if ran else ():
+        _compare(sample, known[value.id], want, _largest(sample))
+    return ran

@@ -1,0 +1,90 @@
+"""Every row of the op table is true of every sample, and every row has one."""
+
+import pytest
+
+from ops.calls import Sample
+from ops.prove import expansion, prove
+from ops.samples import samples
+from supernode.errors import UnknownOp
+from supernode.ir import NOWHERE, Op, Site, TensorType, Value
+from supernode.ops import cost, is_view, row, table
+from supernode.ops.row import register
+
+
+def test_each_row_has_a_sample_and_each_sample_a_row():
+    assert sorted(samples()) == sorted(table())
+
+
+@pytest.mark.parametrize("name", sorted(table()))
+def test_row_is_true(name: str):
+    for sample in samples()[name]:
+        _prove_all_it_claims(sample)
+        if table()[name].expand is not None:
+            for step in expansion(table()[name], sample):
+                prove(table()[step.op.name], step)
+
+
+def _prove_all_it_claims(sample: Sample) -> None:
+    """No claim may pass because the sample was too small to try it."""
+    rule = table()[sample.op.name]
+    formula = rule.formula(sample.op)
+    proof = prove(rule, sample)
+    named = {dim[0] for dims in formula.inputs + formula.outputs for dim in dims if dim}
+    can_be_tried = {f for f in named if formula.splittable(f) and formula.sizes[f] > 1}
+    repeated = len({value.id for value in sample.op.inputs}) < len(sample.op.inputs)
+    assert repeated or proof.splits == can_be_tried
+
+
+def test_each_kind_of_claim_is_met_by_some_sample():
+    kinds: set[str] = set()
+    for name, rule in table().items():
+        for sample in samples()[name]:
+            proof = prove(rule, sample)
+            kinds |= set(proof.partial.values()) | {f"passes {kind}" for kind in proof.passes}
+            kinds |= {"linear"} if proof.linear else set()
+            kinds |= {"expands"} if proof.expands else set()
+    reductions = {"sum", "mean", "max", "min", "norm2"}
+    assert kinds == reductions | {f"passes {kind}" for kind in reductions} | {"linear", "expands"}
+
+
+def test_a_second_row_for_one_op_is_refused():
+    with pytest.raises(AssertionError, match=r"two rows for aten\.mm"):
+        register([table()["aten.mm"]])
+
+
+def test_views_are_known_as_views():
+    assert is_view(samples()["aten.t"][0].op)
+    assert not is_view(samples()["aten.clone"][0].op)
+
+
+def _unknown(name: str, site: Site = NOWHERE) -> Op:
+    values = Value(0, TensorType("float32", (8, 4))), Value(1, TensorType("int64", (8,)))
+    return Op(name=name, args=values, outputs=(Value(2, values[0].type),), site=site)
+
+
+def test_an_op_without_a_row_says_where_to_add_one():
+    op = _unknown("aten.scatter_add", Site("model.experts.0", "backward", "moe.py:12"))
+    with pytest.raises(UnknownOp) as caught:
+        row(op)
+    assert str(caught.value) == (
+        "no row in the op table for aten.scatter_add(f32[8, 4], i64[8])\n"
+        "  where: model.experts.0 backward at moe.py:12\n"
+        "  fix: add a row to src/supernode/ops/gather.py (docs/howto/add-an-op.md), "
+        "or run on one chip, which needs none"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("aten.native_group_norm", "normalisation.py"),
+        ("aten.log_sigmoid_forward", "pointwise.py"),
+        ("aten.baddbmm", "matmul.py"),
+        ("aten.convolution", "matmul.py"),
+        ("aten.view_as_complex", "view.py"),
+        ("aten._scaled_dot_product_flash_attention", "attention.py"),
+    ],
+)
+def test_the_named_file_is_the_family_of_the_op(name: str, file: str):
+    with pytest.raises(UnknownOp, match=f"src/supernode/ops/{file}"):
+        cost(_unknown(name))

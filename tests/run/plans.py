@@ -1,0 +1,166 @@
+"""Small plans written down by hand, for the engine: nothing of the partition is needed."""
+
+from supernode.ir import (
+    Block,
+    HostType,
+    Op,
+    Port,
+    Program,
+    Site,
+    TensorType,
+    Value,
+    verify,
+)
+from supernode.plan import Layout, Mesh, Plan, verify_plan
+
+WHOLE = Layout.whole
+FEATURES = 8
+
+
+def f32(*shape: int) -> TensorType:
+    return TensorType("float32", shape)
+
+
+def training_plan(chips: int, batch: int = 8) -> Plan:
+    """One step of gradient descent on `sum(x @ w) / 2`'s normal equations, batch split over dp.
+
+    w' = w - rate x.T @ (x @ w); the loss is sum(x @ w); `count` is a host number that goes up.
+    """
+    program = _training(batch, reduced=False)
+    local = _training(batch // chips, reduced=chips > 1)
+    layouts = (WHOLE(2), Layout((("dp",), ())), None, None)
+    return verify_plan(
+        Plan(
+            program=program,
+            mesh=Mesh((("dp", chips),)),
+            layout="dp",
+            local=local,
+            inputs=layouts,
+            outputs=(WHOLE(0), WHOLE(2), None, Layout((("dp",), ()))),
+            placements=(),
+        )
+    )
+
+
+def _training(batch: int, *, reduced: bool) -> Program:
+    w, x = Value(0, f32(FEATURES, FEATURES)), Value(1, f32(batch, FEATURES))
+    count, rate = Value(2, HostType()), Value(3, HostType())
+    y, xt = Value(4, f32(batch, FEATURES)), Value(5, f32(FEATURES, batch))
+    grad, loss = Value(6, w.type), Value(7, f32())
+    step, new = Value(8, w.type), Value(9, w.type)
+    ops = [
+        _op("aten.mm", (x, w), y, "fc"),
+        _op("aten.sum", (y,), loss, "fc"),
+        _op("aten.t", (x,), xt, "fc"),
+        _op("aten.mm", (xt, y), grad, "fc"),
+    ]
+    if reduced:
+        summed = (Value(10, w.type), Value(11, f32()))
+        ops.append(Op(name="fabric.all_reduce", args=((grad, loss), "dp", "sum"), outputs=summed))
+        grad, loss = summed
+    ops += [
+        _op("aten.mul.Tensor", (grad, rate), step),
+        _op("aten.sub.Tensor", (w, step), new),
+        _op("host.add", (count, 1), after := Value(12, HostType())),
+    ]
+    return _program(
+        inputs=((w, "w", "param"), (x, "x", "arg"), (count, "count", "state"), (rate, "r", "host")),
+        ops=ops,
+        outputs=((loss, "loss", None), (new, "w", 0), (after, "count", 2), (y, "y", None)),
+    )
+
+
+def split_plan(chips: int) -> Plan:
+    """State `m` split along dim 1 that grows by the chip's own columns of `x` each step."""
+
+    def program(columns: int, *, local: bool) -> Program:
+        m, x = Value(0, f32(4, columns)), Value(1, f32(4, 8))
+        piece, new = Value(2, m.type), Value(3, m.type)
+        ops = [_op("aten.add.Tensor", (m, piece if local else x), new)]
+        if local:
+            ops.insert(0, _op("local.shard", (x, 1, "tp"), piece))
+        return _program(
+            inputs=((m, "m", "param"), (x, "x", "arg")), ops=ops, outputs=((new, "m", 0),)
+        )
+
+    layout = Layout(((), ("tp",)))
+    return verify_plan(
+        Plan(
+            program=program(8, local=False),
+            mesh=Mesh((("tp", chips),)),
+            layout="tp",
+            local=program(8 // chips, local=True),
+            inputs=(layout, WHOLE(2)),
+            outputs=(layout,),
+            placements=(),
+        )
+    )
+
+
+def one_op_plan(name: str, args: tuple[object, ...], type: TensorType, chips: int = 1) -> Plan:
+    """`y = op(x, …)` on every chip alike; `x` is an argument of shape `[8]`, `s` unused state."""
+    x, s, y = Value(0, f32(8)), Value(1, f32(8)), Value(2, type)
+    program = _program(
+        inputs=((x, "x", "arg"), (s, "s", "buffer")),
+        ops=[_op(name, (x, *args), y, "layer.3")],  # type: ignore[arg-type]
+        outputs=((y, "y", None),),
+    )
+    return Plan(
+        program=program,
+        mesh=Mesh((("dp", chips),)),
+        layout="",
+        local=program,
+        inputs=(WHOLE(1), WHOLE(1)),
+        outputs=(WHOLE(len(type.shape)),),
+        placements=(),
+    )
+
+
+def slow_plan(chips: int, rounds: int) -> Plan:
+    """`rounds` all-reduces of a small tensor, one after the other: a step that takes its time."""
+    x, values = Value(0, f32(8)), [Value(1 + i, f32(8)) for i in range(rounds)]
+    ops = [
+        Op(name="fabric.all_reduce", args=((before,), "dp", "max"), outputs=(after,))
+        for before, after in zip([x, *values], values, strict=False)
+    ]
+    local = _program(inputs=((x, "x", "arg"),), ops=ops, outputs=((values[-1], "y", None),))
+    program = _program(
+        inputs=((x, "x", "arg"),),
+        ops=[_op("aten.clone", (x,), values[0])],
+        outputs=((values[0], "y", None),),
+    )
+    return Plan(
+        program=program,
+        mesh=Mesh((("dp", chips),)),
+        layout="dp",
+        local=local,
+        inputs=(WHOLE(1),),
+        outputs=(WHOLE(1),),
+        placements=(),
+    )
+
+
+def _op(name: str, args: tuple[object, ...], output: Value, module: str = "") -> Op:
+    site = Site(module=module, source="model.py:7")
+    return Op(name=name, args=args, outputs=(output,), site=site)  # type: ignore[arg-type]
+
+
+def _program(*, inputs, ops, outputs) -> Program:
+    main = Block(
+        name="main",
+        inputs=tuple(value for value, *_ in inputs),
+        ops=tuple(ops),
+        outputs=tuple(value for value, *_ in outputs),
+    )
+    return verify(
+        Program(
+            name="toy",
+            main=main,
+            inputs=tuple(Port(name=name, role=role) for _, name, role in inputs),
+            outputs=tuple(
+                Port(name=name, role="result" if source is None else "param")
+                for _, name, source in outputs
+            ),
+            updates=tuple(source for *_, source in outputs),
+        )
+    )
