@@ -1,7 +1,8 @@
 """The shared-memory fabric beside gloo: the same collectives, ranks and threads, in one run.
 
-`python bench/fabric.py` prints one line for each collective, size and kind of tensor: the median
-over several rounds in which the two take turns, so that other load on the host falls on both.
+`python bench/fabric.py` prints one line for each collective, size and kind of tensor: the time of
+a call in a row of calls, the median of several rounds in which the two take turns, so that other
+load on the host falls on both.
 """
 
 import json
@@ -21,7 +22,7 @@ import torch.distributed as dist
 from supernode.run.fabric import ArenaSet, Fabric, SharedMemoryFabric
 from supernode.units import KIB, MIB, format_bytes, format_seconds
 
-ROUNDS = 5
+ROUNDS = 7
 CALLS = {4 * KIB: 200, MIB: 40, 64 * MIB: 4}  # size of the whole tensor -> calls in a round
 
 Case = tuple[str, str, Callable[[], object], Callable[[], object]]
@@ -118,10 +119,10 @@ def _row(fabric: Fabric, case: Case, size_bytes: int) -> dict[str, Any]:
         for name, call in (("ours", ours), ("gloo", gloo)):
             call()
             fabric.barrier(tuple(range(fabric.world)))
+            start = time.perf_counter()
             for _ in range(CALLS[size_bytes]):
-                start = time.perf_counter()
                 call()
-                times[name].append(time.perf_counter() - start)
+            times[name].append((time.perf_counter() - start) / CALLS[size_bytes])
     ours_s, gloo_s = statistics.median(times["ours"]), statistics.median(times["gloo"])
     return {
         "collective": collective,

@@ -127,7 +127,8 @@ def _arg(arg: Arg, chip: Mapping[int, Any]) -> Any:
 
 def _collective(op: Op, values: Chips, plan: Plan) -> None:
     group, axis, *rest = op.args
-    assert isinstance(group, tuple) and isinstance(axis, str)
+    assert isinstance(group, tuple)
+    assert isinstance(axis, str)
     kind = op.name.removeprefix("fabric.")
     for i, (value, out) in enumerate(zip(group, op.outputs, strict=True)):
         assert isinstance(value, Value)

@@ -78,7 +78,7 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     >>> near_matches("cloudmatrix", ["cloudmatrix384", "hgx-h20"])
     'did you mean cloudmatrix384?'
     """
-    known = sorted(known)
+    known = sorted(set(known))
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}?"

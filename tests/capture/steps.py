@@ -44,6 +44,13 @@ def run_captured(captured: Captured, args: tuple[Any, ...], steps: int, between:
     return results
 
 
+def run_once(captured: Captured, *args: Any, **kwargs: Any) -> Any:
+    """The result of one step; nothing is written back."""
+    values = captured.inputs() | captured.bind(*args, **kwargs)
+    outputs = generate(captured.program)([values[p.name] for p in captured.program.inputs])
+    return captured.result(outputs)
+
+
 def snapshot(job: Job) -> dict[str, Any]:
     """All that a capture must leave alone."""
     return {

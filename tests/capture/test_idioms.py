@@ -1,4 +1,4 @@
-"""Each idiom of a train step is captured bit for bit, or refused with the user's line."""
+"""Each idiom of a train step is captured bit for bit."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,74 +6,20 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from capture.steps import Job, assert_exact
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.optim import lr_scheduler
 from torch.utils.checkpoint import checkpoint
 
-import torch.optim as optim
-
+from capture.jobs import (
+    adamw,
+    data,
+    job,
+    matrices,
+    network,
+    vectors,
+)
+from capture.steps import Job, assert_exact, run_once
 from supernode.capture import capture
-from supernode.errors import CaptureError
-
-
-def network() -> nn.Module:
-    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 4))
-
-
-def data() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(8, 16, generator=generator)
-    return x, torch.randint(0, 4, (8,), generator=generator)
-
-
-def job(
-    optimizer: Callable[[nn.Module], optim.Optimizer],
-    *,
-    zero_first: bool = True,
-    zero_last: bool = False,
-    set_to_none: bool = True,
-    after_backward: Callable[[nn.Module], Any] = lambda model: None,
-    forward: Callable[[nn.Module, Tensor], Tensor] = lambda model, x: model(x),
-    scheduler: Callable[[optim.Optimizer], Any] | None = None,
-    parts: int = 1,
-    autocast: bool = False,
-) -> Job:
-    model = network()
-    opt = optimizer(model)
-    stepped = [scheduler(opt)] if scheduler else []
-
-    def step(x: Tensor, y: Tensor) -> Tensor:
-        if zero_first:
-            opt.zero_grad(set_to_none=set_to_none)
-        total = torch.tensor(0.0)
-        for x_part, y_part in zip(x.chunk(parts), y.chunk(parts), strict=True):
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-                loss = F.cross_entropy(forward(model, x_part), y_part) / parts
-            loss.backward()
-            total = total + loss.detach()
-        after_backward(model)
-        opt.step()
-        for each in stepped:
-            each.step()
-        if zero_last:
-            opt.zero_grad(set_to_none=set_to_none)
-        return total
-
-    return Job(model=model, optimizers=[opt], step=step, args=data())
-
-
-def adamw(model: nn.Module) -> optim.Optimizer:
-    return optim.AdamW(model.parameters(), lr=1e-2)
-
-
-def matrices(model: nn.Module) -> list[nn.Parameter]:
-    return [param for param in model.parameters() if param.dim() > 1]
-
-
-def vectors(model: nn.Module) -> list[nn.Parameter]:
-    return [param for param in model.parameters() if param.dim() <= 1]
-
 
 OPTIMIZERS: dict[str, Callable[[nn.Module], optim.Optimizer]] = {
     "AdamW": adamw,
@@ -122,7 +68,9 @@ IDIOMS: dict[str, dict[str, Any]] = {
     "accumulation": {"parts": 4},
     "checkpoint": {"forward": lambda m, x: checkpoint(m, x, use_reentrant=False)},
     "reentrant checkpoint": {
-        "forward": lambda m, x: m[1:](checkpoint(m[0], x.clone().requires_grad_(), use_reentrant=True))
+        "forward": lambda m, x: m[1:](
+            checkpoint(m[0], x.clone().requires_grad_(), use_reentrant=True)
+        )
     },
     "LinearLR": {"scheduler": lambda o: lr_scheduler.LinearLR(o, 0.1, total_iters=10)},
     "OneCycleLR": {"scheduler": lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=20)},
@@ -135,3 +83,160 @@ IDIOMS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", IDIOMS)
 def test_idiom(name: str) -> None:
     assert_exact(lambda: job(adamw, **IDIOMS[name]))
+
+
+def test_two_optimizers() -> None:
+    def make() -> Job:
+        model = nn.ModuleDict({"generator": nn.Linear(16, 16), "critic": nn.Linear(16, 1)})
+        generator, critic = model["generator"], model["critic"]
+        first, second = optim.AdamW(generator.parameters()), optim.AdamW(critic.parameters())
+
+        def step(x: Tensor, y: Tensor) -> Tensor:
+            second.zero_grad()
+            loss = critic(generator(x).detach()).mean() - critic(x).mean()
+            loss.backward()
+            second.step()
+            first.zero_grad()
+            (-critic(generator(x)).mean()).backward()
+            first.step()
+            return loss.detach()
+
+        return Job(model=model, optimizers=[first, second], step=step, args=data())
+
+    captured = assert_exact(make)
+    names = {port.name for port in captured.program.inputs}
+    assert {"optimizer.step[generator.bias]", "optimizer1.step[critic.bias]"} <= names
+
+
+def test_frozen_parameters_have_no_output() -> None:
+    def make() -> Job:
+        model = network()
+        model[0].weight.requires_grad_(False)  # type: ignore[index]
+        trained = [param for param in model.parameters() if param.requires_grad]
+        opt = optim.AdamW(trained)
+
+        def step(x: Tensor, y: Tensor) -> Tensor:
+            opt.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            opt.step()
+            return loss.detach()
+
+        return Job(model=model, optimizers=[opt], step=step, args=data())
+
+    program = assert_exact(make).program
+    assert "0.weight" in {port.name for port in program.inputs}
+    assert "0.weight" not in {port.name for port in program.outputs}
+    assert "optimizer.step[0.weight]" not in {port.name for port in program.inputs}
+
+
+def test_parameter_without_gradient_gets_no_state() -> None:
+    def make() -> Job:
+        model = nn.ModuleList([nn.Linear(16, 4), nn.Linear(16, 4)])
+        opt = optim.AdamW(model.parameters())
+
+        def step(x: Tensor, y: Tensor) -> None:
+            opt.zero_grad()
+            F.cross_entropy(model[0](x), y).backward()
+            opt.step()
+
+        return Job(model=model, optimizers=[opt], step=step, args=data())
+
+    program = assert_exact(make).program
+    assert not any(port.of.startswith("1.") for port in program.inputs)
+
+
+def test_tied_weights_are_one_parameter() -> None:
+    def make() -> Job:
+        model = nn.Sequential(nn.Embedding(4, 16), nn.Tanh(), nn.Linear(16, 4, bias=False))
+        model[2].weight = model[0].weight
+        opt = optim.AdamW(model.parameters())
+
+        def step(x: Tensor, y: Tensor) -> Tensor:
+            opt.zero_grad()
+            loss = F.cross_entropy(model(y), y)
+            loss.backward()
+            opt.step()
+            return loss.detach()
+
+        return Job(model=model, optimizers=[opt], step=step, args=data())
+
+    program = assert_exact(make).program
+    assert [port.name for port in program.inputs if port.role == "param"] == ["0.weight"]
+
+
+def test_double_backward() -> None:
+    def make() -> Job:
+        model = nn.Sequential(nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1))
+        opt = optim.AdamW(model.parameters())
+
+        def step(x: Tensor, y: Tensor) -> Tensor:
+            x = x.clone().requires_grad_()
+            opt.zero_grad()
+            (gradient,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+            loss = (gradient.norm(dim=1) - 1).pow(2).mean()
+            loss.backward()
+            opt.step()
+            return loss.detach()
+
+        return Job(model=model, optimizers=[opt], step=step, args=data())
+
+    program = assert_exact(make).program
+    modules = {op.site.module for op in program.main.ops if op.site.phase == "backward"}
+    assert {"0", "1", "2"} <= modules
+
+
+class Residual(nn.Module):
+    """Convolutions, batch norm, an in-place activation, channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        )
+        self.pool = nn.MaxPool2d(2)
+        self.head = nn.Linear(8 * 16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.body(x)
+        hidden = hidden + x.mean(1, keepdim=True)
+        return self.head(self.pool(hidden).flatten(1))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_updates_its_statistics(layout: torch.memory_format, training: bool) -> None:
+    def make() -> Job:
+        model = Residual().train(training)
+        opt = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+        def step(x: Tensor, y: Tensor) -> Tensor:
+            opt.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            opt.step()
+            return loss.detach()
+
+        images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+        args = (images.to(memory_format=layout), torch.tensor([0, 3]))
+        return Job(model=model, optimizers=[opt], step=step, args=args)
+
+    program = assert_exact(make).program
+    assert ("body.1.running_mean" in {port.name for port in program.outputs}) == training
+
+
+def test_inference_and_plain_functions() -> None:
+    model = network().eval()
+    x, _ = data()
+    for guard in (torch.no_grad(), torch.inference_mode()):
+
+        def infer(batch: dict[str, Tensor], guard: Any = guard) -> Tensor:
+            with guard:
+                return model(batch["x"]).softmax(-1) @ torch.eye(4)
+
+        captured = capture(infer, model, (), ({"x": x},))
+        assert [p.name for p in captured.program.inputs if p.role == "arg"] == ["batch[x]"]
+        assert torch.equal(run_once(captured, {"x": x}), infer({"x": x}))
+    captured = capture(lambda a, *, b: {"sum": a + b}, None, None, (x,), {"b": x})
+    assert torch.equal(run_once(captured, x, b=x)["sum"], x + x)
+    assert captured.program.outputs[0].name == "result[sum]"

@@ -127,7 +127,7 @@ def their_name(name: str) -> str:
     words = {
         "embedding": "model.embed_tokens",
         "blocks": "model.layers",
-        "head": "lm_head",
+        "lm_head": "lm_head",
         "attention": "self_attn",
         "attention_norm": "input_layernorm",
         "mlp_norm": "post_attention_layernorm",
@@ -160,5 +160,5 @@ def test_gpt_equals_its_formula_written_out():
         x = x + mixed @ a.output.weight.T
         h = F.layer_norm(x, (32,)) @ block.mlp.up.weight.T
         x = x + (h * (1 + torch.erf(h / math.sqrt(2))) / 2) @ block.mlp.down.weight.T
-    want = F.layer_norm(x, (32,)) @ model.head.weight.T
+    want = F.layer_norm(x, (32,)) @ model.lm_head.weight.T
     assert_close(model.logits(tokens()), want, reduced=256)

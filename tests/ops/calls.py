@@ -13,8 +13,6 @@ from supernode.kernels.handles import handle
 from supernode.plan import Mesh
 
 ONE_CHIP = Mesh(())
-ABSENT = TensorType("bool", (0,))
-"""The type of a result that was not asked for, as capture writes it."""
 
 _FORMATS = {"contiguous_format": torch.contiguous_format, "preserve_format": torch.preserve_format}
 
@@ -68,8 +66,6 @@ class Host:
 
 
 def _type(result: Any) -> Type:
-    if result is None:
-        return ABSENT
     if isinstance(result, Host):
         return HostType()
     return TensorType(str(result.dtype).removeprefix("torch."), tuple(result.shape))
@@ -85,7 +81,10 @@ def execute(
     mesh: Mesh = ONE_CHIP,
     coordinate: Mapping[str, int] | None = None,
 ) -> tuple[Any, ...]:
-    """The results of `op` on one chip of `mesh`, given one input per value in `op.inputs`."""
+    """The results of `op` on one chip of `mesh`, given one input per value in `op.inputs`.
+
+    A result that was not asked for is left out, as capture does.
+    """
     rest = iter(inputs)
     args = [_argument(arg, rest) for arg in op.args]
     kwargs = {key: _argument(arg, rest) for key, arg in op.kwargs}
@@ -94,7 +93,7 @@ def execute(
         out = LOCAL[name](*args, **kwargs, coordinate=coordinate or {}, mesh=mesh)
     else:
         out = handle(op.name).call(*args, **kwargs)
-    return tuple(out) if isinstance(out, tuple | list) else (out,)
+    return tuple(x for x in out if x is not None) if isinstance(out, tuple | list) else (out,)
 
 
 def _argument(arg: Arg, inputs: Iterator[Any]) -> Any:

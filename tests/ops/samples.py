@@ -340,6 +340,7 @@ def _copies() -> Iterator[Sample]:
     yield call("aten.lift_fresh_copy", f(4, 8))
     yield call("aten.cat", [f(4, 2), g(4, 6)], -1)
     yield call("aten.cat", [ids(2, 4, below=3), ids(2, 4, below=9)])
+    yield call("aten.cat", [f(0), f(4, 8)], -1)
     yield call("aten.stack", [f(4, 8), g(4, 8)], -1)
     yield call("aten.stack", [f(), g(), f()])
     yield call("aten.constant_pad_nd", f(2, 4, 8), [0, 1])
@@ -358,8 +359,10 @@ def _factories() -> Iterator[Sample]:
         yield call(f"aten.{name}_like", x)
         yield call(f"aten.{name}_like", x, dtype=torch.int64)
     yield call("aten.full_like", x, Host(2.5))
-    for name, *more in (("zeros",), ("ones",), ("full", 3)):
+    for name, *more in (("zeros",), ("ones",), ("empty",), ("full", 3)):
         yield call(f"aten.new_{name}", x, [8, 2], *more)
+        yield call(f"aten.new_{name}", x, [4, 8], *more)
+    yield call("aten.new_empty_strided", x, [4, 8], [1, 4])
     yield call("aten.fill.Scalar", x, 1.5)
     yield call("aten.fill.Tensor", x, g())
     yield call("aten.scalar_tensor", Host(0.5), dtype=torch.float32)

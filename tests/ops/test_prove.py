@@ -20,8 +20,13 @@ def planted(name: str, **wrong: object) -> Row:
     return replace(table()[name], **wrong)  # type: ignore[arg-type]
 
 
-def whole_removed(name: str) -> Callable[[Op], Formula]:
-    return lambda op: replace(table()[name].formula(op), whole=frozenset())
+def said_free(name: str, factor: str) -> Callable[[Op], Formula]:
+    def rule(op: Op) -> Formula:
+        formula = table()[name].formula(op)
+        assert factor in formula.whole
+        return replace(formula, whole=formula.whole - {factor})
+
+    return rule
 
 
 def combined_by(name: str, kind: str) -> Callable[[Op], Formula]:
@@ -42,19 +47,19 @@ LOSS = samples()["aten.nll_loss_forward"][5]
 
 WRONG = {
     "softmax over a split dim": (
-        planted("aten._softmax", formula=whole_removed("aten._softmax")),
+        planted("aten._softmax", formula=said_free("aten._softmax", "i1")),
         SOFTMAX,
         r"split \{'i1'",
     ),
     "causal attention over split tokens": (
-        planted(ATTENTION.op.name, formula=whole_removed(ATTENTION.op.name)),
+        planted(ATTENTION.op.name, formula=said_free(ATTENTION.op.name, "s")),
         ATTENTION,
         r"split \{'s'",
     ),
     "a mean of the whole batch from parts": (
-        planted("aten.nll_loss_forward", formula=whole_removed("aten.nll_loss_forward")),
+        planted("aten.nll_loss_forward", formula=said_free("aten.nll_loss_forward", "n0")),
         LOSS,
-        r"split",
+        r"split \{'n0'",
     ),
     "mean combined by sum": (
         planted("aten.mean.dim", formula=combined_by("aten.mean.dim", "sum")),

@@ -3,7 +3,7 @@
 import pytest
 
 from ops.calls import Sample
-from ops.prove import expansion, prove
+from ops.prove import Proof, expansion, prove
 from ops.samples import samples
 from supernode.errors import UnknownOp
 from supernode.ir import NOWHERE, Op, Site, TensorType, Value
@@ -17,18 +17,22 @@ def test_each_row_has_a_sample_and_each_sample_a_row():
 
 @pytest.mark.parametrize("name", sorted(table()))
 def test_row_is_true(name: str):
+    rule = table()[name]
+    claimed: set[tuple[int, ...]] = set()
+    shown: set[tuple[int, ...]] = set()
     for sample in samples()[name]:
-        _prove_all_it_claims(sample)
-        if table()[name].expand is not None:
-            for step in expansion(table()[name], sample):
-                prove(table()[step.op.name], step)
+        proof = prove(rule, sample)
+        _assert_all_splits_tried(sample, proof)
+        claimed |= set(rule.linear(sample.op))
+        shown |= proof.linear
+        for step in expansion(rule, sample) if rule.expand else ():
+            prove(table()[step.op.name], step)
+    assert shown == claimed
 
 
-def _prove_all_it_claims(sample: Sample) -> None:
+def _assert_all_splits_tried(sample: Sample, proof: Proof) -> None:
     """No claim may pass because the sample was too small to try it."""
-    rule = table()[sample.op.name]
-    formula = rule.formula(sample.op)
-    proof = prove(rule, sample)
+    formula = table()[sample.op.name].formula(sample.op)
     named = {dim[0] for dims in formula.inputs + formula.outputs for dim in dims if dim}
     can_be_tried = {f for f in named if formula.splittable(f) and formula.sizes[f] > 1}
     repeated = len({value.id for value in sample.op.inputs}) < len(sample.op.inputs)

@@ -116,9 +116,45 @@ def one_op_plan(name: str, args: tuple[object, ...], type: TensorType, chips: in
     )
 
 
-def slow_plan(chips: int, rounds: int) -> Plan:
-    """`rounds` all-reduces of a small tensor, one after the other: a step that takes its time."""
-    x, values = Value(0, f32(8)), [Value(1 + i, f32(8)) for i in range(rounds)]
+def moving_plan() -> Plan:
+    """Two chips: gather the rows of `x`, scatter the sums by column, then columns for rows."""
+    x, y = Value(0, f32(2, 4)), Value(3, f32(2, 4))
+    whole, sums = Value(1, f32(4, 4)), Value(2, f32(4, 2))
+    local = _program(
+        inputs=((x, "x", "arg"),),
+        ops=[
+            Op(name="fabric.all_gather", args=((x,), "dp", (0,)), outputs=(whole,)),
+            Op(name="fabric.reduce_scatter", args=((whole,), "dp", (1,), "sum"), outputs=(sums,)),
+            Op(name="fabric.all_to_all", args=((sums,), "dp", (0,), (1,)), outputs=(y,)),
+        ],
+        outputs=((y, "y", None),),
+    )
+    global_x, global_y = Value(0, f32(4, 4)), Value(1, f32(4, 4))
+    program = _program(
+        inputs=((global_x, "x", "arg"),),
+        ops=[_op("aten.mul.Tensor", (global_x, 2.0), global_y)],
+        outputs=((global_y, "y", None),),
+    )
+    rows = Layout((("dp",), ()))
+    return verify_plan(
+        Plan(
+            program=program,
+            mesh=Mesh((("dp", 2),)),
+            layout="dp",
+            local=local,
+            inputs=(rows,),
+            outputs=(rows,),
+            placements=(),
+        )
+    )
+
+
+LARGE = 2**20
+
+
+def slow_plan(chips: int) -> Plan:
+    """2000 all-reduces of 4 MiB, one after the other: a step that takes seconds."""
+    x, values = Value(0, f32(LARGE)), [Value(1 + i, f32(LARGE)) for i in range(2000)]
     ops = [
         Op(name="fabric.all_reduce", args=((before,), "dp", "max"), outputs=(after,))
         for before, after in zip([x, *values], values, strict=False)
@@ -137,6 +173,44 @@ def slow_plan(chips: int, rounds: int) -> Plan:
         inputs=(WHOLE(1),),
         outputs=(WHOLE(1),),
         placements=(),
+    )
+
+
+def lookup_plan(chips: int) -> Plan:
+    """Rows of the table `w` by the indices `x`, split over dp; noise on `w` every step.
+
+    A chip that is given an index of 8 or more fails, while the others wait for it.
+    """
+
+    def program(batch: int, *, local: bool) -> Program:
+        w, x = Value(0, f32(8, 8)), Value(1, TensorType("int64", (batch,)))
+        rows, total = Value(2, f32(batch, 8)), Value(3, f32())
+        summed, noise, new = Value(4, f32()), Value(5, w.type), Value(6, w.type)
+        ops = [
+            _op("aten.bernoulli.p", (w, 0.5), noise),
+            _op("aten.embedding", (w, x), rows, "model.table"),
+            _op("aten.sum", (rows,), total),
+        ]
+        if local:
+            reduce = Op(name="fabric.all_reduce", args=((total,), "dp", "sum"), outputs=(summed,))
+            ops.append(reduce)
+        ops.append(_op("aten.add.Tensor", (w, noise), new))
+        return _program(
+            inputs=((w, "w", "param"), (x, "x", "arg")),
+            ops=ops,
+            outputs=((summed if local else total, "loss", None), (new, "w", 0)),
+        )
+
+    return verify_plan(
+        Plan(
+            program=program(4 * chips, local=False),
+            mesh=Mesh((("dp", chips),)),
+            layout="dp",
+            local=program(4, local=chips > 1),
+            inputs=(WHOLE(2), Layout((("dp",),))),
+            outputs=(WHOLE(0), WHOLE(2)),
+            placements=(),
+        )
     )
 
 

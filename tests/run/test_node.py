@@ -6,7 +6,8 @@ import time
 import pytest
 import torch
 
-from run.plans import FEATURES, f32, one_op_plan, split_plan, training_plan
+from emulate import run_plan
+from run.plans import FEATURES, f32, moving_plan, one_op_plan, split_plan, training_plan
 from supernode.errors import ChipFailed, InputError, UnknownName
 from supernode.run import Node, connect
 
@@ -76,6 +77,15 @@ def test_shards_are_cut_and_put_together(two: Node):
     assert torch.equal(loaded.pull()["m"], 2 - m)
 
 
+def test_collectives_give_what_the_plan_means(two: Node):
+    x = torch.arange(16.0).view(4, 4)
+    plan = moving_plan()
+    (want,) = run_plan(plan, [x])
+    assert torch.equal(want, 2 * x)
+    (got,) = two.load(plan, {}).step({"x": x})
+    assert torch.equal(got, want)
+
+
 def test_results_are_new_tensors(one: Node):
     loaded = one.load(one_op_plan("aten.neg", (), f32(8)), {"s": torch.zeros(8)})
     (first,) = loaded.step({"x": torch.ones(8)})
@@ -139,6 +149,8 @@ def test_addresses():
         connect("local:x")
     with pytest.raises(InputError, match="not a number of chips"):
         connect("local:0")
+    with pytest.raises(InputError, match="5000 chips asked"):
+        connect("cpu:5000")
 
 
 def test_closing_twice_is_fine_and_use_after_it_is_refused():
@@ -154,7 +166,7 @@ def test_closing_twice_is_fine_and_use_after_it_is_refused():
 
 
 def test_a_load_that_fails_names_the_op():
-    with connect("cpu:1") as node, pytest.raises(ChipFailed, match="no op 'aten.nonsense'"):
+    with connect("cpu:1") as node, pytest.raises(ChipFailed, match=r"no op 'aten\.nonsense'"):
         node.load(one_op_plan("aten.nonsense", (), f32(8)), {"s": torch.zeros(8)})
 
 

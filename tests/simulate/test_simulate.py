@@ -6,12 +6,13 @@ from hypothesis import strategies as st
 
 from supernode import ops
 from supernode.errors import LayoutError, UnknownOp
-from supernode.ir import Op, Program
+from supernode.ir import Block, Op, Program
 from supernode.machine import Machine
 from supernode.ops import Cost
 from supernode.plan import Mesh, Plan
+from supernode.plan.memory import memory
 from supernode.simulate import MEMORY, Simulation, op_time, simulate
-from supernode.trace import COMM, COMPUTE, to_chrome, verify_trace
+from supernode.trace import COMM, COMPUTE, verify_trace
 from tiny import Builder, layered, level, machine, number, plan
 
 ONE = Mesh(())
@@ -95,7 +96,7 @@ def test_a_better_machine_is_never_slower(
 @given(locals_(), machines())
 def test_the_same_again_is_equal_byte_for_byte(local: Program, machine: Machine) -> None:
     first, second = (simulate(plan(local, FOUR), machine) for _ in range(2))
-    assert to_chrome(first.trace) == to_chrome(second.trace)
+    assert first.trace.to_chrome() == second.trace.to_chrome()
     assert first == second
 
 
@@ -145,9 +146,47 @@ def test_a_collective_does_not_start_before_its_place_in_the_program() -> None:
     builder = Builder()
     w = builder.input("w")
     a = builder.op("aten.mm", w, w)
-    last = builder.op("aten.mm", a, builder.all_reduce(w))
-    first, gathered, _ = simulate(plan(builder.program(last), FOUR), machine()).trace.spans
-    assert gathered.start_s == first.end_s
+    b = builder.op("aten.mm", a, w)
+    last = builder.op("aten.mm", b, builder.all_reduce(a))
+    _, second, reduced, _ = simulate(plan(builder.program(last), FOUR), machine()).trace.spans
+    assert reduced.stream == COMM
+    assert reduced.start_s == second.end_s
+
+
+def gathering(layers: int) -> Plan:
+    """Each layer first sums its own weight over the chips: that waits for nothing computed."""
+    builder = Builder(64)
+    inner = Builder(64)
+    w, x = inner.fresh(), inner.fresh()
+    whole = inner.all_reduce(w)
+    y = inner.op("aten.relu", inner.op("aten.mm", x, whole))
+    builder.blocks.append(Block(name="layer", inputs=(w, x), ops=tuple(inner.ops), outputs=(y,)))
+    weights = [builder.input(f"layers.{i}.weight") for i in range(layers)]
+    x = builder.input("x", "arg")
+    for w in weights:
+        x = builder.call("layer", w, x)
+    return plan(builder.program(x), FOUR)
+
+
+def test_what_waits_for_no_op_is_issued_one_stretch_early() -> None:
+    spans = simulate(gathering(4), machine()).trace.spans
+    sums = [span for span in spans if span.stream == COMM]
+    layers = [span for span in spans if span.name == "aten.relu"]
+    assert sums[0].start_s == 0
+    assert sums[1].start_s == sums[0].end_s
+    # The third sum may start where the second stands: after the first layer.
+    assert sums[2].start_s == max(layers[0].end_s, sums[1].end_s)
+    assert sums[3].start_s == max(layers[1].end_s, sums[2].end_s)
+
+
+def test_what_arrives_early_is_counted_in_memory() -> None:
+    one = 64 * 64 * 4
+    use = simulate(gathering(4), machine()).memory
+    # Four weights and x; then at a layer's mm its weight, the next one's, its input and output.
+    assert use.peak_bytes == 5 * one + 4 * one
+    assert use.parts["temporaries"] == 4 * one
+    assert ("(sent early)", one) in use.modules
+    assert memory(gathering(4).local).peak_bytes == use.peak_bytes - one
 
 
 def test_more_chips_cost_the_simulation_nothing() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supernode.errors import VerifyError
-from supernode.trace import Counter, Span, Trace, from_chrome, to_chrome, verify_trace
+from supernode.trace import Counter, Span, Trace, from_chrome, verify_trace
 
 times = st.floats(0, 1e4, allow_nan=False)
 
@@ -46,7 +46,7 @@ def span(start_s: float, end_s: float, stream: str = "compute", chip: int = 0) -
 
 @given(traces)
 def test_a_trace_comes_back_from_chrome_json_bit_for_bit(trace: Trace) -> None:
-    assert from_chrome(to_chrome(trace)) == trace
+    assert from_chrome(trace.to_chrome()) == trace
 
 
 def test_chrome_events_have_what_the_viewers_need() -> None:
@@ -60,7 +60,7 @@ def test_chrome_events_have_what_the_viewers_need() -> None:
         phase="backward",
     )
     memory = Counter(name="memory", chip=3, at_s=0.5, value=7.0)
-    document = json.loads(to_chrome(Trace(name="t", spans=(first,), counters=(memory,))))
+    document = json.loads(Trace(name="t", spans=(first,), counters=(memory,)).to_chrome())
     events = {event["ph"]: event for event in document["traceEvents"]}
     assert set(events) == {"M", "X", "C"}
     assert events["X"]["ts"] == pytest.approx(1000)

@@ -12,6 +12,8 @@ from supernode.capture.tape import KwArgs, Tape
 from supernode.errors import CaptureError
 from supernode.ir import Arg, Type, Value
 
+_NEVER = -1
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Memory:
@@ -64,8 +66,12 @@ def read(view: View, tape: Tape) -> Value:
     return view.value
 
 
-def write(view: View, new: Value, tape: Tape) -> None:
-    """Makes `new` the value of a view and puts it in place in all that it is a view of."""
+def write(view: View, new: Value, tape: Tape, *, dense: bool = True) -> None:
+    """Makes `new` the value of a view and puts it in place in all that it is a view of.
+
+    A view that is not `dense` is derived anew when read: its gaps decide in which order a sum
+    runs over it, and so its last bits.
+    """
     memory = view.memory
     if memory.read_only:
         raise CaptureError(
@@ -80,7 +86,8 @@ def write(view: View, new: Value, tape: Tape) -> None:
         chain.append((inner.parent, whole))
         inner = inner.parent
     memory.version += 1
-    view.value, view.version = new, memory.version
+    view.value = new
+    view.version = memory.version if dense or view.parent is None else _NEVER
     inner = view
     for parent, whole in chain:
         new = put_back(inner, whole, new, tape)

@@ -75,7 +75,7 @@ def _results(run: Recording) -> tuple[list[Slot], list[tuple[Port, Value]]]:
 def _constants(run: Recording) -> list[tuple[Port, Value, Tensor]]:
     return [
         (Port(name=f"constant[{i}]", role="constant"), value, tensor)
-        for i, (value, tensor) in enumerate(run.recorder.constants)
+        for i, (value, tensor) in enumerate(run.recorder.tensors.constants)
     ]
 
 

@@ -91,7 +91,7 @@ class Captured:
         names += [
             f"a constant of shape {tuple(tensor.shape)}"
             for tensor, version in self.versions
-            if tensor._version != version
+            if compat.version_of(tensor) != version
         ]
         if names:
             wrong = f"{', '.join(names)} changed since the capture"

@@ -1,8 +1,9 @@
+# pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
 """The names of torch that are not public, all in one place, for torch 2.11 to 2.13."""
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -28,9 +29,9 @@ NAMES = (
     "torch._C._DisableTorchDispatch",
     "torch._C._current_autograd_node",
     "torch._C._swap_tensor_impl",
-    "torch._ops.OpOverload._op_dk",
-    "torch._ops.OpOverload._schema",
-    "torch._ops.OpOverload.decompose",
+    "torch.ops.aten.mm.default._op_dk",
+    "torch.ops.aten.mm.default._schema",
+    "torch.ops.aten.mm.default.decompose",
     "torch._subclasses.fake_tensor.FakeTensorMode",
     "torch.autograd._get_sequence_nr",
     "torch.utils._pytree.tree_flatten_with_path",
@@ -38,6 +39,8 @@ NAMES = (
     "torch.utils.checkpoint.CheckpointFunction",
     "torch.utils.checkpoint._checkpoint_without_reentrant_generator",
     "torch.SymFloat",
+    "torch.Tensor._backward_hooks",
+    "torch.Tensor._post_accumulate_grad_hooks",
 )
 
 UNSUPPORTED = (
@@ -77,13 +80,36 @@ def fake_mode() -> FakeTensorMode:
 def fake_like(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
     """A fake on the CPU with the shape, strides, dtype and `requires_grad` of `tensor`."""
     with mode:
-        fake = torch.empty_strided(
-            tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu"
-        )
+        fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
     fake.requires_grad_(tensor.requires_grad)
     if isinstance(tensor, torch.nn.Parameter):
         vars(fake)["_is_param"] = True
     return fake
+
+
+def meta_like(tensor: Tensor) -> Tensor:
+    """A tensor without data or history, of the same shape, strides and dtype."""
+    return torch.empty_strided(
+        tuple(tensor.shape), tensor.stride(), dtype=tensor.dtype, device="meta"
+    )
+
+
+def registries(module: torch.nn.Module) -> tuple[dict[str, Any], ...]:
+    """The tables in which a module keeps its parameters, buffers and submodules."""
+    return module._parameters, module._buffers, module._modules
+
+
+def autocast_device(autocast: torch.autocast) -> str | None:
+    """The device an autocast is for; None where it is switched off."""
+    return autocast.device if autocast._enabled else None
+
+
+def copy_hooks(tensor: Tensor, other: Tensor) -> None:
+    """Registers the gradient hooks of one tensor on another as well."""
+    for hook in (tensor._backward_hooks or {}).values():
+        other.register_hook(hook)
+    for hook in (tensor._post_accumulate_grad_hooks or {}).values():
+        other.register_post_accumulate_grad_hook(hook)
 
 
 def swap_contents(a: Tensor, b: Tensor) -> None:
@@ -95,7 +121,8 @@ def swap_contents(a: Tensor, b: Tensor) -> None:
     a_class, b_class = a.__class__, b.__class__
     a.__class__, b.__class__ = b_class, a_class
     a_dict, b_dict = a.__dict__, b.__dict__
-    a.__dict__, b.__dict__ = b_dict, a_dict
+    setattr(a, "__dict__", b_dict)  # noqa: B010
+    setattr(b, "__dict__", a_dict)  # noqa: B010
     torch._C._swap_tensor_impl(a, b)
 
 
@@ -103,6 +130,11 @@ def number_of(tensor: Tensor) -> float:
     """The number in a real 0-dim tensor, read past the modes that are active."""
     with real_tensors():
         return _plain_item(tensor)
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor was written; tensors of inference mode don't count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def storage_key(tensor: Tensor) -> int:
@@ -125,6 +157,16 @@ def op_name(overload: OpOverload) -> str:
     return str(overload).removesuffix(".default")
 
 
+def arguments_of(overload: OpOverload) -> list[Any]:
+    """The arguments in the schema of an op: name, type, what is written."""
+    return overload._schema.arguments
+
+
+def results_of(overload: OpOverload) -> list[Any]:
+    """The results in the schema of an op."""
+    return overload._schema.returns
+
+
 def is_composite(overload: OpOverload) -> bool:
     """Whether the CPU runs an op as others; under inference mode such ops reach the recorder."""
     has_kernel = overload.has_kernel_for_dispatch_key
@@ -143,14 +185,14 @@ def run_slow_path(overload: OpOverload, args: tuple[Any, ...], kwargs: dict[str,
 
 
 @contextmanager
-def real_tensors() -> Iterator[None]:
+def real_tensors() -> Generator[None]:
     """Outside of all modes: what is computed inside is real."""
     with torch._C._DisableTorchDispatch(), torch.no_grad():
         yield
 
 
 @contextmanager
-def patched(owner: object, name: str, value: object) -> Iterator[None]:
+def patched(owner: object, name: str, value: object) -> Generator[None]:
     """`owner.name` is `value` inside, and what it was (or absent) afterwards."""
     absent = object()
     old = vars(owner).get(name, absent)
@@ -180,7 +222,7 @@ def _plain_generator(*args: Any, **kwargs: Any) -> Iterator[None]:
 
 
 @contextmanager
-def no_checkpointing() -> Iterator[None]:
+def no_checkpointing() -> Generator[None]:
     """Makes activation checkpointing the identity: a recompute would draw new dropout masks.
 
     The internals are replaced, because users import `checkpoint` itself by name.
@@ -219,7 +261,7 @@ def unflatten(leaves: list[Any], spec: Any) -> Any:
 
 
 @contextmanager
-def looking_real(is_unknown: Callable[[Any], bool]) -> Iterator[None]:
+def looking_real(is_unknown: Callable[[Any], bool]) -> Generator[None]:
     """Lets transformers see only those tensors as fake that `is_unknown` says are.
 
     It takes other branches for fakes (a mask for what needs none), so results would differ in

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ class Kind(Enum):
     COMPOSITE = auto()
     FOREACH = auto()
     COPY = auto()
-    BATCH_NORM = auto()
+    WRITES_ARGUMENTS = auto()
     GROUPED_MM = auto()
     RESHAPES_SELF = auto()
     REFUSED = auto()
@@ -31,12 +32,17 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OpInfo:
-    """What the recorder knows of an overload. `functional` computes what a mutating op writes."""
+    """What the recorder knows of an overload.
+
+    `functional` computes what a mutating op writes into the arguments `written`; `defaults` are
+    the arguments by position that it asks for and the op itself doesn't.
+    """
 
     kind: Kind
     name: str
     functional: OpOverload | None = None
     written: tuple[str, ...] = ()
+    defaults: tuple[tuple[int, Any], ...] = ()
     random: bool = False
     changes_dtype: bool = False
 
@@ -62,7 +68,20 @@ FILL_ARGUMENT = {"aten.full": 1, "aten.full_like": 1, "aten.new_full": 2, "aten.
 """Where a factory op has the number that fills its result."""
 
 COMPARES = ("eq_", "ne_", "lt_", "le_", "gt_", "ge_", "logical_")
-REFUSED = frozenset({"set_", "resize_", "resize_as_", "resize"})
+_MUTATION = ("has no form without mutation", "write the step with ordinary tensor operations")
+_SPARSE = ("makes a sparse tensor", "use dense gradients (sparse=False)")
+REASONS = {
+    "mkldnn_rnn_layer": (
+        "keeps a workspace that is known to oneDNN alone",
+        "run the step under torch.backends.mkldnn.flags(enabled=False)",
+    ),
+}
+REFUSED = frozenset({"set_", "resize_", "resize_as_", "resize", *REASONS})
+
+
+def reason(base: str) -> tuple[str, str]:
+    """Why an op is refused, and what to do."""
+    return REASONS.get(base) or (_SPARSE if "sparse" in base else _MUTATION)
 
 
 @cache
@@ -82,19 +101,29 @@ def describe(op: OpOverload) -> OpInfo:
         return OpInfo(Kind.ITEM, name)
     if base.startswith("_foreach_"):
         return OpInfo(Kind.FOREACH, name)
-    if base == "native_batch_norm":
-        return OpInfo(Kind.BATCH_NORM, name)
+    if base == "native_batch_norm":  # its schema doesn't say that it writes
+        functional = torch.ops.aten._native_batch_norm_legit_functional.default
+        written = ("running_mean", "running_var")
+        return OpInfo(Kind.WRITES_ARGUMENTS, name, functional, written)
     if base == "_grouped_mm":
         return OpInfo(Kind.GROUPED_MM, name)
     if base in REFUSED or "sparse" in base:
         return OpInfo(Kind.REFUSED, name)
     if compat.is_composite(op):
         return OpInfo(Kind.COMPOSITE, name)
-    if op._schema.is_mutable:
+    if _is_mutable(op):
         return _mutating(op, name, short, random)
-    if any(result.alias_info is not None for result in op._schema.returns):
+    if any(result.alias_info is not None for result in compat.results_of(op)):
         return OpInfo(Kind.VIEW, name)
     return OpInfo(Kind.FUNCTIONAL, name, random=random)
+
+
+def _writes(argument: Any) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
+
+
+def _is_mutable(op: OpOverload) -> bool:
+    return any(map(_writes, compat.arguments_of(op)))
 
 
 def _mutating(op: OpOverload, name: str, short: str, random: bool) -> OpInfo:
@@ -104,17 +133,30 @@ def _mutating(op: OpOverload, name: str, short: str, random: bool) -> OpInfo:
         functional = _overload(op.namespace, short.replace("_", "", 1) if short == "t_" else "")
         functional = functional or _overload(op.namespace, _without_underscore(short))
         return OpInfo(Kind.RESHAPES_SELF, name, functional)
-    arguments = op._schema.arguments
-    written = tuple(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write)
+    arguments = compat.arguments_of(op)
+    written = tuple(argument.name for argument in arguments if _writes(argument))
     if all(a.kwarg_only for a in arguments if a.name in written):
-        return OpInfo(Kind.OUT, name, _without_out(op), written, random)
-    if len(written) > 1 or not op._schema.returns or op._schema.returns[0].alias_info is None:
-        return OpInfo(Kind.REFUSED, name, None, written)
-    target = RENAMED.get(short) or _without_underscore(short)
+        return OpInfo(Kind.OUT, name, _without_out(op), written, random=random)
+    results = compat.results_of(op)
+    if len(written) > 1 or not results or results[0].alias_info is None:
+        functional = _overload(op.namespace, f"{short.removesuffix('_')}_functional")
+        kind = Kind.REFUSED if functional is None else Kind.WRITES_ARGUMENTS
+        return OpInfo(kind, name, functional, written, random=random)
+    functional = _overload(op.namespace, RENAMED.get(short) or _without_underscore(short))
+    if functional is None:
+        return OpInfo(Kind.REFUSED, name)
     compares = short.startswith(COMPARES)
-    functional = _overload(op.namespace, target)
-    kind = Kind.INPLACE if functional is not None else Kind.REFUSED
-    return OpInfo(kind, name, functional, written, random, compares)
+    defaults = _defaults(op, functional)
+    return OpInfo(Kind.INPLACE, name, functional, written, defaults, random, compares)
+
+
+def _defaults(op: OpOverload, functional: OpOverload) -> tuple[tuple[int, Any], ...]:
+    wanted = {a.name: a.has_default_value() for a in compat.arguments_of(functional)}
+    return tuple(
+        (position, argument.default_value)
+        for position, argument in enumerate(compat.arguments_of(op))
+        if argument.has_default_value() and not wanted.get(argument.name, True)
+    )
 
 
 def _without_underscore(short: str) -> str:
@@ -132,10 +174,10 @@ def _overload(namespace: str, short: str) -> OpOverload | None:
 def _without_out(op: OpOverload) -> OpOverload | None:
     """The overload of the same op with the same arguments but for what is written."""
     packet = op.overloadpacket
-    wanted = [(a.name, str(a.type)) for a in op._schema.arguments if a.alias_info is None]
+    wanted = [(a.name, str(a.type)) for a in compat.arguments_of(op) if a.alias_info is None]
     for overload in packet.overloads():
         other: OpOverload = getattr(packet, overload)
-        same = [(a.name, str(a.type)) for a in other._schema.arguments] == wanted
-        if same and not other._schema.is_mutable:
+        same = [(a.name, str(a.type)) for a in compat.arguments_of(other)] == wanted
+        if same and not _is_mutable(other):
             return other
     return None

@@ -6,7 +6,7 @@ precision arithmetic on new numbers.
 """
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -200,7 +200,7 @@ class HostFloat(torch.SymFloat):
     def __float__(self) -> float:
         return self.node.guard_float("", 0)
 
-    def __int__(self) -> int:
+    def __int__(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         return int(float(self))
 
     def __index__(self) -> int:
@@ -209,7 +209,7 @@ class HostFloat(torch.SymFloat):
     def __round__(self, ndigits: int | None = None) -> Any:
         return round(float(self), ndigits)
 
-    def __trunc__(self) -> int:
+    def __trunc__(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         return int(self)
 
     def __format__(self, spec: str) -> str:
@@ -265,7 +265,7 @@ _plain_item = torch.Tensor.item
 
 
 @contextmanager
-def symbolic_items() -> Iterator[None]:
+def symbolic_items() -> Generator[None]:
     """Lets `Tensor.item` give our own numbers: torch makes plain symbolic ones of them."""
 
     def item(tensor: torch.Tensor) -> Any:

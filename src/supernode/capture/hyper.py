@@ -100,7 +100,7 @@ def fixed_values(optimizers: tuple[Optimizer, ...]) -> Fixed:
             name = f"{prefix(index)}.groups[{number}]"
             fixed[f"{name}.params"] = [id(param) for param in group["params"]]
             for key, value in group.items():
-                if key != "params" and not (key in PROMOTED and _is_number(value)):
+                if key != "params" and not _is_promoted(key, value):
                     fixed[f"{name}.{key}"] = value
         fixed[f"{prefix(index)}.param_groups"] = len(optimizer.param_groups)
     return fixed
@@ -120,9 +120,8 @@ def changed(before: Fixed, after: Fixed) -> list[str]:
     ]
 
 
-def _is_number(value: Any) -> bool:
-    items = value if isinstance(value, tuple) else (value,)
-    return all(isinstance(item, int | float) and not isinstance(item, bool) for item in items)
+def _is_promoted(key: str, value: Any) -> bool:
+    return key in PROMOTED and not (value is None or isinstance(value, bool | Tensor))
 
 
 def _same(a: Any, b: Any) -> bool:

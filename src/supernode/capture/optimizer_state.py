@@ -13,6 +13,7 @@ from supernode.capture.host import symbolic_items
 from supernode.capture.recorder import Recorder
 from supernode.capture.sites import Sites
 from supernode.capture.subject import Subject, made_fake
+from supernode.capture.tensors import Tensors
 from supernode.errors import CaptureError
 
 
@@ -57,34 +58,32 @@ def learn(subject: Subject) -> OptimizerStates:
     Raises:
         CaptureError: a state that has no constant to start from.
     """
-    found: list[StateEntry] = []
+    entries: list[StateEntry] = []
     plain: Plain = {}
     for index, optimizer in enumerate(subject.optimizers):
-        states = _complete(subject, optimizer)
+        found = _existing(subject, optimizer) or _from_one_step(subject, optimizer)
         for name, param in subject.params.items():
-            for key, value in states.get(name, {}).items():
-                if isinstance(value, Tensor):
-                    existing = optimizer.state.get(param, {}).get(key)
-                    found.append(_entry(index, optimizer, name, key, value, existing))
-                else:
+            for key, (value, fill) in found.get(name, {}).items():
+                if not isinstance(value, Tensor):
                     plain.setdefault((index, name), {})[key] = value
-    return OptimizerStates(entries=found, plain=plain)
+                    continue
+                exists = isinstance(optimizer.state.get(param, {}).get(key), Tensor)
+                port = f"{hyper.prefix(index)}.{key}[{name}]"
+                entry = StateEntry(
+                    name=port,
+                    optimizer=optimizer,
+                    param=name,
+                    key=key,
+                    like=compat.meta_like(value),
+                    fill=None if exists else _start(optimizer, port, fill),
+                )
+                entries.append(entry)
+    return OptimizerStates(entries=entries, plain=plain)
 
 
-def _entry(
-    index: int, optimizer: Optimizer, param: str, key: str, like: Tensor, existing: Any
-) -> StateEntry:
-    name = f"{hyper.prefix(index)}.{key}[{param}]"
-    fill = None if isinstance(existing, Tensor) else _fill(optimizer, name, param, like)
-    return StateEntry(
-        name=name, optimizer=optimizer, param=param, key=key, like=like, fill=fill
-    )
-
-
-def _fill(optimizer: Optimizer, name: str, param: str, like: Tensor) -> float:
-    memory = getattr(like, "_supernode_view").memory  # noqa: B009
-    if memory.fill is not None:
-        return memory.fill
+def _start(optimizer: Optimizer, name: str, fill: float | None) -> float:
+    if fill is not None:
+        return fill
     # The first buffer of SGD is the gradient itself: what 0 * momentum + gradient gives.
     if isinstance(optimizer, SGD) and not any(g["dampening"] for g in optimizer.param_groups):
         return 0.0
@@ -94,35 +93,59 @@ def _fill(optimizer: Optimizer, name: str, param: str, like: Tensor) -> float:
     )
 
 
-def _complete(subject: Subject, optimizer: Optimizer) -> dict[str, dict[str, Any]]:
-    """The state by parameter name; where some is missing, from one step on fakes."""
-    trained = [p for g in optimizer.param_groups for p in g["params"] if p.requires_grad]
+# By parameter name and key: a piece of state, and the number all of it was created with.
+Found = dict[str, dict[str, tuple[Any, float | None]]]
+
+
+def _trained(optimizer: Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+
+def _existing(subject: Subject, optimizer: Optimizer) -> Found:
+    """The state, where no parameter lacks it; else nothing."""
+    if not all(optimizer.state.get(param) for param in _trained(optimizer)):
+        return {}
     names = subject.names()
-    if all(optimizer.state.get(param) for param in trained):
-        return {names[id(p)]: dict(s) for p, s in optimizer.state.items() if id(p) in names}
+    return {
+        names[id(param)]: {key: (value, None) for key, value in state.items()}
+        for param, state in optimizer.state.items()
+        if id(param) in names
+    }
+
+
+def _from_one_step(subject: Subject, optimizer: Optimizer) -> Found:
+    """The state after one step on fakes, with gradients for all."""
     mode = compat.fake_mode()
-    existing = {p: dict(state) for p, state in optimizer.state.items()}
+    existing = {param: dict(state) for param, state in optimizer.state.items()}
     with made_fake(subject, mode):
         recorder = Recorder(mode, Sites({}, {}))
+        tensors = recorder.tensors
         for tensor in subject.tensors():
-            recorder.register(tensor)
-        optimizer.state = fake_states(existing, mode, recorder)
+            tensors.register(tensor)
+        optimizer.state = _fake_states(existing, mode, tensors)
         hyper.use_plain_loops((optimizer,))
-        for param in trained:
+        for param in _trained(optimizer):
             param.grad = compat.fake_like(mode, param.detach())
-            recorder.register(param.grad)
+            tensors.register(param.grad)
         with symbolic_items(), mode, recorder:
             optimizer.step()
-        return {names[id(param)]: dict(state) for param, state in optimizer.state.items()}
+        names = subject.names()
+        return {
+            names[id(param)]: {key: (value, _fill(value, tensors)) for key, value in state.items()}
+            for param, state in optimizer.state.items()
+        }
 
 
-def fake_states(states: dict[Any, dict[str, Any]], mode: Any, recorder: Recorder) -> Any:
-    """The same state with each tensor a fake that the recorder knows."""
+def _fill(value: Any, tensors: Tensors) -> float | None:
+    return tensors.view_of(value).memory.fill if isinstance(value, Tensor) else None
+
+
+def _fake_states(states: dict[Any, dict[str, Any]], mode: Any, tensors: Tensors) -> Any:
     fakes: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
     for param, state in states.items():
         for key, value in state.items():
             if isinstance(value, Tensor):
                 value = compat.fake_like(mode, value)
-                recorder.register(value)
+                tensors.register(value)
             fakes[param][key] = value
     return fakes

@@ -1,9 +1,9 @@
 """Learning rate schedulers: not run while recording, replayed by the host after each step."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch.amp.grad_scaler import GradScaler
@@ -16,7 +16,7 @@ from supernode.errors import CaptureError
 
 
 class Stale:
-    """Stands in the groups for a learning rate that a scheduler has moved on; any use is refused."""
+    """Stands in the groups for a number that a scheduler has moved on; any use is refused."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -38,7 +38,7 @@ class Stale:
 class Schedule:
     """The schedulers that one step steps, in order."""
 
-    stepped: list[LRScheduler]
+    stepped: list[LRScheduler] = field(default_factory=list[LRScheduler])
 
     def replay(self) -> None:
         """Steps them for real."""
@@ -49,7 +49,7 @@ class Schedule:
                 scheduler.step()
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
+    def recording(self) -> Generator[None]:
         """Notes calls of `step` instead of running them."""
         with ExitStack() as stack:
             for kind in compat.scheduler_classes():

@@ -2,7 +2,7 @@
 
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
@@ -10,10 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -57,7 +53,7 @@ _LINES = _Lines()
 def _user_frame(depth: int) -> tuple[FrameType | None, Phase]:
     """The innermost frame of the user, and the phase that the frames of torch below it tell."""
     phase: Phase = "forward"
-    frame: FrameType | None = sys._getframe(depth)
+    frame: FrameType | None = sys._getframe(depth)  # pyright: ignore[reportPrivateUsage]
     while frame is not None and not _LINES.is_users(frame.f_code):
         for ending, told in _PHASES:
             if frame.f_code.co_filename.endswith(ending):
@@ -99,26 +95,30 @@ class Sites:
         self._interned: dict[Site, Site] = {}
 
     @contextmanager
-    def tracking(self) -> Iterator[None]:
+    def tracking(self) -> Generator[None]:
         """Follows the calls of modules and optimizers."""
         hooks = [
-            register_module_forward_pre_hook(self._enter),
-            register_module_forward_hook(self._leave, always_call=True),
             register_optimizer_step_pre_hook(self._enter_optimizer),
             register_optimizer_step_post_hook(self._leave_optimizer),
         ]
         try:
-            yield
+            # Not by global module hooks: torch.compile warns the user of them.
+            with compat.patched(nn.Module, "__call__", self._tracked(nn.Module.__call__)):
+                yield
         finally:
             for hook in hooks:
                 hook.remove()
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        outer = self._stack[-1] if self._stack else ""
-        self._stack.append(self._modules.get(id(module), outer))
+    def _tracked(self, plain: Callable[..., Any]) -> Callable[..., Any]:
+        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            outer = self._stack[-1] if self._stack else ""
+            self._stack.append(self._modules.get(id(module), outer))
+            try:
+                return plain(module, *args, **kwargs)
+            finally:
+                self._stack.pop()
 
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._stack.pop()
+        return call
 
     def _enter_optimizer(self, *args: Any) -> None:
         self._in_optimizer += 1

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from supernode.capture import hyper
+from supernode.capture import compat, hyper
 from supernode.capture.arguments import Arguments, arguments_of
 from supernode.capture.build import build
 from supernode.capture.captured import Captured, Modes
@@ -45,12 +45,13 @@ def capture(
     states = learn(subject)
     run, carried = _record(step, subject, states, arguments)
     optional = {entry.name for entry in states.entries if entry.fill is not None}
+    constants = run.recorder.tensors.constant_tensors()
     built = build(name, run, optional | {f"grad[{param}]" for param in carried})
     program = fold_program(built.program) if fold else built.program
     return Captured(
         program=program,
         constants=built.constants,
-        versions=tuple((tensor, tensor._version) for tensor in run.recorder.constant_tensors()),
+        versions=tuple((tensor, compat.version_of(tensor)) for tensor in constants),
         subject=subject,
         states=states,
         arguments=arguments,

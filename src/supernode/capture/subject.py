@@ -1,12 +1,13 @@
-"""What is captured: a model and its optimizers, by name, and how they become fake and real again."""
+"""What is captured: a model and its optimizers by name; how they become fake and real again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import LBFGS, Optimizer
 
 from supernode.capture import compat
@@ -47,8 +48,16 @@ def subject_of(
             that is not part of the model.
     """
     listed = (optimizers,) if isinstance(optimizers, Optimizer) else tuple(optimizers or ())
-    params = dict(model.named_parameters()) if model is not None else {}
-    buffers = dict(model.named_buffers()) if model is not None else {}
+    params: dict[str, Tensor] = {}
+    buffers: dict[str, Tensor] = {}
+    if model is not None:
+        params.update(model.named_parameters())
+        buffers.update(model.named_buffers())
+    if isinstance(model, DataParallel | DistributedDataParallel):
+        raise CaptureError(
+            f"the model is wrapped in {type(model).__name__}",
+            fix="pass the plain module, and use it in the step: supernode distributes it",
+        )
     subject = Subject(model=model, optimizers=listed, params=params, buffers=buffers)
     for name, tensor in (*params.items(), *buffers.items()):
         if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer):
@@ -78,7 +87,7 @@ def _check_optimizer(optimizer: Optimizer, subject: Subject) -> None:
 
 
 @contextmanager
-def made_fake(subject: Subject, mode: Any) -> Iterator[None]:
+def made_fake(subject: Subject, mode: Any) -> Generator[None]:
     """Turns the very tensor objects of model and optimizers into fakes, and back on leaving.
 
     Whoever holds a parameter (a closure, a list for clipping) holds a fake meanwhile. Attributes
@@ -86,20 +95,17 @@ def made_fake(subject: Subject, mode: Any) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for module in subject.model.modules() if subject.model is not None else ():
-            stack.callback(_restore_module, module, dict(module.__dict__), _registries(module))
+            registries = [(table, dict(table)) for table in compat.registries(module)]
+            stack.callback(_restore_module, module, dict(module.__dict__), registries)
         for optimizer in subject.optimizers:
             groups = [dict(group) for group in optimizer.param_groups]
             stack.callback(_restore_optimizer, optimizer, dict(optimizer.__dict__), groups)
         for tensor in subject.tensors():
             other = compat.fake_like(mode, tensor)
+            compat.copy_hooks(tensor, other)
             compat.swap_contents(tensor, other)
             stack.callback(compat.swap_contents, tensor, other)
         yield
-
-
-def _registries(module: nn.Module) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, module._modules)
-    return [(table, dict(table)) for table in tables]
 
 
 def _restore_module(

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -11,7 +10,7 @@ from rich.markup import escape
 from supernode.cli import machines, predict, train
 from supernode.errors import ChipFailed, SupernodeError
 
-BAD_INPUT, CHIP_FAILED, INTERRUPTED = 2, 1, 130
+BAD_INPUT, CHIP_FAILED = 2, 1
 
 app = typer.Typer(
     name="supernode",
@@ -42,13 +41,9 @@ def call(argv: Sequence[str]) -> int:
     """Runs the command line; gives the exit code."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        code = app(spread_options(argv), prog_name="supernode", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        console.print("interrupted")
-        return INTERRUPTED
+        app(spread_options(argv), prog_name="supernode")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except SupernodeError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}")
         return CHIP_FAILED if isinstance(error, ChipFailed) else BAD_INPUT
@@ -56,7 +51,7 @@ def call(argv: Sequence[str]) -> int:
         # The reader of a pipe (`| head`) has gone.
         sys.stderr.close()
         return CHIP_FAILED
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 def spread_options(argv: Sequence[str]) -> list[str]:

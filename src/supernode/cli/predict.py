@@ -1,7 +1,6 @@
 """`supernode simulate` and `supernode compare`: a recipe on machines you don't have."""
 
 import json
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from supernode.cli.train import check_writable
+from supernode.cli.train import check_writable, chips_of
 from supernode.errors import InputError
 from supernode.ir import Program, from_json, to_json
 from supernode.machine import Machine, load_machine
+from supernode.partition import partition
 from supernode.report import (
     comparison_document,
     comparison_report,
@@ -23,12 +23,14 @@ from supernode.report import (
 )
 from supernode.search import default_layout, usable_chips
 from supernode.simulate import Simulation
+from supernode.simulate import simulate as simulate_plan
 
 Recipe = Annotated[
     str, typer.Argument(help="a recipe (llama3-8b), or a Program saved with --save-program (.json)")
 ]
 Layout = Annotated[
-    str | None, typer.Option(help="e.g. fsdp=8,tp=8,dp=6 (default: split the batch, shard if large)")
+    str | None,
+    typer.Option(help="e.g. fsdp=8,tp=8,dp=6 (default: split the batch, shard if large)"),
 ]
 Chips = Annotated[int | None, typer.Option(min=1, help="use so many chips (default: all)")]
 Batch = Annotated[int | None, typer.Option(min=1, help="sequences a step, over all chips")]
@@ -142,12 +144,9 @@ def compare(
 
 
 def _predict(request: Request, captures: Captures, machine: Machine) -> Simulation:
-    from supernode.partition import parse_line, partition
-    from supernode.simulate import simulate as simulate_plan
-
     chips = request.chips or machine.chips
-    if request.layout is not None and request.chips is None:
-        chips = math.prod(axis.size for axis in parse_line(request.layout))
+    if request.layout is not None:
+        chips = chips_of(request.layout, request.chips)
     machine.level_spanning(chips)
     program, tokens = captures.program(chips)
     layout = request.layout

@@ -1,9 +1,10 @@
 """`supernode run`: trains a recipe for real on the chips of this host."""
 
 import json
+import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from supernode.errors import InputError
+from supernode.partition import parse_line
 
 LINE_EVERY = 10
 """Without a terminal, progress is one line every so many steps."""
@@ -87,6 +89,8 @@ def run(
         )
     if trace is not None:
         check_writable(trace)
+    if layout is not None:
+        chips = chips_of(layout, chips)
     record = _train(found, chips, steps, layout, batch, sample, trace)
     if as_json:
         print(json.dumps(record.document()))
@@ -145,7 +149,7 @@ class Shown(Protocol):
 
 
 @contextmanager
-def progress(steps: int) -> Iterator[Shown]:
+def progress(steps: int) -> Generator[Shown]:
     """A bar on a terminal, a line now and then elsewhere; both on stderr."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -201,6 +205,11 @@ def _summary(record: Record) -> None:
     if record.sample:
         print("\nthe trained model, back in one process, writes:")
         print("\n".join("    " + line for line in record.sample.splitlines()))
+
+
+def chips_of(layout: str, chips: int | None) -> int:
+    """The number of chips that `layout` is for; an error now rather than after they started."""
+    return math.prod(axis.size for axis in parse_line(layout, chips))
 
 
 def check_writable(path: Path) -> None:

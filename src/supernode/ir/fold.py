@@ -159,7 +159,9 @@ def _block(
     outside = [value for op in first for value in op.inputs if value.id not in made]
     inputs = tuple(Value(i, outside[uses[0]].type) for i, uses in enumerate(slots))
     # Which input a use reads is a matter of position: one outside value may feed several inputs.
-    by_use = iter([inputs[i] for _, i in sorted((u, i) for i, uses in enumerate(slots) for u in uses)])
+    by_use = iter(
+        [inputs[i] for _, i in sorted((u, i) for i, uses in enumerate(slots) for u in uses)]
+    )
     inside: dict[int, Value] = {}
     body: list[Op] = []
     next_id = len(inputs)

@@ -25,9 +25,7 @@ class Run:
         return (self.count - 1) * self.period
 
 
-def find_run(
-    tokens: Sequence[Hashable], refused: set[tuple[int, int]] | None = None
-) -> Run | None:
+def find_run(tokens: Sequence[Hashable], refused: set[tuple[int, int]] | None = None) -> Run | None:
     """The run that saves most tokens; among equals the shortest period, then the first.
 
     Runs whose `(start, period)` is in `refused` are passed over.

@@ -39,7 +39,7 @@ class GPT(LanguageModel):
         self.position_embedding = nn.Embedding(config.context, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model)
-        self.head = nn.Linear(config.d_model, config.vocab, bias=False)
+        self.lm_head = nn.Linear(config.d_model, config.vocab, bias=False)
         self._initialise(config)
 
     def logits(self, tokens_BT: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class GPT(LanguageModel):
         x_BTD = self.token_embedding(tokens_BT) + self.position_embedding(positions_T)
         for block in self.blocks:
             x_BTD = block(x_BTD)
-        return self.head(self.norm(x_BTD))
+        return self.lm_head(self.norm(x_BTD))
 
     def _initialise(self, config: GPTConfig) -> None:
         # Tokens stand far apart and outweigh their positions at first, so that what follows a
@@ -60,7 +60,7 @@ class GPT(LanguageModel):
                 adds_to_residual = name.endswith(("output.weight", "down.weight"))
                 shares = 2 * config.n_layers if adds_to_residual else 1
                 nn.init.normal_(weight, std=(weight.shape[1] * shares) ** -0.5)
-        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.normal_(self.lm_head.weight, std=0.02)
 
 
 class Block(nn.Module):

@@ -46,7 +46,7 @@ class Llama(LanguageModel):
         self.embedding = nn.Embedding(config.vocab, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, config.norm_epsilon)
-        self.head = nn.Linear(config.d_model, config.vocab, bias=False)
+        self.lm_head = nn.Linear(config.d_model, config.vocab, bias=False)
         for weight in self.parameters():
             if weight.dim() > 1:
                 nn.init.normal_(weight, std=config.init_std)
@@ -56,7 +56,7 @@ class Llama(LanguageModel):
         rotation = rotary_table(tokens_BT.shape[1], self.config, like=x_BTD)
         for block in self.blocks:
             x_BTD = block(x_BTD, *rotation)
-        return self.head(self.norm(x_BTD))
+        return self.lm_head(self.norm(x_BTD))
 
 
 def rotary_table(length: int, config: LlamaConfig, *, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Scaled dot-product attention as one op, forward and backward."""
 
 from supernode.ir import Op, Value
-from supernode.ops.formula import Dims, Formula, shape_of, sizes_of
+from supernode.ops.formula import Dim, Dims, Formula, shape_of, sizes_of
 from supernode.ops.row import Cost, Row, linear_in, nonlinear, same, traffic
 
 FORWARD = "aten._scaled_dot_product_flash_attention_for_cpu"
@@ -30,7 +30,12 @@ def _formula(op: Op, ins: tuple[Dims, ...], outs: tuple[Dims, ...], whole: set[s
 def _mask_dims(shape: tuple[int, ...], sizes: dict[str, int]) -> Dims:
     dims = _MASK[len(_MASK) - len(shape) :]
     heads = sizes["g"] * sizes["r"]
-    full = {("b",): sizes["b"], ("g", "r"): heads, ("s",): sizes["s"], ("t",): sizes["t"]}
+    full: dict[Dim, int] = {
+        ("b",): sizes["b"],
+        ("g", "r"): heads,
+        ("s",): sizes["s"],
+        ("t",): sizes["t"],
+    }
     return tuple(dim if size == full[dim] else () for dim, size in zip(dims, shape, strict=True))
 
 

@@ -1,8 +1,9 @@
 """Ops that make values out of nothing: constants may be made in parts, ranges are made whole."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from supernode.ir import Op, Type
+from supernode.ir import HostType, Op, Type
 from supernode.ops.formula import Formula, shape_of
 from supernode.ops.row import Cost, Row, Split, nonlinear, same, sized, traffic
 
@@ -10,11 +11,15 @@ Local = Callable[[Op, Split, tuple[Type, ...]], Op]
 
 
 def _parts(op: Op) -> Formula:
-    """Each dim of the output may be made in parts; inputs give dtype and device only."""
+    """Each dim of the output may be made in parts; inputs give dtype and device only.
+
+    An input of the output's shape lies in parts like it, so that nothing is gathered for nothing.
+    """
     shape = shape_of(op.outputs[0])
     names = tuple((f"i{k}",) for k in range(len(shape)))
+    shapes = [shape_of(value) for value in op.inputs]
     return Formula(
-        inputs=tuple(((),) * len(shape_of(value)) for value in op.inputs),
+        inputs=tuple(names if each == shape else ((),) * len(each) for each in shapes),
         outputs=(names,),
         sizes={f"i{k}": size for k, size in enumerate(shape)},
     )
@@ -37,10 +42,18 @@ def _whole(op: Op) -> Formula:
     )
 
 
+def _unstrided(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
+    """Strides are the executor's choice."""
+    (out,) = outputs
+    assert not isinstance(out, HostType)
+    return replace(op, name="aten.new_empty", args=(op.args[0], out.shape))
+
+
 def _written(op: Op) -> Cost:
-    """Inputs give dtype, device and shape only; the one number of a fill is not worth counting."""
+    """The first input gives dtype, device and shape only; a second is the number of a fill."""
+    read = sum(value.type.size_bytes for value in op.inputs[1:])
     _, written = traffic(op)
-    return Cost(0.0, 0.0, written, "vector", op.outputs[0].tensor.dtype)
+    return Cost(0.0, float(read), written, "vector", op.outputs[0].tensor.dtype)
 
 
 def _row(name: str, formula: Callable[[Op], Formula], local: Local) -> Row:
@@ -57,7 +70,11 @@ def _row(name: str, formula: Callable[[Op], Formula], local: Local) -> Row:
 ROWS = [
     *(_row(f"aten.{name}", _parts, sized(0)) for name in ("full", "zeros", "ones")),
     _row("aten.empty.memory_format", _parts, sized(0)),
-    *(_row(f"aten.{name}", _parts, sized(1)) for name in ("new_zeros", "new_ones", "new_full")),
+    _row("aten.new_empty_strided", _parts, _unstrided),
+    *(
+        _row(f"aten.{name}", _parts, sized(1))
+        for name in ("new_zeros", "new_ones", "new_full", "new_empty")
+    ),
     *(_row(f"aten.{name}_like", _alike, same) for name in ("zeros", "ones", "full", "empty")),
     *(_row(f"aten.fill.{kind}", _alike, same) for kind in ("Scalar", "Tensor")),
     _row("aten.scalar_tensor", _whole, same),

@@ -63,9 +63,11 @@ def _local_embedding_backward(op: Op, split: Split, outputs: tuple[Type, ...]) -
 
 
 def _lookup_cost(op: Op) -> Cost:
-    """Of the table, only as much is read as there is output."""
-    out, index = op.outputs[0].tensor, op.inputs[1].tensor
-    return Cost(0.0, out.size_bytes + index.size_bytes, out.size_bytes, "vector", out.dtype)
+    """Of the table, no more is read than there is output."""
+    out = op.outputs[0].tensor
+    table = min(out.size_bytes, op.inputs[0].tensor.size_bytes)
+    indices = sum(value.type.size_bytes for value in dict.fromkeys(op.inputs[1:]))
+    return Cost(0.0, table + indices, out.size_bytes, "vector", out.dtype)
 
 
 def _nll_cost(op: Op) -> Cost:

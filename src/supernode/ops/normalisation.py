@@ -93,10 +93,9 @@ def _layer_norm_backward(op: Op) -> Formula:
     weights = f", {cols}" * (len(op.inputs) - 4)
     mask = op.arg(7)
     assert isinstance(mask, tuple)
-    # A gradient that was not asked for is an empty tensor.
-    outs = ", ".join(
-        dims if asked else "1" for dims, asked in zip([x, cols, cols], mask, strict=True)
-    )
+    # A gradient that was not asked for is no output.
+    grads = zip((x, cols, cols), mask, strict=True)
+    outs = ", ".join(dims for dims, asked in grads if asked)
     return from_template(op, f"{x}, {x}, {stat}, {stat}{weights} -> {outs}", whole=cols)
 
 

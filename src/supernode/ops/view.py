@@ -104,6 +104,15 @@ def _along(position: int, name: str = "dim") -> Rule:
     return rule
 
 
+def _cat(op: Op) -> Formula:
+    rank = len(shape_of(op.outputs[0]))
+    dim = _int(op.arg(1, "dim")) % rank
+    joined = tuple(() if k == dim else (f"i{k}",) for k in range(rank))
+    # Of old, an empty tensor of one dim joins tensors of any rank.
+    ins = [joined if len(shape_of(value)) == rank else ((),) for value in op.inputs]
+    return _formula(op, ins, [joined])
+
+
 def _pad(op: Op) -> Formula:
     pads = op.arg(1, "pad")
     assert isinstance(pads, tuple)
@@ -204,7 +213,7 @@ VIEWS = [
 MOVES = [
     _move("aten.clone", _same_dims),
     _move("aten.lift_fresh_copy", _same_dims),
-    _move("aten.cat", _along(1)),
+    _move("aten.cat", _cat),
     _move("aten.stack", _stack),
     _move("aten.slice_backward", _slice_backward, local=sized(1)),
     _move("aten.select_backward", _select_backward, local=sized(1)),

@@ -76,9 +76,7 @@ def choose(question: Question) -> Choice:
     return Choice(split=ordered, passing=passing, reasons=tuple(reasons))
 
 
-def _assigned(
-    question: Question, axis: str, size: int, split: Split, *, first: bool
-) -> str | None:
+def _assigned(question: Question, axis: str, size: int, split: Split, *, first: bool) -> str | None:
     """The assigned factor of the first preference, or the best of the others."""
     preferences = question.preferences.get(axis, {})
     formula = question.formula

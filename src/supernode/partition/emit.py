@@ -116,13 +116,11 @@ class Emitter:
         out = self.fresh(self.local_type(held.whole, target))
         shaped = row(op).local(mapped, split, (out.type,))
         self.ops.append(
-            Op(name=op.name, args=shaped.args, kwargs=op.kwargs, outputs=(out,), site=op.site)
+            Op(name=shaped.name, args=shaped.args, kwargs=op.kwargs, outputs=(out,), site=op.site)
         )
         return out
 
-    def _move(
-        self, local: Value, whole: Type, source: Layout, target: Layout, site: Site
-    ) -> Value:
+    def _move(self, local: Value, whole: Type, source: Layout, target: Layout, site: Site) -> Value:
         current = source
         while current != target:
             local, current = self._step(local, whole, current, target, site)

@@ -107,9 +107,10 @@ def _check_product(axes: list[Axis], line: str, chips: int | None) -> None:
     product = math.prod(axis.size for axis in axes)
     if chips is None or product == chips:
         return
-    sizes = " x ".join(str(axis.size) for axis in axes) or "1"
+    sizes = " x ".join(str(axis.size) for axis in axes)
     raise LayoutError(
-        f"the axes multiply to {sizes} = {product}, there are {chips} chips",
+        f"the axes multiply to {f'{sizes} = ' if len(axes) > 1 else ''}{product}, "
+        f"there are {chips} chips",
         asked=f"layout {line or '(none)'} on {chips} chips",
         fix=f"choose sizes whose product is {chips}",
     )

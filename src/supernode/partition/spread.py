@@ -53,9 +53,7 @@ class Spreader:
         return self._spread(main, self.assignment.homes, wanted, outputs, "main")
 
     def note(self, block: str, value: Value, layout: Layout, reason: str) -> None:
-        self.placements.append(
-            Placement(block=block, value=value.id, layout=layout, reason=reason)
-        )
+        self.placements.append(Placement(block=block, value=value.id, layout=layout, reason=reason))
 
     def _spread(
         self,
@@ -88,9 +86,7 @@ class Spreader:
         )
         return LocalBlock(block=local_block, outputs=layouts)
 
-    def specialise(
-        self, op: Op, inputs: tuple[Layout | None, ...], wanted: Wanted
-    ) -> LocalBlock:
+    def specialise(self, op: Op, inputs: tuple[Layout | None, ...], wanted: Wanted) -> LocalBlock:
         """The local form of the block that `op` calls."""
         callee = self.program.block(op.block)
         ends = tuple(
@@ -117,9 +113,7 @@ class Spreader:
 class _Walk:
     """One pass over the ops of a block."""
 
-    def __init__(
-        self, spreader: Spreader, block: Block, emitter: Emitter, wanted: Wanted
-    ) -> None:
+    def __init__(self, spreader: Spreader, block: Block, emitter: Emitter, wanted: Wanted) -> None:
         self.spreader = spreader
         self.block = block
         self.emitter = emitter
@@ -254,9 +248,7 @@ class _Walk:
         self._emit_op(op, choice, locals_, layouts)
 
     def _output_layout(self, formula: Formula, choice: Choice, output: int) -> Layout:
-        dims = tuple(
-            choice.split.get(dim[0], ()) if dim else () for dim in formula.outputs[output]
-        )
+        dims = tuple(choice.split.get(dim[0], ()) if dim else () for dim in formula.outputs[output])
         partial = dict(choice.passing)
         for factor, axes in choice.split.items():
             kind = formula.kind(factor, output)
@@ -304,8 +296,7 @@ class _Walk:
     def _call(self, op: Op) -> None:
         emitter = self.emitter
         inputs = tuple(
-            None if isinstance(v.type, HostType) else emitter.held[v.id].layout
-            for v in op.inputs
+            None if isinstance(v.type, HostType) else emitter.held[v.id].layout for v in op.inputs
         )
         spread = self.spreader.specialise(op, inputs, self.wanted)
         args = tuple(
@@ -313,9 +304,7 @@ class _Walk:
             for v, layout in zip(op.inputs, inputs, strict=True)
         )
         outputs = tuple(emitter.fresh(value.type) for value in spread.block.outputs)
-        emitter.ops.append(
-            replace(op, args=args, outputs=outputs, block=spread.block.name)
-        )
+        emitter.ops.append(replace(op, args=args, outputs=outputs, block=spread.block.name))
         for value, layout, local in zip(op.outputs, spread.outputs, outputs, strict=True):
             if layout is None:
                 emitter.hosts[value.id] = local

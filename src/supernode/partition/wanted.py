@@ -38,9 +38,7 @@ def wanted_in(
     return wanted
 
 
-def _through_call(
-    op: Op, wanted: Wanted, inputs: Mapping[int, Layout], program: Program
-) -> None:
+def _through_call(op: Op, wanted: Wanted, inputs: Mapping[int, Layout], program: Program) -> None:
     callee = program.block(op.block)
     formal_outputs = {
         formal.id: wanted[actual.id]

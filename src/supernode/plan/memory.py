@@ -10,7 +10,7 @@ A repeated block is walked once for each way its inputs are handed over, not onc
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from supernode.ir import CALL, Block, Op, Phase, Port, Program
@@ -50,23 +50,40 @@ class MemoryUse:
     timeline: tuple[int, ...]
 
 
-def memory(program: Program, is_view: IsView = is_view) -> MemoryUse:
-    """What `program`, the program of one chip, needs.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Early:
+    """A buffer that is taken at op `first` already, where it is made by op `last`."""
+
+    first: int
+    last: int
+    size_bytes: int
+
+
+def memory(
+    program: Program, is_view: IsView = is_view, *, early: Iterable[Early] = ()
+) -> MemoryUse:
+    """What `program`, the program of one chip, needs; `early` counts ops with calls expanded.
 
     Allocators round sizes up and leave gaps, and some kernels need workspace: neither is counted.
     """
     callees = {block.name: _callee(block, is_view) for block in program.blocks}
     main = _main(program, callees, is_view)
     timeline = _timeline(main, callees)
+    ahead = [0] * len(timeline)
+    for buffer in early:
+        for i in range(buffer.first, buffer.last):
+            ahead[i] += buffer.size_bytes
+    timeline = [size + more for size, more in zip(timeline, ahead, strict=True)]
     peak = max(range(len(timeline)), key=lambda i: timeline[i], default=0)
     live = _live_at(main, callees, peak)
-    parts, modules = Counter[str](), Counter[str]()
+    waiting = ahead[peak] if ahead else 0
+    parts, modules = Counter(temporaries=waiting), Counter({"(sent early)": waiting})
     for storage in live:
         parts[storage.part] += storage.size_bytes
         modules[storage.module or "(step)"] += storage.size_bytes
     top = sorted(((m, n) for m, n in modules.items() if n), key=lambda item: (-item[1], item[0]))
     return MemoryUse(
-        peak_bytes=sum(storage.size_bytes for storage in live),
+        peak_bytes=parts.total(),
         parts={part: parts[part] for part in PARTS},
         modules=tuple(top[:TOP]),
         timeline=tuple(timeline),

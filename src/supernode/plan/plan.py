@@ -93,5 +93,3 @@ def verify_plan(plan: Plan) -> Plan:
                 assert layout.local_shape(value.tensor.shape, plan.mesh) == piece.tensor.shape
                 assert not layout.partial, f"{value} leaves the plan as a partial result"
     return plan
-
-

@@ -172,6 +172,7 @@ def comparison_figure(sims: Sequence[Simulation]) -> go.Figure:
     )
     for i, (_, style, measure) in enumerate(_MEASURES):
         values = [measure(sim) for sim in sims]
+        most = max((value for value in values if value), default=1.0)
         figure.add_bar(
             row=i // 3 + 1,
             col=i % 3 + 1,
@@ -179,14 +180,13 @@ def comparison_figure(sims: Sequence[Simulation]) -> go.Figure:
             y=[f"{sim.machine} " for sim in sims],
             x=values,
             text=["" if value is None else format(value, style) for value in values],
-            textposition="auto",
+            textposition=["inside" if (v or 0.0) > most / 5 else "outside" for v in values],
             textangle=0,
             insidetextanchor="end",
             marker={"color": BLUE},
             hovertemplate="%{y}: %{text}<extra></extra>",
             showlegend=False,
         )
-        most = max((value for value in values if value), default=1.0)
         figure.update_xaxes(row=i // 3 + 1, col=i % 3 + 1, range=[0, most])
     _dress(figure, height=110 + 2 * 36 * max(len(sims), 2))
     figure.update_xaxes(showticklabels=False, showgrid=False)

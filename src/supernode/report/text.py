@@ -84,8 +84,7 @@ def _tokens(rate: float | None) -> str:
 
 
 def _exposed(sim: Simulation) -> str:
-    share = sim.exposed_comm_s / sim.step_s if sim.step_s else 0.0
-    return f"{format_seconds(sim.exposed_comm_s)} ({share:.1%})"
+    return f"{sim.exposed_comm_s / sim.step_s if sim.step_s else 0.0:.1%} of step"
 
 
 _ROWS: tuple[tuple[str, Callable[[Simulation], str]], ...] = (
@@ -94,11 +93,11 @@ _ROWS: tuple[tuple[str, Callable[[Simulation], str]], ...] = (
     ("tokens/s per chip", lambda sim: _tokens(sim.tokens_per_s_per_chip)),
     ("achieved", lambda sim: format_si(sim.achieved_flops_per_s, "FLOP/s")),
     ("matmuls in", lambda sim: sim.dtype),
-    ("model FLOP utilisation", lambda sim: f"{sim.mfu:.1%}"),
-    ("exposed communication", _exposed),
+    ("MFU", lambda sim: f"{sim.mfu:.1%}"),
+    ("exposed comm", _exposed),
     ("power, all in", lambda sim: f"{sim.power_w / KILO:,.3g} kW"),
     ("tokens/J", lambda sim: _tokens(sim.tokens_per_joule)),
-    ("time resting on guesses", lambda sim: f"{sim.guessed_share:.1%}"),
+    ("rests on guesses", lambda sim: f"{sim.guessed_share:.1%}"),
 )
 
 

@@ -11,8 +11,9 @@ from supernode.ops import Cost
 from supernode.plan import Plan
 from supernode.plan.memory import MemoryUse, memory
 from supernode.simulate.event_loop import Times, critical_path_s, run_tasks
+from supernode.simulate.schedule import Schedule, schedule
 from supernode.simulate.simulation import Simulation
-from supernode.simulate.work import CostOf, Prices, Schedule, Work, schedule
+from supernode.simulate.work import CostOf, Prices, Work
 from supernode.trace import COMM, COMPUTE, Counter, Json, Span, Stream, Trace
 
 MEMORY = "memory in use (bytes)"
@@ -25,9 +26,7 @@ def simulate(
     """One step of `plan` on `machine`; `tokens` is how many a step handles.
 
     Every chip runs the same program, so one stands for all: what this takes does not grow with
-    their number. A chip computes on one stream and communicates on another, each in program order;
-    a collective starts after the op it stands behind and overlaps with what follows, until the
-    first use of its result.
+    their number. A chip computes on one stream and communicates on another, as `schedule.py` says.
 
     Power is the machine's, all in, for the share of its chips that are used: the idle fraction
     always, the rest while a chip computes.
@@ -40,7 +39,7 @@ def simulate(
     todo = schedule(plan.local, Prices(machine, plan.mesh, cost))
     duration_s = [work.price.timing.time_s for work in todo.works]
     times = run_tasks(todo.tasks, duration_s)
-    used = memory(plan.local)
+    used = memory(plan.local, early=todo.early)
     trace = _trace(plan, machine, tokens, todo, times, used)
     matmuls = _matmul_flops(plan.program, cost)
     dtype = max(matmuls, key=lambda name: matmuls[name], default="bfloat16")

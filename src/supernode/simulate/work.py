@@ -1,14 +1,13 @@
-"""What each op of a plan asks of a chip, and the order it may be done in."""
+"""What each op of a plan asks of a chip."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from supernode.errors import UnknownOp
-from supernode.ir import CALL, Arg, Block, Op, Program, Value, print_op
+from supernode.ir import Arg, Op, Value, print_op
 from supernode.machine import Machine
 from supernode.ops import Cost
 from supernode.plan import Mesh
-from supernode.plan.progress import Task
 from supernode.simulate.collective_time import COLLECTIVES, Collective, collective_time, sent_bytes
 from supernode.simulate.op_time import op_time
 from supernode.simulate.timing import Timing
@@ -101,78 +100,3 @@ def _copy(op: Op) -> Cost:
     """A shard is cut out: its bytes are read and written."""
     size_bytes = float(sum(value.type.size_bytes for value in op.outputs))
     return Cost(bytes_read=size_bytes, bytes_written=size_bytes, unit="vector")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """All work of a step in program order, calls expanded.
-
-    `tasks[i]` is the task of `works[i]`, and `positions[i]` its place among all expanded ops.
-    """
-
-    works: list[Work]
-    tasks: list[Task]
-    positions: list[int]
-
-
-Producers = tuple[int, ...]
-
-
-class _Scheduler:
-    def __init__(self) -> None:
-        self.works: list[Work] = []
-        self.tasks: list[Task] = []
-        self.positions: list[int] = []
-        self._position = 0
-        self._issued: Producers = ()
-
-    def run(
-        self, block: Block, works: list[Work | None], made_by: dict[int, Producers]
-    ) -> dict[int, Producers]:
-        """Adds the ops of `block`; `made_by` says which tasks a value waits for."""
-        for op, work in zip(block.ops, works, strict=True):
-            self.add(op, work, made_by)
-        return made_by
-
-    def add(self, op: Op, work: Work | None, made_by: dict[int, Producers]) -> None:
-        found = {task for value in op.inputs for task in made_by[value.id]}
-        if work is not None:
-            task = len(self.tasks)
-            stream = work.price.stream
-            # A collective is issued where it stands in the program: after the op before it.
-            deps = found.union(self._issued) if stream == COMM else found
-            self.works.append(work)
-            self.tasks.append(Task(id=task, deps=tuple(sorted(deps)), stream=stream))
-            self.positions.append(self._position)
-            found = {task}
-            if stream == COMPUTE:
-                self._issued = (task,)
-        made = tuple(sorted(found))
-        for value in op.outputs:
-            made_by[value.id] = made
-        self._position += 1
-
-
-def schedule(program: Program, prices: Prices) -> Schedule:
-    """The tasks of one chip.
-
-    Ops that take no time are no tasks: what reads a view waits for its base. Each repeated block
-    is priced once.
-    """
-    blocks: Mapping[str, tuple[Block, list[Work | None]]] = {
-        block.name: (block, [prices.work(op) for op in block.ops]) for block in program.blocks
-    }
-    scheduler = _Scheduler()
-    made_by: dict[int, Producers] = {value.id: () for value in program.main.inputs}
-    for op in program.main.ops:
-        if op.name != CALL:
-            scheduler.add(op, prices.work(op), made_by)
-            continue
-        block, works = blocks[op.block]
-        given = zip(block.inputs, op.inputs, strict=True)
-        inside = scheduler.run(block, works, {v.id: made_by[outer.id] for v, outer in given})
-        made_by |= {
-            outer.id: inside[value.id]
-            for value, outer in zip(block.outputs, op.outputs, strict=True)
-        }
-    return Schedule(works=scheduler.works, tasks=scheduler.tasks, positions=scheduler.positions)

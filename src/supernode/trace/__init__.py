@@ -1,7 +1,6 @@
 """Trace: spans and counters by chip and stream, of a real run or a simulated one. No torch."""
 
 from supernode.trace.chrome import from_chrome as from_chrome
-from supernode.trace.chrome import to_chrome as to_chrome
 from supernode.trace.trace import COMM as COMM
 from supernode.trace.trace import COMPUTE as COMPUTE
 from supernode.trace.trace import STREAMS as STREAMS

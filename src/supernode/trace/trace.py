@@ -65,6 +65,12 @@ class Trace:
     counters: tuple[Counter, ...] = ()
     meta: Mapping[str, Json] = field(default_factory=dict[str, Json], hash=False)
 
+    def to_chrome(self) -> str:
+        """The text that chrome://tracing and ui.perfetto.dev open; `from_chrome` reads it back."""
+        from supernode.trace.chrome import to_chrome
+
+        return to_chrome(self)
+
     @property
     def chips(self) -> tuple[int, ...]:
         """The chips that appear, in order."""

@@ -33,7 +33,6 @@ class Crew:
             process, connection = self.worker(rank)
             self.processes.append(process)
             self.connections.append(connection)
-        assert self.replies() == ["ready"] * world
 
     def worker(self, rank: int) -> tuple["subprocess.Popen[bytes]", Connection]:
         here, there = multiprocessing.Pipe()
@@ -93,6 +92,7 @@ def started(
         arenas = stack.enter_context(ArenaSet.create(world, 2**28, window_bytes=window_bytes))
         crew = Crew(kind, arenas, world, deadline_s)
         stack.callback(crew.stop)
+        assert crew.replies() == ["ready"] * world
         yield crew
 
 

@@ -60,6 +60,10 @@ class Doorbell:
             return False
         return True
 
+    def reset(self) -> None:
+        """Either end, after the fabric was reset: the next command is the first again."""
+        self._number = 0
+
     def next(self) -> tuple[Command, int, int]:
         """A worker: waits for a command: its kind, plan and epoch."""
         self._number += 1

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from supernode.errors import InputError, near_matches
+from supernode.errors import InputError, UnknownName, near_matches
 from supernode.ir import HostType, Role
 from supernode.plan import Layout, Plan
-from supernode.run.engine.check import check_values
+from supernode.run.engine.check import Expected
 from supernode.run.engine.doorbell import Command
+from supernode.run.engine.messages import OpTimes
 from supernode.run.engine.shards import gather, scatter
 from supernode.run.engine.spans import as_trace
 from supernode.trace import Trace
@@ -34,12 +35,16 @@ class LoadedStep:
 
     def __init__(self, node: Node, plan: Plan, values: Mapping[str, Tensor | float]) -> None:
         program = plan.program
-        check_values(program, (*STATE, "host"), values, complete=False)
-        check_values(program, STATE, _of_roles(plan, STATE, values), complete=True)
+        self._settable = Expected(program, (*STATE, "host"))
+        self._args, self._host = Expected(program, ("arg",)), Expected(program, ("host",))
+        self._settable.check(values)
+        host = self._host.types
+        Expected(program, STATE).check_all({n: v for n, v in values.items() if n not in host})
         self._node = node
         self.plan = plan
         self._ports = {port.name: i for i, port in enumerate(program.inputs)}
         self._epoch = 0
+        self._given: dict[str, float] = {}
         self._numbers = {
             name: float(values.get(name, 0.0))
             for name, i in self._ports.items()
@@ -91,8 +96,8 @@ class LoadedStep:
         """A step as above, with when each op ran on each chip."""
         self._hand_over(args, host or {})
         start_ns = perf_counter_ns()
-        self._node.command(Command.TRACED_STEP, self._id, self._epoch)
-        times = [each.times_ns for each in self._node.op_times()]
+        answers = self._node.ask(Command.TRACED_STEP, self._id, self._epoch)
+        times = [answer.times_ns for answer in answers if isinstance(answer, OpTimes)]
         return self._commit(), as_trace(self.plan, times, start_ns)
 
     def pull(self, names: Iterable[str] | None = None) -> dict[str, Number]:
@@ -107,7 +112,7 @@ class LoadedStep:
         chosen = known if names is None else list(names)
         for name in chosen:
             if name not in known:
-                raise InputError(f"no state named {name!r}", fix=near_matches(name, known))
+                raise UnknownName(f"no state named {name!r}", fix=near_matches(name, known))
         return {name: self._pulled(name) for name in chosen}
 
     def push(self, values: Mapping[str, Tensor | float]) -> None:
@@ -117,7 +122,7 @@ class LoadedStep:
             InputError: a value does not fit the plan; nothing is replaced.
         """
         self._node.check_usable()
-        check_values(self.plan.program, (*STATE, "host"), values, complete=False)
+        self._settable.check(values)
         if not self._node.kind.state_in_arena:
             self._save()
         for name, value in values.items():
@@ -134,21 +139,21 @@ class LoadedStep:
     def release(self) -> None:
         """Lets go of the arenas, when the node closes."""
         self._state, self._results, self._arguments = {}, {}, {}
+        self._number_words = torch.empty(0)
 
     def _hand_over(self, args: Mapping[str, Tensor], host: Mapping[str, float]) -> None:
         self._node.check_usable()
-        program = self.plan.program
-        check_values(program, ("arg",), args, complete=True)
-        check_values(program, ("host",), host, complete=False)
+        self._args.check_all(args)
+        self._host.check(host)
         missing = self._unset - host.keys()
         if missing:
             raise InputError(f"no value yet for {', '.join(sorted(missing))}")
         for name, tensor in args.items():
             self._arguments[self._ports[name]].copy_(tensor.detach())
-        numbers = [host.get(name, number) for name, number in self._numbers.items()]
-        self._given = dict(zip(self._numbers, numbers, strict=True))
-        if numbers:
-            self._number_words.copy_(torch.tensor(numbers, dtype=torch.float64))
+        self._given = {**self._numbers, **{name: float(x) for name, x in host.items()}}
+        if self._given:
+            words = torch.tensor(tuple(self._given.values()), dtype=torch.float64)
+            self._number_words.copy_(words)
 
     def _commit(self) -> list[Number]:
         """Turns to the new epoch. From here on the step has happened."""
@@ -190,11 +195,3 @@ class LoadedStep:
         layout = self.plan.inputs[i]
         assert layout is not None
         return layout
-
-
-def _of_roles(
-    plan: Plan, roles: Iterable[Role], values: Mapping[str, Tensor | float]
-) -> dict[str, Tensor | float]:
-    roles = tuple(roles)
-    names = {port.name for port in plan.program.inputs if port.role in roles}
-    return {name: value for name, value in values.items() if name in names}

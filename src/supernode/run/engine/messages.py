@@ -15,6 +15,7 @@ class Load:
     lie, by input; `generator` is the state of torch's random generator.
     """
 
+    number: int
     plan: Plan
     arguments: dict[int, Spot]
     numbers: Spot
@@ -42,9 +43,15 @@ class OpTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """From a worker: what went wrong."""
+    """From a worker: why it has left its command; `own` unless another chip stopped it."""
 
     error: SupernodeError
+    own: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recover:
+    """To a worker that has left its command: everything is as before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,4 +59,4 @@ class Ready:
     """From a worker: it waits for its doorbell."""
 
 
-Message = Load | Loaded | OpTimes | Failed | Ready
+Message = Load | Loaded | OpTimes | Failed | Recover | Ready

@@ -1,8 +1,10 @@
 """Node: the chips of this host, as one."""
 
 import atexit
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from time import monotonic
 from types import TracebackType
+from typing import TypeVar
 from weakref import WeakSet
 
 import torch
@@ -13,15 +15,16 @@ from supernode.plan import Plan, Progress, Task
 from supernode.run.chips import ChipKind, chip_kind
 from supernode.run.engine.doorbell import Command, Doorbell
 from supernode.run.engine.loaded import LoadedStep
-from supernode.run.engine.messages import Load, Loaded, OpTimes, Ready
+from supernode.run.engine.messages import Load, Loaded, Message, Recover
 from supernode.run.engine.process import WorkerProcess
 from supernode.run.engine.watch import Watch
 from supernode.run.engine.window import Window, spot_of
-from supernode.run.fabric import ArenaSet, FabricAborted, SharedMemoryFabric
+from supernode.run.fabric import ArenaSet, SharedMemoryFabric
 
 _LOOK_UP_S = 0.1
-_CONFESSION_S = 0.3
+_LEAVE_S = 0.8
 
+T = TypeVar("T")
 _open: "WeakSet[Node]" = WeakSet()
 
 
@@ -66,7 +69,7 @@ class Node:
             for rank in range(chips):
                 self._workers.append(WorkerProcess(rank, chips, kind, self._arenas.fds))
             for worker in self._workers:
-                assert isinstance(worker.receive(), Ready)
+                worker.receive()
             self._watch = Watch(self._workers, self._arenas)
         except BaseException:
             self.close()
@@ -95,26 +98,22 @@ class Node:
         return loaded
 
     def ship(
-        self, plan: Plan, arguments: dict[int, Tensor], numbers: Tensor
+        self, plan: Plan, arguments: Mapping[int, Tensor], numbers: Tensor
     ) -> tuple[int, list[Loaded]]:
         """Makes every worker load `plan`; gives its number and where each has its pieces."""
         load = Load(
+            number=self._loads,
             plan=plan,
             arguments={i: spot_of(tensor) for i, tensor in arguments.items()},
             numbers=spot_of(numbers),
             generator=torch.get_rng_state().numpy().tobytes(),
         )
         self.check_usable()
-        try:
-            for worker in self._workers:
-                worker.send(load)
-            self._bell.ring(Command.LOAD)
-            answers = [worker.receive() for worker in self._workers]
-        except SupernodeError as error:
-            raise self.fail(error) from None
-        self.await_all()
+        for worker in self._workers:
+            worker.send(load)
         self._loads += 1
-        return self._loads - 1, [answer for answer in answers if isinstance(answer, Loaded)]
+        answers = self.ask(Command.LOAD, load.number, 0)
+        return load.number, [answer for answer in answers if isinstance(answer, Loaded)]
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor in the node's own arena, which every worker can read."""
@@ -124,41 +123,53 @@ class Node:
         """Has every chip obey, and returns when all have.
 
         Raises:
-            ChipFailed: a chip failed; the node is closed, the committed state can still be read.
+            ChipFailed: a chip failed; the state is that of the last whole step.
         """
         self.check_usable()
+        self._together(lambda: self._obeyed(command, plan, epoch))
+
+    def ask(self, command: Command, plan: int, epoch: int) -> list[Message]:
+        """A command that every chip answers over its pipe: the answers, by rank."""
+        self.check_usable()
+        return self._together(lambda: self._answers(command, plan, epoch))
+
+    def _answers(self, command: Command, plan: int, epoch: int) -> list[Message]:
         self._bell.ring(command, plan, epoch)
-        self.await_all()
+        # Read before they are waited for: a long answer does not fit into the pipe.
+        answers = [worker.receive() for worker in self._workers]
+        self._await_all()
+        return answers
 
-    def op_times(self) -> list[OpTimes]:
-        """What each chip sends after a traced step, by rank."""
-        try:
-            answers = [worker.receive() for worker in self._workers]
-        except SupernodeError as error:
-            raise self.fail(error) from None
-        return [answer for answer in answers if isinstance(answer, OpTimes)]
+    def _obeyed(self, command: Command, plan: int, epoch: int) -> None:
+        self._bell.ring(command, plan, epoch)
+        self._await_all()
 
-    def await_all(self) -> None:
-        """Returns when every chip has obeyed the last command."""
+    def _await_all(self) -> None:
         progress = Progress(self._tasks)
         progress.start()
+        for rank in range(self.chips):
+            self._bell.wait_for(rank)
+            progress.finish(rank)
+        assert progress.done
+
+    def _together(self, act: Callable[[], T]) -> T:
+        """What stops one chip, or this process, stops them all."""
         try:
-            for rank in range(self.chips):
-                self._bell.wait_for(rank)
-                progress.finish(rank)
-        except FabricAborted as error:
-            raise self.fail(self._culprit(error)) from None
+            return act()
+        except SupernodeError as error:
+            # Without the frames below, which would keep the arenas mapped.
+            first = error.with_traceback(None)
         except BaseException:
             self.fail(ChipFailed("the last step was interrupted"))
             raise
-        assert progress.done
+        raise self._stopped(first)
 
     def check_usable(self) -> None:
         """Raises what keeps this node from being used."""
         if self._closed:
             raise InputError("the node is closed", fix="connect anew")
         if self._failure is None and self._arenas.aborted() is not None:
-            self.fail(self._culprit(ChipFailed(f"the run was stopped: {self._arenas.aborted()}")))
+            self._stopped(ChipFailed(f"the run was stopped: {self._arenas.aborted()}"))
         if self._failure is not None:
             raise ChipFailed(
                 f"the node has lost a chip: {self._failure.wrong}",
@@ -180,7 +191,10 @@ class Node:
     def fail(self, error: SupernodeError) -> SupernodeError:
         """Ends every worker because of `error`, which is what later calls will report."""
         if self._failure is None:
-            self._failure = error
+            # A copy: one that was raised holds on to every frame it passed.
+            self._failure = ChipFailed(
+                error.wrong, asked=error.asked, where=error.where, fix=error.fix
+            )
         self._end_workers()
         return error
 
@@ -193,8 +207,11 @@ class Node:
         self._end_workers()
         for loaded in self._loaded:
             loaded.release()
-        self.windows = []
+        # Whoever still holds the node holds no memory.
         self._arenas.close()
+        self._loaded, self.windows, self._watch = [], [], None
+        for name in ("_bell", "_fabric", "_arenas"):
+            self.__dict__.pop(name, None)
 
     def __enter__(self) -> "Node":
         return self
@@ -215,14 +232,28 @@ class Node:
         for worker in self._workers:
             worker.close()
 
-    def _culprit(self, stopped: SupernodeError) -> SupernodeError:
-        """The error of the chip that failed first, as far as one has said so."""
-        for wait_s in (0.0, _CONFESSION_S):
-            for worker in self._workers:
-                known = worker.failure(wait_s)
-                if known is not None:
-                    return known
-        return ChipFailed(stopped.wrong)
+    def _stopped(self, first: SupernodeError) -> SupernodeError:
+        """The error of the chip that failed, after a run was stopped; `first` if none owns up.
+
+        When every chip has left its command and lives, the node can go on as before it.
+        """
+        end_s = monotonic() + _LEAVE_S
+        outcomes = [w.outcome(max(0.0, end_s - monotonic())) for w in self._workers]
+        own = [(rank, each.error) for rank, each in enumerate(outcomes) if each and each.own]
+        error = _on_chip(*own[0]) if own else ChipFailed(first.wrong)
+        dead = any(worker.is_dead for worker in self._workers)
+        if dead or None in outcomes or not self.kind.state_in_arena:
+            return self.fail(error)
+        self._arenas.reset()
+        self._bell.reset()
+        for worker in self._workers:
+            worker.send(Recover())
+        return error
+
+
+def _on_chip(rank: int, error: SupernodeError) -> ChipFailed:
+    where = f"chip {rank}" + (f", {error.where}" if error.where else "")
+    return ChipFailed(error.wrong, asked=error.asked, where=where, fix=error.fix)
 
 
 @atexit.register

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from multiprocessing.connection import Connection
 
-from supernode.errors import ChipFailed, SupernodeError
+from supernode.errors import ChipFailed
 from supernode.run.chips import ChipKind
 from supernode.run.engine.messages import Failed, Message
 
@@ -37,11 +37,17 @@ class WorkerProcess:
         self.pidfd = os.pidfd_open(self._process.pid)
         self._pipe = Connection(ours.detach())
         self._closed = False
+        self._outcome: Failed | None = None
 
     @property
     def pid(self) -> int:
         """The process id."""
         return self._process.pid
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
 
     def send(self, message: Message) -> None:
         """Sends a message.
@@ -55,34 +61,30 @@ class WorkerProcess:
             raise self.death() from None
 
     def receive(self) -> Message:
-        """The next message; a `Failed` is raised as what it carries.
+        """The answer to a command.
 
         Raises:
-            ChipFailed: the process is gone.
+            SupernodeError: the chip failed, was stopped, or is gone; `outcome` says which.
         """
         try:
-            message = self._pipe.recv()
+            message: Message = self._pipe.recv()
         except (EOFError, OSError):
-            raise self.death() from None
+            message = Failed(error=self.death(), own=True)
         if isinstance(message, Failed):
-            raise self.blamed(message.error)
+            self._outcome = message
+            raise message.error
         return message
 
-    def failure(self, wait_s: float) -> SupernodeError | None:
-        """What this chip itself did wrong, as far as it is known after `wait_s`."""
+    def outcome(self, wait_s: float) -> Failed | None:
+        """How a stopped command ended on this chip; None if it has not within `wait_s`."""
+        outcome, self._outcome = self._outcome, None
         try:
-            while self._pipe.poll(wait_s):
-                message = self._pipe.recv()
-                if isinstance(message, Failed):
-                    return self.blamed(message.error)
+            while outcome is None and self._pipe.poll(wait_s):
+                message: Message = self._pipe.recv()
+                outcome = message if isinstance(message, Failed) else None
         except (EOFError, OSError):
-            return self.death()
-        return None
-
-    def blamed(self, error: SupernodeError) -> SupernodeError:
-        """`error`, with the chip it happened on."""
-        where = f"chip {self.rank}" + (f", {error.where}" if error.where else "")
-        return ChipFailed(error.wrong, asked=error.asked, where=where, fix=error.fix)
+            outcome = Failed(error=self.death(), own=True)
+        return outcome
 
     def death(self) -> ChipFailed:
         """The error for a process that ended without a word."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from supernode.ir import HostType
-from supernode.kernels import OpSpan, generate
+from supernode.kernels import OpSpan, generate, is_random
 from supernode.run.chips import ChipKind
 from supernode.run.engine.messages import Load, Loaded
 from supernode.run.engine.window import Window, spot_of
@@ -47,7 +47,15 @@ class Replica:
         # The order of these calls is the same on all chips, so their arenas have one layout.
         self._epochs, self._homes = self._allocate_state()
         self._results = self._allocate_results()
+        self._by_epoch = [self._state_inputs(epoch) for epoch in (0, 1)]
+        self._into_epoch = [self._state_outputs(epoch) for epoch in (0, 1)]
+        self._host = [
+            (i, value.type.dtype)
+            for i, value in enumerate(load.plan.local.main.inputs)
+            if isinstance(value.type, HostType)
+        ]
         torch.set_rng_state(torch.frombuffer(bytearray(load.generator), dtype=torch.uint8))
+        self.is_random = is_random(load.plan.local)
 
     def loaded(self) -> Loaded:
         """Where everything lies, for the node."""
@@ -58,11 +66,11 @@ class Replica:
 
     def step(self, epoch: int) -> None:
         """Reads the state of `epoch` and writes that of the next one."""
-        self._publish(self._step(self._inputs(epoch), self._destinations(epoch + 1)))
+        self._publish(self._step(self._inputs(epoch), self._into_epoch[(epoch + 1) % 2]))
 
     def traced_step(self, epoch: int) -> list[OpSpan]:
         """A step that notes when each op ran."""
-        inputs, out = self._inputs(epoch), self._destinations(epoch + 1)
+        inputs, out = self._inputs(epoch), self._into_epoch[(epoch + 1) % 2]
         outputs, spans = self._step.traced(inputs, out, self._site.kind.synchronize)
         self._publish(outputs)
         return spans
@@ -118,20 +126,20 @@ class Replica:
         return self._epochs[i][epoch % len(self._epochs[i])]
 
     def _inputs(self, epoch: int) -> list[Number]:
-        numbers = iter(self._numbers.tolist())
-        inputs: list[Number] = []
-        for i, value in enumerate(self._plan.local.main.inputs):
-            if isinstance(value.type, HostType):
-                number = next(numbers)
-                inputs.append(int(number) if value.type.dtype.startswith("int") else number)
-            elif i in self._arguments:
-                # On a processor a contiguous piece is read where the node wrote it.
-                inputs.append(self._arguments[i].to(self._site.device).contiguous())
-            else:
-                inputs.append(self._at(i, epoch))
+        """The inputs of a step; state is in its place, arguments and numbers are new each time."""
+        inputs = self._by_epoch[epoch % 2].copy()
+        for i, piece in self._arguments.items():
+            # On a processor a contiguous piece is read where the node wrote it.
+            inputs[i] = piece.to(self._site.device).contiguous()
+        for (i, kind), number in zip(self._host, self._numbers.tolist(), strict=False):
+            inputs[i] = int(number) if kind.startswith("int") else number
         return inputs
 
-    def _destinations(self, epoch: int) -> list[Tensor | None]:
+    def _state_inputs(self, epoch: int) -> list[Number]:
+        count = len(self._plan.local.inputs)
+        return [self._at(i, epoch) if i in self._epochs else 0.0 for i in range(count)]
+
+    def _state_outputs(self, epoch: int) -> list[Tensor | None]:
         local = self._plan.local
         out: list[Tensor | None] = [None] * len(local.outputs)
         for position in self._step.destinations:

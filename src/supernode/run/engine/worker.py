@@ -18,7 +18,14 @@ import torch  # noqa: E402
 from supernode.errors import ChipFailed, SupernodeError  # noqa: E402
 from supernode.run.chips import KINDS  # noqa: E402
 from supernode.run.engine.doorbell import Command, Doorbell  # noqa: E402
-from supernode.run.engine.messages import Failed, Load, Message, OpTimes, Ready  # noqa: E402
+from supernode.run.engine.messages import (  # noqa: E402
+    Failed,
+    Load,
+    Message,
+    OpTimes,
+    Ready,
+    Recover,
+)
 from supernode.run.engine.replica import Replica, Worksite  # noqa: E402
 from supernode.run.engine.window import Window  # noqa: E402
 from supernode.run.fabric import FabricAborted, SharedMemoryFabric  # noqa: E402
@@ -37,7 +44,8 @@ class Worker:
         shared = SharedMemoryFabric.attach(fds, rank)
         self._shared = shared
         self._bell = Doorbell(shared, chips)
-        self._replicas: list[Replica] = []
+        self._replicas: dict[int, Replica] = {}
+        self._generator: torch.Tensor | None = None
         self._site = Worksite(
             kind=chip,
             device=device,
@@ -50,25 +58,37 @@ class Worker:
         """Obeys until the node goes away."""
         self._pipe.send(Ready())
         while True:
-            command, plan, epoch = self._bell.next()
-            self._obey(command, plan, epoch)
-            self._bell.obeyed()
+            try:
+                command, plan, epoch = self._bell.next()
+                self._obey(command, plan, epoch)
+                self._bell.obeyed()
+            except Exception as error:
+                self._give_up(error)
 
-    def fail(self, error: Exception) -> None:
-        """Tells the node what went wrong and stops every chip."""
-        if isinstance(error, FabricAborted):
-            return
+    def _give_up(self, error: Exception) -> None:
+        """Says why, stops every chip, and waits until the node has cleared up."""
         known = error if isinstance(error, SupernodeError) else _unexpected(error)
-        self._pipe.send(Failed(error=known))
-        self._shared.abort(self._rank, known.wrong)
+        own = not isinstance(error, FabricAborted)
+        if own:
+            self._shared.abort(self._rank, known.wrong)
+        # Last, because the node clears up when it has heard from every chip.
+        self._pipe.send(Failed(error=known, own=own))
+        while not isinstance(self._mail.get(), Recover):
+            pass
+        self._bell.reset()
+        if self._generator is not None:
+            torch.set_rng_state(self._generator)
 
     def _obey(self, command: Command, plan: int, epoch: int) -> None:
+        # What the command draws, it draws again if it comes to nothing.
+        draws = command == Command.LOAD or self._replicas[plan].is_random
+        self._generator = torch.get_rng_state() if draws else None
         match command:
             case Command.LOAD:
                 load = self._mail.get()
                 assert isinstance(load, Load)
-                self._replicas.append(Replica(load, self._site))
-                self._pipe.send(self._replicas[-1].loaded())
+                self._replicas[plan] = Replica(load, self._site)
+                self._pipe.send(self._replicas[plan].loaded())
             case Command.STEP:
                 self._replicas[plan].step(epoch)
             case Command.TRACED_STEP:
@@ -93,16 +113,10 @@ def _unexpected(error: Exception) -> ChipFailed:
 
 
 def main(argv: list[str]) -> None:
-    """Runs a worker until its node goes away; 1 is its status after an error."""
+    """Runs a worker until its node goes away."""
     rank, chips, kind, pipe, *fds = argv
     torch.set_grad_enabled(False)
-    worker = Worker(int(rank), int(chips), kind, Connection(int(pipe)), list(map(int, fds)))
-    try:
-        worker.run()
-    except Exception as error:
-        worker.fail(error)
-        # The thread that reads the pipe ends this process when the node has read the reason.
-        signal.pause()
+    Worker(int(rank), int(chips), kind, Connection(int(pipe)), list(map(int, fds))).run()
 
 
 if __name__ == "__main__":

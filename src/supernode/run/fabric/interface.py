@@ -96,7 +96,7 @@ class Fabric(ABC):
 
     @abstractmethod
     def stats(self) -> Mapping[str, Traffic]:
-        """Calls and bytes so far, by the name of the method (the one for many tensors)."""
+        """Calls and bytes so far, by name; a call for many tensors counts as one, of its kind."""
 
     @abstractmethod
     def all_reduce_many(

@@ -1,0 +1,158 @@
+"""What is known of the tensors of a step: the value of each, what it shares memory with."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from supernode.capture import compat
+from supernode.capture.aliases import Derivation, Memory, View, read
+from supernode.capture.sites import user_line
+from supernode.capture.tape import KwArgs, Tape
+from supernode.errors import CaptureError
+from supernode.ir import Arg, DType, TensorType, Value
+
+# A fake carries its view as an attribute, so that it lives and dies with it.
+_VIEW = "_supernode_view"
+_OUTSIDE = "a tensor that is neither of the model nor made by the step"
+
+
+class Tensors:
+    """The views of all fake tensors, on one tape.
+
+    `constants` holds the real tensors met on the way, with the values that stand for them;
+    `scalars` those of one number, which became plain constants.
+    """
+
+    def __init__(self, mode: Any, tape: Tape) -> None:
+        self.tape = tape
+        self.constants: list[tuple[Value, Tensor]] = []
+        self.scalars: list[Tensor] = []
+        self._mode = mode
+        self._fakes: dict[int, Tensor] = {}
+        self._types: dict[tuple[torch.dtype, torch.Size], TensorType] = {}
+
+    def register(self, fake: Tensor, read_only: str = "") -> Value:
+        """Makes a fake tensor an input of the step; `read_only` says why it may not be written."""
+        value = self.tape.value(self.type_of(fake))
+        self.own(fake, value, read_only=read_only)
+        return value
+
+    def own(
+        self, fake: Tensor, value: Value, fill: float | None = None, read_only: str = ""
+    ) -> None:
+        """Notes a fake tensor with memory of its own."""
+        memory = Memory(
+            key=compat.storage_key(fake),
+            storage=fake.untyped_storage(),
+            fill=fill,
+            read_only=read_only,
+        )
+        setattr(fake, _VIEW, View(memory=memory, value=value, version=0))
+
+    def derive(
+        self, name: str, source: View, args: tuple[Arg, ...], kwargs: KwArgs, out: list[Tensor]
+    ) -> None:
+        """Records the view op `name` of `source` and notes its results."""
+        types = tuple(self.type_of(each) for each in out)
+        values = self.tape.emit(name, args, kwargs, types)
+        for index, (tensor, value) in enumerate(zip(out, values, strict=True)):
+            how = Derivation(name=name, args=args[1:], kwargs=kwargs, types=types, index=index)
+            view = View(
+                memory=source.memory,
+                value=value,
+                version=source.memory.version,
+                parent=source,
+                derivation=how,
+            )
+            setattr(tensor, _VIEW, view)
+
+    def share(self, fake: Tensor, view: View) -> None:
+        """Notes another tensor object that shows the same elements."""
+        setattr(fake, _VIEW, view)
+
+    def view_of(self, tensor: Tensor) -> View:
+        """What is known of a fake or real tensor; a real one becomes a constant."""
+        view: View | None = getattr(tensor, _VIEW, None)
+        if view is None:
+            if isinstance(tensor, compat.FakeTensor):
+                raise CaptureError("a tensor of another capture enters the step", where=user_line())
+            return getattr(self._constant(tensor), _VIEW)
+        if view.memory.key != compat.storage_key(tensor):
+            raise CaptureError(
+                "the data of a tensor was replaced (`x.data = y`)",
+                where=user_line(),
+                fix="copy into it (`x.copy_(y)` under torch.no_grad())",
+            )
+        return view
+
+    def value_of(self, tensor: Tensor) -> Value:
+        """The current value of a tensor."""
+        return read(self.view_of(tensor), self.tape)
+
+    def type_of(self, tensor: Tensor) -> TensorType:
+        """Its type in the Program."""
+        key = (tensor.dtype, tensor.shape)
+        known = self._types.get(key)
+        if known is None:
+            known = TensorType(dtype_of(tensor.dtype).name, tuple(tensor.shape))
+            self._types[key] = known
+        return known
+
+    def fake_of(self, tensor: Tensor) -> Tensor:
+        """The fake that stands for a tensor that `view_of` has seen: itself, or its double."""
+        return tensor if isinstance(tensor, compat.FakeTensor) else self._fakes[id(tensor)]
+
+    def is_constant(self, tensor: Tensor) -> bool:
+        """Whether a real tensor was read as a constant."""
+        return id(tensor) in self._fakes
+
+    def constant_tensors(self) -> list[Tensor]:
+        """The real tensors whose present content the step holds."""
+        return [*(tensor for _, tensor in self.constants), *self.scalars]
+
+    def is_unknown(self, tensor: Any) -> bool:
+        """Whether a tensor depends on inputs, so that no branch can be taken on it."""
+        if not isinstance(tensor, compat.FakeTensor):
+            return False
+        return self.tape.fixed_cone(self.value_of(tensor)) is None
+
+    def _constant(self, tensor: Tensor) -> Tensor:
+        fake = self._fakes.get(id(tensor))
+        if fake is not None:
+            return fake
+        if tensor.requires_grad and torch.is_grad_enabled():
+            raise CaptureError(
+                f"the step differentiates a tensor of shape {tuple(tensor.shape)} that is neither "
+                "a parameter of the model nor an argument",
+                where=user_line(),
+                fix="pass all trained modules as one model (nn.ModuleList), tensors as arguments",
+            )
+        fake = compat.fake_like(self._mode, tensor.detach())
+        self._fakes[id(tensor)] = fake
+        if tensor.dim() == 0 and not tensor.is_meta and not tensor.is_complex():
+            # Kept, so that its id stays its own.
+            self.scalars.append(tensor)
+            fill = compat.number_of(tensor)
+            kwargs: KwArgs = (("dtype", dtype_of(tensor.dtype)),)
+            (value,) = self.tape.emit("aten.scalar_tensor", (fill,), kwargs, (self.type_of(fake),))
+            self.own(fake, value, fill, read_only=_OUTSIDE)
+            return fake
+        value = self.register(fake, read_only=_OUTSIDE)
+        self.constants.append((value, tensor))
+        return fake
+
+
+def dtype_of(dtype: torch.dtype) -> DType:
+    """A dtype as an argument of an op."""
+    return DType(str(dtype).removeprefix("torch."))
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether the elements fill a stretch of memory without gaps, in some order of dims."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True

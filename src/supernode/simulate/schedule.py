@@ -1,0 +1,131 @@
+"""The tasks of one chip: what waits for what, and the order on each stream.
+
+Computing keeps the order of the program. A collective is issued where it stands, after the op
+before it, and overlaps with what follows until its result is used. One that waits for nothing
+computed in this step (a gather of parameters) is issued early: when the stretch of such collectives
+before it stands in the program. So the weights of the next layer arrive while this one computes,
+and those of two layers are held.
+
+**Source:** early gathers: Zhao et al., "PyTorch FSDP", VLDB 2023, section 3.3.2.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from supernode.ir import CALL, Block, Op, Program
+from supernode.plan.memory import Early
+from supernode.plan.progress import Task
+from supernode.simulate.work import Prices, Work
+from supernode.trace import COMPUTE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """All work of a step, calls expanded, in the order in which it is issued.
+
+    `tasks[i]` is the task of `works[i]`, and `positions[i]` its place among all expanded ops.
+    `early` are the buffers of what is issued before its place.
+    """
+
+    works: list[Work]
+    tasks: list[Task]
+    positions: list[int]
+    early: list[Early]
+
+
+def schedule(program: Program, prices: Prices) -> Schedule:
+    """The tasks of `program`, the program of one chip.
+
+    Ops that take no time are no tasks: what reads a view waits for its base. Each repeated block
+    is priced once.
+    """
+    blocks: Mapping[str, tuple[Block, list[Work | None]]] = {
+        block.name: (block, [prices.work(op) for op in block.ops]) for block in program.blocks
+    }
+    scheduler = _Scheduler()
+    made_by: MadeBy = {value.id: () for value in program.main.inputs}
+    for op in program.main.ops:
+        if op.name != CALL:
+            scheduler.add(op, prices.work(op), made_by)
+            continue
+        block, works = blocks[op.block]
+        given = zip(block.inputs, op.inputs, strict=True)
+        inside = {value.id: made_by[outer.id] for value, outer in given}
+        for inner, work in zip(block.ops, works, strict=True):
+            scheduler.add(inner, work, inside)
+        results = zip(block.outputs, op.outputs, strict=True)
+        made_by |= {outer.id: inside[value.id] for value, outer in results}
+    return scheduler.schedule()
+
+
+Producers = tuple[int, ...]
+MadeBy = dict[int, Producers]
+"""The tasks that each value waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """A place in the program where collectives are issued: after `issued`, at op `position`."""
+
+    issued: Producers
+    position: int
+    tasks: list[int] = field(default_factory=list[int])
+
+
+class _Scheduler:
+    def __init__(self) -> None:
+        self._works: list[Work] = []
+        self._tasks: list[Task] = []
+        self._positions: list[int] = []
+        self._early: list[Early] = []
+        self._position = 0
+        self._issued: Producers = ()
+        # Where the stretches of early collectives stand: the last one, and the one before it.
+        self._here = self._before = _Slot((), 0)
+        # The tasks as they are issued: those of a slot, what follows it, the next slot, ...
+        self._order: list[list[int]] = [self._here.tasks, []]
+
+    def add(self, op: Op, work: Work | None, made_by: MadeBy) -> None:
+        found = {task for value in op.inputs for task in made_by[value.id]}
+        if work is not None:
+            found = {self._issue(op, work, found)}
+        made = tuple(sorted(found))
+        for value in op.outputs:
+            made_by[value.id] = made
+        self._position += 1
+
+    def _issue(self, op: Op, work: Work, found: set[int]) -> int:
+        task = len(self._tasks)
+        stream = work.price.stream
+        order = self._order[-1]
+        deps = tuple(sorted(found))
+        if stream == COMPUTE:
+            self._issued = (task,)
+        elif found:
+            deps = tuple(sorted(found.union(self._issued)))
+        else:
+            order, deps = self._ahead(op)
+        order.append(task)
+        self._works.append(work)
+        self._tasks.append(Task(id=task, deps=deps, stream=stream))
+        self._positions.append(self._position)
+        return task
+
+    def _ahead(self, op: Op) -> tuple[list[int], Producers]:
+        """Where a collective that waits for nothing is issued: with the stretch before its own."""
+        if self._here.issued != self._issued:
+            self._before, self._here = self._here, _Slot(self._issued, self._position)
+            self._order += [self._here.tasks, []]
+        size_bytes = sum(value.type.size_bytes for value in op.outputs)
+        first = self._before.position
+        self._early.append(Early(first=first, last=self._position, size_bytes=size_bytes))
+        return self._before.tasks, self._before.issued
+
+    def schedule(self) -> Schedule:
+        order = [task for tasks in self._order for task in tasks]
+        return Schedule(
+            works=[self._works[task] for task in order],
+            tasks=[self._tasks[task] for task in order],
+            positions=[self._positions[task] for task in order],
+            early=self._early,
+        )

@@ -1,0 +1,67 @@
+"""Python that depends on data is refused with the user's line; on constants, it is run."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn, optim
+
+from capture.jobs import Step, custom, refused
+from capture.steps import assert_exact
+
+
+def test_decision_on_a_loss_is_refused() -> None:
+    def body(model: nn.Module, opt: optim.Optimizer) -> Step:
+        def step(x: Tensor, y: Tensor) -> None:
+            loss = F.cross_entropy(model(x), y)
+            if loss.item() > 1:
+                loss.backward()
+
+        return step
+
+    error = refused(custom(body), "compared")
+    assert "torch.where" in error.fix
+    refused(custom(lambda m, o: lambda x, y: bool(m(x).sum() > 0)), "depends on data")
+    refused(custom(lambda m, o: lambda x, y: f"{m(x).sum().item():.3f}"), "depends on data")
+    refused(custom(lambda m, o: lambda x, y: float(m(x).sum())), "depends on data")
+    refused(custom(lambda m, o: lambda x, y: x[y.sum().item()]), "depends on data")
+    refused(custom(lambda m, o: lambda x, y: range(y.sum().item())), "depends on data")
+
+
+def test_grad_scaler_is_refused() -> None:
+    scaler = torch.amp.GradScaler("cpu")
+    made = custom(lambda m, o: lambda x, y: scaler.scale(F.cross_entropy(m(x), y)))
+    refused(made, "GradScaler")
+    assert scaler._scale is None
+
+
+def test_shapes_that_depend_on_data_are_refused() -> None:
+    refused(custom(lambda m, o: lambda x, y: m(x)[y > 1]), "depends on data")
+    refused(custom(lambda m, o: lambda x, y: y.nonzero()), "depends on data")
+    refused(custom(lambda m, o: lambda x, y: y.unique()), "depends on data")
+
+
+def test_item_that_is_only_returned() -> None:
+    def body(model: nn.Module, opt: optim.Optimizer) -> Step:
+        def step(x: Tensor, y: Tensor) -> dict[str, Any]:
+            opt.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            opt.step()
+            half = loss.item() / 2
+            return {"loss": loss.item(), "half": half, "name": "train", "logits": [x + half]}
+
+        return step
+
+    assert_exact(lambda: custom(body))
+
+
+def test_branch_on_constants_is_taken() -> None:
+    def body(model: nn.Module, opt: optim.Optimizer) -> Step:
+        def step(x: Tensor, y: Tensor) -> Tensor:
+            positions = torch.arange(x.shape[0])
+            return x + 1 if (positions.diff() == 1).all() else x - positions.sum().item()
+
+        return step
+
+    assert_exact(lambda: custom(body))

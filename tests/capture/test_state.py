@@ -1,0 +1,92 @@
+"""Optimizer state and gradients that outlive a step."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn, optim
+
+from capture.jobs import Step, adamw, capture_job, custom, job, refused
+from capture.steps import Job, assert_exact
+
+
+def test_state_that_starts_from_ones() -> None:
+    captured = assert_exact(lambda: job(lambda m: optim.NAdam(m.parameters())))
+    assert "optimizer.mu_product[0.weight]" in {port.name for port in captured.program.inputs}
+    fresh = capture_job(job(lambda m: optim.NAdam(m.parameters())))
+    assert fresh.inputs()["optimizer.mu_product[0.weight]"] == 1.0
+    assert fresh.inputs()["optimizer.step[0.weight]"] == 0.0
+
+
+def test_capture_in_the_middle_of_training() -> None:
+    def make() -> Job:
+        made = job(lambda m: optim.SGD(m.parameters(), lr=0.1, momentum=0.9, dampening=0.5))
+        made.step(*made.args)
+        return made
+
+    assert_exact(make)
+
+
+def test_state_that_starts_from_the_first_gradient_is_refused() -> None:
+    made = job(lambda m: optim.SGD(m.parameters(), lr=0.1, momentum=0.9, dampening=0.5))
+    refused(made, "from the first gradient", line=False)
+
+
+@pytest.mark.parametrize("name", ["RAdam", "Adafactor"])
+def test_optimizers_that_branch_on_the_step_count_are_refused(name: str) -> None:
+    refused(job(lambda m: getattr(optim, name)(m.parameters())), "depends on data")
+
+
+def test_lbfgs_is_refused() -> None:
+    refused(job(lambda m: optim.LBFGS(m.parameters())), "LBFGS", line=False)
+
+
+class Counting(optim.Optimizer):
+    """Keeps its step count as a Python number."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for param in self.param_groups[0]["params"]:
+            state = self.state[param]
+            state["step"] = state.get("step", 0) + 1
+            param -= self.param_groups[0]["lr"] / state["step"] * param.grad
+
+
+def test_state_in_python_numbers_is_refused() -> None:
+    refused(job(lambda m: Counting(m.parameters())), "keeps a Python number", line=False)
+
+
+def test_parameter_outside_of_the_model_is_refused() -> None:
+    other = nn.Linear(4, 4)
+    refused(job(lambda m: optim.SGD(other.parameters())), "not part of the model", line=False)
+
+    def body(model: nn.Module, opt: optim.Optimizer) -> Step:
+        return lambda x, y: other(model(x)).sum().backward()
+
+    refused(custom(body), "neither a parameter of the model nor an argument")
+
+
+def test_gradients_kept_from_a_step_before() -> None:
+    captured = assert_exact(lambda: job(adamw, zero_first=False))
+    assert "grad[0.weight]" in {port.name for port in captured.program.inputs}
+
+
+def test_gradients_present_at_capture() -> None:
+    def make() -> Job:
+        made = job(adamw)
+        made.step(*made.args)
+        assert made.model[0].weight.grad is not None  # type: ignore[index]
+        return made
+
+    captured = assert_exact(make)
+    assert "grad[0.weight]" not in {port.name for port in captured.program.inputs}
+
+
+def test_gradients_added_once_only_are_refused() -> None:
+    made = job(adamw, zero_first=False, zero_last=True)
+    F.cross_entropy(made.model(made.args[0]), made.args[1]).backward()
+    refused(made, "added to in one step and not in the next", line=False)

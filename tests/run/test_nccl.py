@@ -1,0 +1,88 @@
+"""The fabric on torch.distributed: on GPUs where there are two, else the same code on gloo."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from supernode.run import connect
+from supernode.run.fabric import ArenaSet
+
+TESTS = Path(__file__).parents[1]
+SCRIPT = """
+import sys, torch
+from supernode.run.fabric import SharedMemoryFabric
+from supernode.run.fabric.nccl import NcclFabric
+
+rank, backend, *fds = sys.argv[1:]
+shared = SharedMemoryFabric.attach(list(map(int, fds)), int(rank))
+fabric = NcclFabric.attach(shared, 2, backend=backend)
+device = "cpu"
+if backend == "nccl":
+    torch.cuda.set_device(int(rank))
+    device = "cuda"
+each = [torch.arange(8.0).view(2, 4) + 10 * r for r in range(2)]
+mine, both = each[int(rank)].to(device), (0, 1)
+
+def check(got, want):
+    assert torch.equal(got.cpu(), want), (got, want)
+
+total = each[0] + each[1]
+out = torch.empty_like(mine)
+check(fabric.all_reduce_many((mine,), both)[0], total)
+assert fabric.all_reduce_many((mine.t(),), both, "max", (out.t(),))[0].shape == (4, 2)
+check(out, each[1])
+check(mine, each[int(rank)])
+check(fabric.reduce_scatter_many((mine,), (1,), both)[0], total.chunk(2, 1)[int(rank)])
+check(fabric.all_gather_many((mine,), (1,), both)[0], torch.cat(each, 1))
+pieces = [x.chunk(2, 1)[int(rank)] for x in each]
+check(fabric.all_to_all(mine, 1, 0, both), torch.cat(pieces, 0))
+stats = fabric.stats()
+assert stats["all_reduce"].calls == 2 and stats["all_reduce"].sent_bytes == 64, stats
+assert stats["all_gather"].sent_bytes == 32, stats
+torch.distributed.destroy_process_group()
+print("done")
+"""
+
+
+def _check(backend: str) -> None:
+    with ArenaSet.create(2, 2**24) as arenas:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", SCRIPT, str(rank), backend, *map(str, arenas.fds)],
+                pass_fds=arenas.fds,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        for process in processes:
+            text, _ = process.communicate(timeout=60)
+            assert text.splitlines()[-1] == "done", text
+
+
+def test_collectives_on_gloo():
+    _check("gloo")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_collectives_on_nccl():
+    _check("nccl")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_steps_on_a_gpu_equal_plain_torch():
+    from run.plans import FEATURES, training_plan
+
+    w, x = torch.randn(FEATURES, FEATURES), torch.randn(8, FEATURES)
+    with connect("cuda:1") as node:
+        loaded = node.load(training_plan(1), {"w": w, "count": 0.0, "r": 0.01})
+        loss, _ = loaded.step({"x": x})
+        torch.testing.assert_close(loss, (x @ w).sum(), rtol=1e-4, atol=1e-4)
+        loaded.push({"w": w})
+        assert torch.equal(loaded.pull()["w"], w)
