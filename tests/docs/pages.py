@@ -2,7 +2,7 @@
 
 The line that opens a block says what it is:
 
-- ```` ```python ````: run, in the namespace of its page; `python session` in one's own module too;
+- ```` ```python ````: run, in the namespace of its page;
 - ```` ```text output ````: what the python block before it printed;
 - ```` ```console ````: `$ supernode …` commands, run here, each with what it prints;
 - `varies` behind either: run and shown, but not the same each time, so only its presence counts.
@@ -120,4 +120,4 @@ def anchors(text: str) -> set[str]:
 
 
 def _trimmed(text: str) -> str:
-    return "".join(line.rstrip() + "\n" for line in text.splitlines())
+    return "".join(line.rstrip() + "\n" for line in text.rstrip().splitlines())

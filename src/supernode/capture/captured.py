@@ -11,7 +11,7 @@ from supernode.capture import compat, hyper
 from supernode.capture.arguments import Arguments, arguments_of
 from supernode.capture.build import Slot
 from supernode.capture.host import Guard
-from supernode.capture.optimizer_state import OptimizerStates
+from supernode.capture.optimizer_state import OptimizerStates, StateEntry
 from supernode.capture.schedule import Schedule
 from supernode.capture.subject import Subject
 from supernode.errors import CaptureError
@@ -20,7 +20,7 @@ from supernode.ir import Program
 _AGAIN = "capture the step again"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Captured:
     """A train step as a Program, with the tensors behind its ports.
 
@@ -46,17 +46,24 @@ class Captured:
         Optimizer state that does not exist yet has the value the optimizer would start it with.
         """
         found: dict[str, Tensor | float] = {**self.constants, **self.host_values()}
+        wanted = {port.name for port in self.program.inputs if port.role != "arg"}
         for name, tensor in (*self.subject.params.items(), *self.subject.buffers.items()):
             found[name] = tensor.detach()
         for entry in self.states.entries:
-            param = self.subject.params[entry.param]
-            existing = entry.optimizer.state.get(param, {}).get(entry.key)
-            found[entry.name] = (
-                existing.detach() if isinstance(existing, Tensor) else entry.initial(param.device)
-            )
+            if entry.name in wanted:
+                found[entry.name] = self._state(entry)
         for name, param in self.subject.params.items():
-            found[f"grad[{name}]"] = torch.zeros_like(param) if param.grad is None else param.grad
-        return {p.name: found[p.name] for p in self.program.inputs if p.role != "arg"}
+            if f"grad[{name}]" in wanted:
+                grad = param.grad
+                found[f"grad[{name}]"] = torch.zeros_like(param) if grad is None else grad
+        return {port.name: found[port.name] for port in self.program.inputs if port.name in wanted}
+
+    def _state(self, entry: StateEntry) -> Tensor:
+        param = self.subject.params[entry.param]
+        existing = entry.optimizer.state.get(param, {}).get(entry.key)
+        if isinstance(existing, Tensor):
+            return existing.detach()
+        return entry.initial(param.device)
 
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The tensors of a call, by port name.

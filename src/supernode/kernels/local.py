@@ -14,9 +14,12 @@ from supernode.plan import Mesh
 
 
 def shard(x: Tensor, dim: int, axis: str, *, coordinate: Mapping[str, int], mesh: Mesh) -> Tensor:
-    """This chip's piece of `x`, cut evenly along `dim` over the mesh axis; a view."""
+    """This chip's piece of `x`, cut evenly along `dim` over the mesh axis.
+
+    It is contiguous: torch's layer norm backward on CPUs takes that for granted.
+    """
     size = x.shape[dim] // mesh.axis_size(axis)
-    return x.narrow(dim, coordinate[axis] * size, size)
+    return x.narrow(dim, coordinate[axis] * size, size).contiguous()
 
 
 def embedding(

@@ -18,12 +18,11 @@ def sources_report(machine: Machine) -> RenderableType:
         for other in machine.alternatives:
             others.add_row(other.key, *_cells(other.number))
         parts.append(others)
-    sources = Table("short name", "title", "address", box=None, header_style="bold")
     for source in machine.sources:
-        sources.add_row(source.name, source.title, source.url)
-    parts.append(sources)
+        address = f", {source.url}" if source.url else ""
+        parts.append(Text(f"{source.name}: {source.title}{address}", overflow="fold"))
     if machine.notes:
-        parts.append(Text(machine.notes))
+        parts.append(Text(" ".join(machine.notes.split())))
     return Group(*parts)
 
 

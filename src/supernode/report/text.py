@@ -10,7 +10,7 @@ from rich.text import Text
 
 from supernode.machine import Machine
 from supernode.simulate import Simulation
-from supernode.units import KILO, format_bytes, format_seconds, format_si
+from supernode.units import GIGA, KILO, PETA, TERA, format_bytes, format_seconds, format_si
 
 NONE = "–"
 STEP_TIME = "step time"
@@ -51,8 +51,14 @@ def comparison_report(sims: Sequence[Simulation]) -> RenderableType:
 
 def machines_report(machines: Iterable[Machine]) -> RenderableType:
     """The machines, one a row: totals, but for the links, per chip and in one direction."""
-    columns = ("chips", "bf16 peak", "memory", "bandwidth", "scale-up", "scale-out", "power")
-    table = _table("machine", *columns, "guessed")
+    columns = ("chips", "PF/s", "TB", "TB/s", "up GB/s", "out GB/s", "kW", "guess")
+    table = _table("machine", *columns)
+    legend = Text(
+        "PF/s: dense bfloat16 PFLOP/s; TB, TB/s: memory of all chips; up, out: scale-up and scale-out "
+        "links, per chip, one direction; "
+        "guess: share of the numbers without a published source",
+        style="dim",
+    )
     others: set[str] = set()
     for machine in machines:
         row = machine.summary()
@@ -61,20 +67,20 @@ def machines_report(machines: Iterable[Machine]) -> RenderableType:
         table.add_row(
             row["name"],
             str(row["chips"]),
-            format_si(row["bf16_flops_per_s"], "FLOP/s") + _mark(row["bf16_dtype"]),
-            format_bytes(row["memory_bytes"]),
-            format_si(row["memory_bandwidth_bytes_per_s"], "B/s"),
-            format_si(row["scale_up_bytes_per_s"], "B/s"),
-            NONE if scale_out is None else format_si(scale_out, "B/s"),
-            format_si(row["power_w"], "W"),
+            f"{row['bf16_flops_per_s'] / PETA:.4g}" + _mark(row["bf16_dtype"]),
+            f"{row['memory_bytes'] / TERA:.3g}",
+            f"{row['memory_bandwidth_bytes_per_s'] / TERA:,.4g}",
+            f"{row['scale_up_bytes_per_s'] / GIGA:.4g}",
+            NONE if scale_out is None else f"{scale_out / GIGA:.4g}",
+            f"{row['power_w'] / KILO:.4g}",
             f"{row['guessed']['share']:.0%}",
         )
     notes = [Text(f"{_mark(dtype).strip()} in {dtype}: no bfloat16") for dtype in sorted(others)]
-    return _spaced(table, *notes)
+    return _spaced(table, Group(legend, *notes))
 
 
 def _mark(dtype: str) -> str:
-    return {"bfloat16": "", "float16": " *"}.get(dtype, " **")
+    return {"bfloat16": "", "float16": "*"}.get(dtype, "**")
 
 
 def _tokens(rate: float | None) -> str:

@@ -29,21 +29,24 @@ class Command(IntEnum):
 
 
 class Doorbell:
-    """One process's end: of the node (`rank == chips`) or of a worker."""
+    """One process's end: of the node (`rank == chips`) or of a worker.
+
+    `number` is that of the command given last, or being waited for or obeyed.
+    """
 
     def __init__(self, fabric: Fabric, chips: int) -> None:
         self._fabric = fabric
         self._chips = chips
         own = fabric.empty((COMMAND_WORDS,), torch.int64)
         self._block: Tensor = fabric.peer(own, chips)
-        self._number = 0
+        self.number = 0
 
     def ring(self, command: Command, plan: int = 0, epoch: int = 0) -> None:
         """The node: gives every worker a command."""
-        self._number += 1
+        self.number += 1
         self._block[:3] = torch.tensor((command, plan, epoch))
         for rank in range(self._chips):
-            self._fabric.signal(rank, _DOORBELL, self._number)
+            self._fabric.signal(rank, _DOORBELL, self.number)
 
     def wait_for(self, rank: int) -> None:
         """The node: returns when worker `rank` has obeyed.
@@ -55,18 +58,18 @@ class Doorbell:
 
     def _reached(self, slot: int) -> bool:
         try:
-            self._fabric.wait(slot, self._number)
+            self._fabric.wait(slot, self.number)
         except FabricTimeout:
             return False
         return True
 
     def reset(self) -> None:
         """Either end, after the fabric was reset: the next command is the first again."""
-        self._number = 0
+        self.number = 0
 
     def next(self) -> tuple[Command, int, int]:
         """A worker: waits for a command: its kind, plan and epoch."""
-        self._number += 1
+        self.number += 1
         while not self._reached(_DOORBELL):
             pass
         command, plan, epoch = self._block[:3].tolist()
@@ -74,4 +77,4 @@ class Doorbell:
 
     def obeyed(self) -> None:
         """A worker: the last command is done."""
-        self._fabric.signal(self._chips, self._fabric.rank, self._number)
+        self._fabric.signal(self._chips, self._fabric.rank, self.number)

@@ -51,7 +51,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recover:
-    """To a worker that has left its command: everything is as before it."""
+    """To a worker: everything is as before the command of that number."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

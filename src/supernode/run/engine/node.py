@@ -245,9 +245,10 @@ class Node:
         if dead or None in outcomes or not self.kind.state_in_arena:
             return self.fail(error)
         self._arenas.reset()
+        recover = Recover(number=self._bell.number)
         self._bell.reset()
         for worker in self._workers:
-            worker.send(Recover())
+            worker.send(recover)
         return error
 
 
