@@ -1,6 +1,6 @@
 """What a user calls: connect to chips, compile a step, call it, pull the state back."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -47,7 +47,7 @@ class Node:
         self,
         step: Callable[..., Any],
         model: torch.nn.Module | None = None,
-        optimizers: torch.optim.Optimizer | Iterable[torch.optim.Optimizer] = (),
+        optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] = (),
         *,
         layout: str | None = None,
         name: str | None = None,
@@ -90,7 +90,7 @@ class Step:
         chips: Chips,
         step: Callable[..., Any],
         model: torch.nn.Module | None,
-        optimizers: torch.optim.Optimizer | Iterable[torch.optim.Optimizer],
+        optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         layout: str | None,
         name: str | None,
     ) -> None:

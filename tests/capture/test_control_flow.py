@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
-from capture.jobs import Step, custom, refused
+from capture.jobs import Step, capture_job, custom, refused
 from capture.steps import assert_exact
+from supernode.errors import CaptureError
 
 
 def test_decision_on_a_loss_is_refused() -> None:
@@ -65,3 +67,21 @@ def test_branch_on_constants_is_taken() -> None:
         return step
 
     assert_exact(lambda: custom(body))
+
+
+def test_autocast_for_another_device_is_refused() -> None:
+    def body(model: nn.Module, opt: optim.Optimizer) -> Step:
+        def step(x: Tensor, y: Tensor) -> Tensor:
+            with torch.autocast("xpu", dtype=torch.bfloat16):
+                return model(x)
+
+        return step
+
+    refused(custom(body), "autocast for xpu")
+
+
+def test_a_number_that_leaves_the_step_says_what_it_is() -> None:
+    losses: list[float] = []
+    capture_job(custom(lambda m, o: lambda x, y: losses.append(m(x).detach().sum().item())))
+    with pytest.raises(CaptureError, match="depends on data"):
+        float(losses[0])

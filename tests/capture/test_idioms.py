@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from capture.jobs import (
     adamw,
+    capture_job,
     data,
     job,
     matrices,
@@ -50,6 +51,14 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], optim.Optimizer]] = {
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizer(name: str) -> None:
     assert_exact(lambda: job(OPTIMIZERS[name]))
+
+
+def test_fused_optimizer_is_recorded_as_its_plain_loop() -> None:
+    fused, plain = (
+        job(lambda m, fused=fused: optim.AdamW(m.parameters(), fused=fused))
+        for fused in (True, False)
+    )
+    assert str(capture_job(fused).program) == str(capture_job(plain).program)
 
 
 IDIOMS: dict[str, dict[str, Any]] = {

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
-from capture.jobs import Step, adamw, capture_job, custom, job, refused
+from capture.jobs import Step, adamw, capture_job, custom, data, job, network, refused
 from capture.steps import Job, assert_exact
 
 
@@ -90,3 +90,32 @@ def test_gradients_added_once_only_are_refused() -> None:
     made = job(adamw, zero_first=False, zero_last=True)
     F.cross_entropy(made.model(made.args[0]), made.args[1]).backward()
     refused(made, "added to in one step and not in the next", line=False)
+
+
+def test_gradients_that_a_step_does_not_touch() -> None:
+    def make() -> Job:
+        model = network().eval()
+        model(data()[0]).sum().backward()
+
+        def step(x: Tensor) -> Tensor:
+            return model(x).detach()
+
+        return Job(model=model, optimizers=[], step=step, args=data()[:1])
+
+    captured = assert_exact(make)
+    assert not any(port.role == "state" for port in captured.program.inputs)
+
+
+def test_step_of_an_optimizer_alone() -> None:
+    def make() -> Job:
+        made = job(adamw)
+        F.cross_entropy(made.model(made.args[0]), made.args[1]).backward()
+        return Job(
+            model=made.model,
+            optimizers=made.optimizers,
+            step=lambda: made.optimizers[0].step(),
+            args=(),
+        )
+
+    captured = assert_exact(make)
+    assert "grad[0.weight]" in {port.name for port in captured.program.inputs}

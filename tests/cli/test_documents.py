@@ -68,9 +68,7 @@ def _without_torch(argv: list[str]) -> object:
         "from supernode.cli.main import call\n"
         f"sys.exit(call({argv!r}))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -113,7 +113,8 @@ def test_a_traced_step_is_a_step_and_times_every_op(two: Node):
     ]
     assert {span.stream for span in trace.spans if "fabric" in span.name} == {"comm"}
     assert trace.spans[0].module == "fc"
-    assert all(0 <= span.start_s <= span.end_s < 10 for span in trace.spans)
+    assert min(span.start_s for span in trace.spans) == 0.0
+    assert all(span.start_s <= span.end_s < 10 for span in trace.spans)
 
 
 def test_wrong_inputs_are_refused_before_anything_runs(one: Node):
@@ -149,8 +150,8 @@ def test_addresses():
         connect("local:x")
     with pytest.raises(InputError, match="not a number of chips"):
         connect("local:0")
-    with pytest.raises(InputError, match="5000 chips asked"):
-        connect("cpu:5000")
+    with pytest.raises(InputError, match="5000000 chips need 750 TB of memory"):
+        connect("cpu:5000000")
 
 
 def test_closing_twice_is_fine_and_use_after_it_is_refused():

@@ -265,7 +265,8 @@ def looking_real(is_unknown: Callable[[Any], bool]) -> Generator[None]:
     """Lets transformers see only those tensors as fake that `is_unknown` says are.
 
     It takes other branches for fakes (a mask for what needs none), so results would differ in
-    rounding from a plain run.
+    rounding from a plain run. For a mask that is an argument it has to: then a batch without
+    padding, for which a plain run drops the mask, is the one that differs in rounding.
     """
     module = sys.modules.get("transformers.utils.import_utils")
     if module is None or not hasattr(module, "is_fake_tensor"):

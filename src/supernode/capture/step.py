@@ -32,7 +32,8 @@ def capture(
     The step runs once on fake tensors: nothing is computed or allocated (the model may live on
     "meta"), and model, optimizers and gradients are afterwards what they were. Tensors of the
     arguments may differ from call to call, numbers and strings may not. Python code runs at
-    capture only: counters, `random` and prints of the step are not repeated.
+    capture only: counters, `random` and prints of the step are not repeated. Gradients that no
+    later step reads are not kept.
 
     `model` may be None and `optimizers` empty, for inference or a plain function of tensors.
     Steps that take a multi-tensor or fused optimizer are recorded with its plain loop.
@@ -68,20 +69,17 @@ def _record(
     step: Callable[..., Any], subject: Subject, states: OptimizerStates, arguments: Arguments
 ) -> tuple[Recording, list[str]]:
     """The recording, with gradients as state where a step reads those of the step before."""
-    before = [name for name, param in subject.params.items() if param.grad is not None]
     run = record(step, subject, states, arguments, gradients=[])
-    after = run.kept_gradients
-    stale = [name for name in dict.fromkeys((*before, *after)) if name in run.stale_gradients]
-    if not stale:
+    before = [name for name, param in subject.params.items() if param.grad is not None]
+    held = [name for name in subject.params if name in before or name in run.kept_gradients]
+    if not set(held).intersection(run.stale_gradients):
         return run, []
-    missing = [name for name in stale if name not in after]
-    if not missing:
-        run = record(step, subject, states, arguments, gradients=after)
-        missing = sorted(set(after).symmetric_difference(run.kept_gradients))
+    run = record(step, subject, states, arguments, gradients=held)
+    missing = sorted(set(held).symmetric_difference(run.kept_gradients))
     if missing:
         raise CaptureError(
             f"gradients from before the step are added to in one step and not in the next: "
             f"{', '.join(missing[:3])}",
             fix="call optimizer.zero_grad() first in the step, or before the capture",
         )
-    return run, after
+    return run, held

@@ -33,7 +33,8 @@ def fold(program: Program) -> Program:
             continue
         # The positions of what was refused before have moved.
         refused = set()
-        block, calls = _outline(ops, wiring, kept, f"repeat{len(blocks)}")
+        name = _name(ops[wiring.start : wiring.start + wiring.period], blocks)
+        block, calls = _outline(ops, wiring, kept, name)
         blocks.append(block)
         ops[wiring.start : wiring.start + wiring.period * len(calls)] = calls
     main = Block(
@@ -49,6 +50,17 @@ def fold(program: Program) -> Program:
             updates=program.updates,
         )
     )
+
+
+def _name(stretch: list[Op], blocks: list[Block]) -> str:
+    """`layers_forward` for what the modules `layers.0`, `layers.1`, … do; unique."""
+    modules = [op.site.module for op in stretch if op.site.module]
+    root = modules[0] if modules else ""
+    match = _INDEX.search(root)
+    words = [*re.split(r"\W+", root[: match.start()] if match else ""), stretch[0].site.phase]
+    name = "_".join(filter(None, words))
+    taken = {block.name for block in blocks}
+    return next(n for n in (name, *(f"{name}{i}" for i in range(2, 999))) if n not in taken)
 
 
 def _token(op: Op) -> object:

@@ -13,16 +13,7 @@ FORMAT = "supernode-program-1"
 
 def to_json(program: Program) -> str:
     """One line of JSON; floats keep every bit, infinities and NaN are written as strings."""
-    document = {
-        "format": FORMAT,
-        "name": program.name,
-        "inputs": [_port_out(port) for port in program.inputs],
-        "outputs": [_port_out(port) for port in program.outputs],
-        "updates": list(program.updates),
-        "blocks": [_block_out(block) for block in program.blocks],
-        "main": _block_out(program.main),
-    }
-    return json.dumps(document, separators=(",", ":"))
+    return json.dumps({"format": FORMAT, **program_out(program)}, separators=(",", ":"))
 
 
 def from_json(text: str) -> Program:
@@ -31,20 +22,54 @@ def from_json(text: str) -> Program:
     Raises:
         VerifyError: the text is not such a document, or what it holds breaks a rule of the IR.
     """
+    return program_in(read_document(text, FORMAT))
+
+
+def read_document(text: str, format_: str) -> dict[str, Any]:
+    """A JSON object that says it is of `format_`.
+
+    Raises:
+        VerifyError: it does not, or is no JSON object.
+    """
     try:
         document = json.loads(text)
-        if document["format"] != FORMAT:
-            raise VerifyError(f"expected format {FORMAT}, got {document['format']!r}")
+    except ValueError as error:
+        raise VerifyError(f"not JSON: {error}") from error
+    found = document.get("format") if isinstance(document, dict) else None
+    if found != format_:
+        raise VerifyError(f"expected a document of format {format_}, got {found!r}")
+    return document
+
+
+def program_out(program: Program) -> dict[str, Any]:
+    """A Program as plain lists and dicts."""
+    return {
+        "name": program.name,
+        "inputs": [_port_out(port) for port in program.inputs],
+        "outputs": [_port_out(port) for port in program.outputs],
+        "updates": list(program.updates),
+        "blocks": [_block_out(block) for block in program.blocks],
+        "main": _block_out(program.main),
+    }
+
+
+def program_in(data: dict[str, Any]) -> Program:
+    """What `program_out` gave, verified.
+
+    Raises:
+        VerifyError: it is damaged.
+    """
+    try:
         program = Program(
-            name=document["name"],
-            main=_block_in(document["main"]),
-            blocks=tuple(_block_in(block) for block in document["blocks"]),
-            inputs=tuple(_port_in(port) for port in document["inputs"]),
-            outputs=tuple(_port_in(port) for port in document["outputs"]),
-            updates=tuple(document["updates"]),
+            name=data["name"],
+            main=_block_in(data["main"]),
+            blocks=tuple(_block_in(block) for block in data["blocks"]),
+            inputs=tuple(_port_in(port) for port in data["inputs"]),
+            outputs=tuple(_port_in(port) for port in data["outputs"]),
+            updates=tuple(data["updates"]),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise VerifyError(f"not a saved Program: {error}") from error
+        raise VerifyError(f"not a saved Program: {error!r}") from error
     return verify(program)
 
 

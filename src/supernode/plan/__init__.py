@@ -1,5 +1,7 @@
 """Plan: mesh, layouts, the program of each chip, tasks, memory, the state machine. No torch."""
 
+from supernode.plan.json import plan_from_json as plan_from_json
+from supernode.plan.json import plan_to_json as plan_to_json
 from supernode.plan.layout import Layout as Layout
 from supernode.plan.mesh import Mesh as Mesh
 from supernode.plan.plan import Placement as Placement

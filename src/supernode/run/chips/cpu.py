@@ -1,7 +1,6 @@
 """Processor cores as chips: each worker process is one, with an equal share of the cores."""
 
 import ctypes
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ from supernode.units import GIB, KIB, format_bytes
 # mallopt parameters of glibc (malloc.h).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_TRIM_THRESHOLD = 2**31 - 1
+
+_THREADS = "OMP_NUM_THREADS"  # read by libraries that load before torch can be told
 
 WORKER_BYTES = 150e6
 """What an idle worker has for itself: measured as the private memory of a Python process that has
@@ -49,12 +50,16 @@ class Cpu:
             )
 
     def environment(self, chips: int) -> dict[str, str]:
-        """The number of threads, for the libraries that read it when they load."""
-        return {"OMP_NUM_THREADS": str(self._threads(chips))}
+        """The number of threads: an even share of the cores, or fewer if this process has fewer.
+
+        One chip so computes with the threads, and the bits, of plain PyTorch here.
+        """
+        threads = min(self.count() // chips, torch.get_num_threads())
+        return {_THREADS: str(max(1, threads))}
 
     def prepare(self, rank: int, chips: int) -> torch.device:
-        """Sets the threads, and keeps freed memory in the process."""
-        torch.set_num_threads(self._threads(chips))
+        """Keeps the threads to what the node has said, and freed memory in the process."""
+        torch.set_num_threads(int(os.environ[_THREADS]))
         keep_freed_memory()
         return torch.device("cpu")
 
@@ -69,18 +74,6 @@ class Cpu:
     def synchronize(self) -> None:
         """Nothing to wait for: a call returns when its work is done."""
 
-    def _threads(self, chips: int) -> int:
-        return max(1, self.count() // chips)
-
-
-def _free_bytes() -> float:
-    """What the system can hand out without swapping."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        name, _, amount = line.partition(":")
-        if name == "MemAvailable":
-            return float(amount.split()[0]) * KIB
-    return math.inf
-
 
 def keep_freed_memory() -> None:
     """Tells glibc to keep what is freed, so that a step does not fault its temporaries in anew.
@@ -93,3 +86,10 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, GIB)
         mallopt(_M_TRIM_THRESHOLD, _LARGEST_TRIM_THRESHOLD)
+
+
+def _free_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * KIB
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -15,6 +15,9 @@ from supernode.run.fabric import Fabric, FabricTimeout
 COMMAND_WORDS = 8
 """Kind of command, number of the loaded plan, epoch to read; the rest is spare."""
 
+MOST_CHIPS = 256
+"""A rank of the fabric has as many slots, and the node has one for the answer of each chip."""
+
 _DOORBELL = 0
 
 

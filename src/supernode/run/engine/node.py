@@ -13,7 +13,7 @@ from torch import Tensor
 from supernode.errors import ChipFailed, InputError, SupernodeError
 from supernode.plan import Plan, Progress, Task
 from supernode.run.chips import ChipKind, chip_kind
-from supernode.run.engine.doorbell import Command, Doorbell
+from supernode.run.engine.doorbell import MOST_CHIPS, Command, Doorbell
 from supernode.run.engine.loaded import LoadedStep
 from supernode.run.engine.messages import Load, Loaded, Message, Recover
 from supernode.run.engine.process import WorkerProcess
@@ -51,6 +51,8 @@ class Node:
 
     def __init__(self, kind: ChipKind, chips: int) -> None:
         kind.check(chips)
+        if chips > MOST_CHIPS:
+            raise InputError(f"{chips} chips: one host can have {MOST_CHIPS}")
         self.kind = kind
         self.chips = chips
         self._failure: SupernodeError | None = None

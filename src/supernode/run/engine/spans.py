@@ -9,9 +9,10 @@ from supernode.trace import COMM, COMPUTE, Span, Trace
 _NS = 1e-9
 
 
-def as_trace(plan: Plan, times_ns: Sequence[Sequence[tuple[int, int]]], start_ns: int) -> Trace:
-    """The trace of a step from each chip's times by op, on the clock on which it began."""
+def as_trace(plan: Plan, times_ns: Sequence[Sequence[tuple[int, int]]]) -> Trace:
+    """The trace of a step from each chip's times by op; it begins with the first op of any."""
     ops = executed_ops(plan.local)
+    start_ns = min((times[0][0] for times in times_ns if times), default=0)
     spans = [
         Span(
             name=op.name,

@@ -1,0 +1,73 @@
+"""A Plan as JSON and back, without loss."""
+
+import json
+from typing import Any
+
+from supernode.errors import VerifyError
+from supernode.ir.json import program_in, program_out, read_document
+from supernode.plan.layout import Layout
+from supernode.plan.mesh import Mesh
+from supernode.plan.plan import Placement, Plan, verify_plan
+
+FORMAT = "supernode-plan-1"
+
+
+def plan_to_json(plan: Plan) -> str:
+    """One line of JSON with the global program, the local one and every layout."""
+    document = {
+        "format": FORMAT,
+        "mesh": [list(axis) for axis in plan.mesh.axes],
+        "layout": plan.layout,
+        "inputs": [_layout_out(layout) for layout in plan.inputs],
+        "outputs": [_layout_out(layout) for layout in plan.outputs],
+        "placements": [
+            [each.block, each.value, _layout_out(each.layout), each.reason]
+            for each in plan.placements
+        ],
+        "program": program_out(plan.program),
+        "local": program_out(plan.local),
+    }
+    return json.dumps(document, separators=(",", ":"))
+
+
+def plan_from_json(text: str) -> Plan:
+    """The Plan that `plan_to_json` wrote.
+
+    Raises:
+        VerifyError: the text is not such a document, or what it holds is inconsistent.
+    """
+    document = read_document(text, FORMAT)
+    try:
+        plan = Plan(
+            program=program_in(document["program"]),
+            mesh=Mesh(tuple((name, size) for name, size in document["mesh"])),
+            layout=document["layout"],
+            local=program_in(document["local"]),
+            inputs=tuple(map(_layout_in, document["inputs"])),
+            outputs=tuple(map(_layout_in, document["outputs"])),
+            placements=tuple(map(_placement_in, document["placements"])),
+        )
+        return verify_plan(plan)
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise VerifyError(f"not a saved Plan: {error!r}") from error
+
+
+def _layout_out(layout: Layout | None) -> list[Any] | None:
+    if layout is None:
+        return None
+    return [[list(dim) for dim in layout.dims], [list(part) for part in layout.partial]]
+
+
+def _layout_in(data: list[Any] | None) -> Layout | None:
+    if data is None:
+        return None
+    dims, partial = data
+    return Layout(tuple(map(tuple, dims)), tuple((axis, kind) for axis, kind in partial))
+
+
+def _placement_in(data: list[Any]) -> Placement:
+    block, value, layout, reason = data
+    placed = _layout_in(layout)
+    if placed is None:
+        raise VerifyError("a placement without a layout")
+    return Placement(block=block, value=value, layout=placed, reason=reason)
