@@ -5,8 +5,8 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from programs import Builder
 
+from programs import Builder
 from supernode.errors import VerifyError
 from supernode.ir import (
     Block,

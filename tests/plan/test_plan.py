@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from programs import Builder
 
+from programs import Builder
 from supernode.errors import UnknownName, VerifyError
 from supernode.partition import partition
 from supernode.plan import Layout, Mesh, Plan, plan_from_json, plan_to_json

@@ -54,10 +54,9 @@ def fold(program: Program) -> Program:
 
 def _name(stretch: list[Op], blocks: list[Block]) -> str:
     """`layers_forward` for what the modules `layers.0`, `layers.1`, … do; unique."""
-    modules = [op.site.module for op in stretch if op.site.module]
-    root = modules[0] if modules else ""
-    match = _INDEX.search(root)
-    words = [*re.split(r"\W+", root[: match.start()] if match else ""), stretch[0].site.phase]
+    found = next(filter(None, (_INDEX.search(op.site.module) for op in stretch)), None)
+    root = found.string[: found.start()] if found else ""
+    words = [*re.split(r"\W+", root), stretch[0].site.phase]
     name = "_".join(filter(None, words))
     taken = {block.name for block in blocks}
     return next(n for n in (name, *(f"{name}{i}" for i in range(2, 999))) if n not in taken)

@@ -54,9 +54,9 @@ def machines_report(machines: Iterable[Machine]) -> RenderableType:
     columns = ("chips", "PF/s", "TB", "TB/s", "up GB/s", "out GB/s", "kW", "guess")
     table = _table("machine", *columns)
     legend = Text(
-        "PF/s: dense bfloat16 PFLOP/s; TB, TB/s: memory of all chips; up, out: scale-up and scale-out "
-        "links, per chip, one direction; "
-        "guess: share of the numbers without a published source",
+        "PF/s: dense bfloat16 PFLOP/s; TB, TB/s: memory of all chips; up, out: scale-up and "
+        "scale-out links, per chip, one direction; guess: share of the numbers without a "
+        "published source",
         style="dim",
     )
     others: set[str] = set()
