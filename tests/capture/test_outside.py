@@ -157,6 +157,45 @@ def test_trained_state_is_written_back_for_plain_training() -> None:
     assert same(ours.model.state_dict(), plain.model.state_dict())
 
 
+def test_parameters_that_share_memory_are_refused() -> None:
+    def model() -> nn.Module:
+        built = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
+        built[1].weight.data = built[0].weight.data
+        return built
+
+    def train(model: nn.Module, opt: optim.Optimizer) -> Step:
+        def step(x: Tensor, y: Tensor) -> None:
+            model(x).sum().backward()
+            opt.step()
+            opt.zero_grad()
+
+        return step
+
+    refused(custom(train, model), "share memory", line=False)
+    assert_exact(lambda: custom(lambda m, o: lambda x, y: m(x).detach(), model))
+
+
+def test_an_average_of_the_weights_is_part_of_the_model() -> None:
+    def make() -> Job:
+        model = nn.ModuleList([nn.Linear(16, 4), nn.Linear(16, 4)])
+        live, average = model
+        average.requires_grad_(False)
+        opt = adamw(live)
+
+        def step(x: Tensor, y: Tensor) -> Tensor:
+            opt.zero_grad()
+            F.cross_entropy(live(x), y).backward()
+            opt.step()
+            with torch.no_grad():
+                for mean, weight in zip(average.parameters(), live.parameters(), strict=True):
+                    mean.lerp_(weight, 0.1)
+            return average(x)
+
+        return Job(model=model, optimizers=[opt], step=step, args=data())
+
+    assert_exact(make)
+
+
 def test_gradient_hooks_run() -> None:
     def make() -> Job:
         made = job(adamw)

@@ -7,17 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supernode.capture import compat, hyper
+from supernode.capture import compat
 from supernode.capture.arguments import Arguments, arguments_of
 from supernode.capture.build import Slot
-from supernode.capture.host import Guard
 from supernode.capture.optimizer_state import OptimizerStates, StateEntry
 from supernode.capture.schedule import Schedule
 from supernode.capture.subject import Subject
-from supernode.errors import CaptureError
+from supernode.capture.watch import Watch
 from supernode.ir import Program
-
-_AGAIN = "capture the step again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -29,14 +26,11 @@ class Captured:
 
     program: Program
     constants: dict[str, Tensor]
-    versions: tuple[tuple[Tensor, int], ...]
     subject: Subject
     states: OptimizerStates
     arguments: Arguments
     schedule: Schedule
-    guards: tuple[Guard, ...]
-    fixed: hyper.Fixed
-    modes: "Modes"
+    watch: Watch
     slots: tuple[Slot, ...]
     result_spec: Any
 
@@ -79,30 +73,8 @@ class Captured:
         Raises:
             CaptureError: something that was fixed at capture has changed since.
         """
-        self._check_unchanged()
-        values = {
-            each.name: float(each.current()) for each in hyper.promoted(self.subject.optimizers)
-        }
-        for guard in self.guards:
-            if not guard.holds(values):
-                raise CaptureError(
-                    "the step branches on a hyper-parameter that has changed since the capture",
-                    where=guard.where,
-                    fix=_AGAIN,
-                )
+        values = self.watch.check(self.subject)
         return {p.name: values[p.name] for p in self.program.inputs if p.role == "host"}
-
-    def _check_unchanged(self) -> None:
-        names = hyper.changed(self.fixed, hyper.fixed_values(self.subject.optimizers))
-        names += self.modes.changed(self.subject)
-        names += [
-            f"a constant of shape {tuple(tensor.shape)}"
-            for tensor, version in self.versions
-            if compat.version_of(tensor) != version
-        ]
-        if names:
-            wrong = f"{', '.join(names)} changed since the capture"
-            raise CaptureError(wrong, fix=f"{_AGAIN}, or keep it fixed")
 
     def after_step(self) -> None:
         """Steps the learning rate schedulers that the step stepped."""
@@ -144,26 +116,3 @@ class Captured:
                 state.update(self.states.plain.get((index, entry.param), {}))
                 fresh = entry.initial(param.device)
                 state[entry.key] = fresh.copy_(values[entry.name])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Modes:
-    """What else a step branches on: train or eval mode, which parameters are trained."""
-
-    training: bool | None
-    trained: tuple[bool, ...]
-
-    @classmethod
-    def of(cls, subject: Subject) -> "Modes":
-        """Those of a model now."""
-        return cls(
-            training=None if subject.model is None else subject.model.training,
-            trained=tuple(param.requires_grad for param in subject.params.values()),
-        )
-
-    def changed(self, subject: Subject) -> list[str]:
-        """The names of what differs now."""
-        now = Modes.of(subject)
-        names = [] if now.training == self.training else ["model.training"]
-        pairs = zip(subject.params, self.trained, now.trained, strict=True)
-        return names + [f"{name}.requires_grad" for name, old, new in pairs if old != new]

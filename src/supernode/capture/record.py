@@ -18,7 +18,7 @@ from supernode.capture.optimizer_state import OptimizerStates
 from supernode.capture.recorder import Recorder
 from supernode.capture.schedule import Schedule
 from supernode.capture.sites import Sites, user_line
-from supernode.capture.subject import Subject, made_fake
+from supernode.capture.subject import Subject, made_fake, sharing
 from supernode.capture.updates import Before, attributes_of, updates
 from supernode.errors import CaptureError
 from supernode.ir import Port, Role, Value
@@ -57,6 +57,7 @@ def record(
 ) -> Recording:
     """Runs `step` once on fakes; the parameters named in `gradients` have one beforehand."""
     mode = compat.fake_mode()
+    overlapping = sharing(subject)
     with made_fake(subject, mode):
         sites = Sites(subject.module_names(), subject.names())
         run = Recording(recorder=Recorder(mode, sites))
@@ -70,6 +71,7 @@ def record(
             run.results = [(path, _result(leaf, run.recorder)) for path, leaf in leaves]
             run.updates = updates(before, tensors, run.schedule)
         _check_arguments(fakes)
+        _check_sharing(overlapping, run)
         run.kept_gradients = [n for n, p in subject.params.items() if p.grad is not None]
         run.stale_gradients = [n for n in subject.params if n not in cleared.names]
         return run
@@ -135,6 +137,16 @@ def _check_arguments(fakes: dict[str, Tensor]) -> None:
             raise CaptureError(
                 f"the step leaves a gradient on its argument {name}",
                 fix="use torch.autograd.grad and return it",
+            )
+
+
+def _check_sharing(overlapping: list[tuple[str, str]], run: Recording) -> None:
+    before = {port.name: value for port, value in run.inputs}
+    for pair in overlapping:
+        if any(run.updates[name] != before[name] for name in pair):
+            raise CaptureError(
+                f"{pair[0]} and {pair[1]} share memory, and the step changes it",
+                fix="make them one parameter (`a.weight = b.weight`)",
             )
 
 

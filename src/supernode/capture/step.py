@@ -6,13 +6,13 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from supernode.capture import compat, hyper
 from supernode.capture.arguments import Arguments, arguments_of
 from supernode.capture.build import build
-from supernode.capture.captured import Captured, Modes
+from supernode.capture.captured import Captured
 from supernode.capture.optimizer_state import OptimizerStates, learn
 from supernode.capture.record import Recording, record
 from supernode.capture.subject import Subject, subject_of
+from supernode.capture.watch import Watch
 from supernode.errors import CaptureError
 from supernode.ir import fold as fold_program
 
@@ -46,20 +46,15 @@ def capture(
     states = learn(subject)
     run, carried = _record(step, subject, states, arguments)
     optional = {entry.name for entry in states.entries if entry.fill is not None}
-    constants = run.recorder.tensors.constant_tensors()
     built = build(name, run, optional | {f"grad[{param}]" for param in carried})
-    program = fold_program(built.program) if fold else built.program
     return Captured(
-        program=program,
+        program=fold_program(built.program) if fold else built.program,
         constants=built.constants,
-        versions=tuple((tensor, compat.version_of(tensor)) for tensor in constants),
         subject=subject,
         states=states,
         arguments=arguments,
         schedule=run.schedule,
-        guards=tuple(run.recorder.host.guards),
-        fixed=hyper.fixed_values(subject.optimizers),
-        modes=Modes.of(subject),
+        watch=Watch.on(subject, run.recorder),
         slots=tuple(built.slots),
         result_spec=run.result_spec,
     )

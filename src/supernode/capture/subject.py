@@ -3,6 +3,7 @@
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -84,6 +85,23 @@ def _check_optimizer(optimizer: Optimizer, subject: Subject) -> None:
                     f"{tuple(param.shape)} that is not part of the model",
                     fix="pass all trained modules as one model, e.g. nn.ModuleList([a, b])",
                 )
+
+
+def sharing(subject: Subject) -> list[tuple[str, str]]:
+    """Pairs of different parameters or buffers that overlap in memory, by name."""
+    spans: dict[int, list[tuple[int, int, str]]] = {}
+    for name, tensor in (*subject.params.items(), *subject.buffers.items()):
+        if tensor.numel() and not tensor.is_meta:
+            start = tensor.storage_offset() * tensor.itemsize
+            last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+            span = (start, start + (last + 1) * tensor.itemsize, name)
+            spans.setdefault(compat.storage_key(tensor), []).append(span)
+    return [
+        (first, second)
+        for each in map(sorted, spans.values())
+        for (_, end, first), (start, _, second) in pairwise(each)
+        if start < end
+    ]
 
 
 @contextmanager

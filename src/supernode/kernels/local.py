@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supernode.plan import Mesh
+from supernode.kernels.surroundings import Grid
 
 
-def shard(x: Tensor, dim: int, axis: str, *, coordinate: Mapping[str, int], mesh: Mesh) -> Tensor:
+def shard(x: Tensor, dim: int, axis: str, *, coordinate: Mapping[str, int], mesh: Grid) -> Tensor:
     """This chip's piece of `x`, cut evenly along `dim` over the mesh axis.
 
     It is contiguous: torch's layer norm backward on CPUs takes that for granted.
@@ -28,7 +28,7 @@ def embedding(
     axes: tuple[str, ...],
     *,
     coordinate: Mapping[str, int],
-    mesh: Mesh,
+    mesh: Grid,
 ) -> Tensor:
     """Rows of the part `weight` of a table cut by rows; zeros for ids of other parts."""
     at, here = _within(ids, weight.shape[0], axes, coordinate, mesh)
@@ -43,7 +43,7 @@ def embedding_backward(
     axes: tuple[str, ...],
     *,
     coordinate: Mapping[str, int],
-    mesh: Mesh,
+    mesh: Grid,
 ) -> Tensor:
     """The gradient of this chip's `rows` of a table cut by rows."""
     at, here = _within(ids, rows, axes, coordinate, mesh)
@@ -58,7 +58,7 @@ def pick(
     axes: tuple[str, ...],
     *,
     coordinate: Mapping[str, int],
-    mesh: Mesh,
+    mesh: Grid,
 ) -> Tensor:
     """`x[i, index[i]]` of the part `x` [n, v] of a matrix cut by columns; zero for others'."""
     at, here = _within(index, x.shape[1], axes, coordinate, mesh)
@@ -73,7 +73,7 @@ def unpick(
     axes: tuple[str, ...],
     *,
     coordinate: Mapping[str, int],
-    mesh: Mesh,
+    mesh: Grid,
 ) -> Tensor:
     """Zeros [n, columns] but for `values[i]` at column `index[i]`, where this chip has it."""
     at, here = _within(index, columns, axes, coordinate, mesh)
@@ -82,7 +82,7 @@ def unpick(
 
 
 def _within(
-    index: Tensor, size: int, axes: tuple[str, ...], coordinate: Mapping[str, int], mesh: Mesh
+    index: Tensor, size: int, axes: tuple[str, ...], coordinate: Mapping[str, int], mesh: Grid
 ) -> tuple[Tensor, Tensor]:
     """`index` relative to this chip's part, and where it lies in it (elsewhere it reads 0)."""
     part = 0

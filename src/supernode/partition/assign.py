@@ -1,5 +1,6 @@
 """Which classes of dims each axis splits, and how each input of the step is kept."""
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -185,7 +186,7 @@ def _stored_dim(
     for dim in sorted(range(len(shape)), key=lambda dim: (len(dims[dim]), dim)):
         if left[dim] % axis.size == 0:
             return dim
-    if all(size < axis.size for size in left):
+    if math.prod(left) < axis.size:
         return None
     raise LayoutError(
         f"{axis.name}={axis.size} divides no dim of {port.name} ({list(shape)})",

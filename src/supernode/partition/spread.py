@@ -295,6 +295,10 @@ class _Walk:
 
     def _call(self, op: Op) -> None:
         emitter = self.emitter
+        for value in op.inputs:
+            # Else every block that reads the parts would add them up for itself.
+            if value.id in emitter.held and (now := emitter.held[value.id].layout).partial:
+                emitter.get(value, self.wanted.get(value.id, Layout(now.dims)), op.site)
         inputs = tuple(
             None if isinstance(v.type, HostType) else emitter.held[v.id].layout for v in op.inputs
         )

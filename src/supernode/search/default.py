@@ -77,7 +77,7 @@ def _state_bytes(program: Program) -> int:
 
 
 def _largest_parts(program: Program, chips: int) -> int:
-    """The largest divisor of `chips` that divides some dim of every weight that has one as long."""
+    """The largest divisor of `chips` that divides some dim of every weight but the tiniest."""
     shapes = [
         value.tensor.shape
         for port, value in zip(program.inputs, program.main.inputs, strict=True)
@@ -86,8 +86,7 @@ def _largest_parts(program: Program, chips: int) -> int:
 
     def divides(parts: int) -> bool:
         return all(
-            any(size % parts == 0 for size in shape) or all(size < parts for size in shape)
-            for shape in shapes
+            any(size % parts == 0 for size in shape) or math.prod(shape) < parts for shape in shapes
         )
 
     return next(n for n in range(chips, 0, -1) if chips % n == 0 and divides(n))

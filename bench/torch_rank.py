@@ -1,0 +1,79 @@
+"""One rank of PyTorch's own data parallelism; `bench/training.py` starts it under torchrun.
+
+`torchrun -m bench.torch_rank ADDRESS ddp|fsdp2 RECIPE BATCH SEQUENCE`: connects to ADDRESS, and for
+each number read there does so many steps and answers with the seconds they took and their losses.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from itertools import islice
+from multiprocessing.connection import Client, Connection
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from supernode.models import Job, Recipe, recipe
+
+
+def main(argv: list[str]) -> None:
+    """Serves rounds until the socket closes."""
+    address, kind, name, batch, sequence = argv
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    found = recipe(name)
+    job = found.build(int(batch), sequence=int(sequence))
+    step = train_step(kind, job, found)
+    with Client(address, "AF_UNIX") as driver:
+        _serve(driver, job, step)
+    dist.destroy_process_group()
+
+
+def train_step(kind: str, job: Job, found: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
+    """The recipe's train step over all ranks."""
+    model: nn.Module = job.model
+    if kind == "fsdp2":
+        for block in job.model.get_submodule("blocks").children():
+            fully_shard(block)
+        fully_shard(model)
+    else:
+        model = DistributedDataParallel(model)
+    how = found.training
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=how.learning_rate, betas=how.betas, weight_decay=how.weight_decay
+    )
+
+    def step(tokens: Tensor, targets: Tensor) -> Tensor:
+        loss = model(tokens, targets)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), how.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return step
+
+
+def _serve(driver: Connection, job: Job, step: Callable[[Tensor, Tensor], Tensor]) -> None:
+    assert job.batches is not None, "the recipe has no data"
+    rank, world = int(os.environ["RANK"]), dist.get_world_size()
+    batches = job.batches()
+    while True:
+        try:
+            count: int = driver.recv()
+        except EOFError:
+            return
+        parts = [[x.chunk(world)[rank] for x in batch] for batch in islice(batches, count)]
+        dist.barrier()
+        start = time.perf_counter()
+        losses = [step(tokens, targets) for tokens, targets in parts]
+        seconds = time.perf_counter() - start
+        driver.send((seconds, [float(loss) for loss in losses]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,76 @@
+"""What was fixed at capture and must stay as it was, or the Program is no longer the step."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from supernode.capture import compat, hyper
+from supernode.capture.host import Guard
+from supernode.capture.recorder import Recorder
+from supernode.capture.subject import Subject
+from supernode.errors import CaptureError
+
+_AGAIN = "capture the step again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Fixed hyper-parameters, branches taken on promoted ones, modes, constants."""
+
+    fixed: hyper.Fixed
+    guards: tuple[Guard, ...]
+    versions: tuple[tuple[Tensor, int], ...]
+    training: bool | None
+    trained: tuple[bool, ...]
+
+    @classmethod
+    def on(cls, subject: Subject, recorder: Recorder) -> "Watch":
+        """What holds now for `subject` and what `recorder` saw of its step."""
+        constants = recorder.tensors.constant_tensors()
+        return cls(
+            fixed=hyper.fixed_values(subject.optimizers),
+            guards=tuple(recorder.host.guards),
+            versions=tuple((tensor, compat.version_of(tensor)) for tensor in constants),
+            training=_training(subject),
+            trained=tuple(param.requires_grad for param in subject.params.values()),
+        )
+
+    def check(self, subject: Subject) -> dict[str, float]:
+        """The promoted hyper-parameters now, by port name.
+
+        Raises:
+            CaptureError: something else has changed, and what.
+        """
+        names = self._changed(subject)
+        if names:
+            wrong = f"{', '.join(names)} changed since the capture"
+            raise CaptureError(wrong, fix=f"{_AGAIN}, or keep it fixed")
+        values = {each.name: float(each.current()) for each in hyper.promoted(subject.optimizers)}
+        for guard in self.guards:
+            if not guard.holds(values):
+                raise CaptureError(
+                    "the step branches on a hyper-parameter that has changed since the capture",
+                    where=guard.where,
+                    fix=_AGAIN,
+                )
+        return values
+
+    def _changed(self, subject: Subject) -> list[str]:
+        names = hyper.changed(self.fixed, hyper.fixed_values(subject.optimizers))
+        if _training(subject) != self.training:
+            names.append("model.training")
+        names += [
+            f"{name}.requires_grad"
+            for (name, param), trained in zip(subject.params.items(), self.trained, strict=True)
+            if param.requires_grad != trained
+        ]
+        names += [
+            f"a constant of shape {tuple(tensor.shape)}"
+            for tensor, version in self.versions
+            if compat.version_of(tensor) != version
+        ]
+        return names
+
+
+def _training(subject: Subject) -> bool | None:
+    return None if subject.model is None else subject.model.training

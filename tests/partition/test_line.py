@@ -1,0 +1,84 @@
+"""The layout line, and what an axis that does not divide says."""
+
+import pytest
+
+from programs import Builder
+from supernode.errors import LayoutError, UnknownOp
+from supernode.ir import Op, Program, TensorType, Value
+from supernode.partition import parse_line, partition
+
+
+def test_axes_keep_their_order_and_size_one_is_dropped() -> None:
+    axes = parse_line(" tp=2 , dp=4,fsdp=1,", 8)
+    assert [(axis.name, axis.size) for axis in axes] == [("tp", 2), ("dp", 4)]
+
+
+@pytest.mark.parametrize(
+    ("line", "chips", "text"),
+    [
+        ("dp", None, "expected NAME=SIZE, got 'dp'"),
+        ("dp=0", None, "expected NAME=SIZE"),
+        ("dp=-2", None, "expected NAME=SIZE"),
+        ("dp=2=3", None, "expected NAME=SIZE"),
+        ("pd=2", None, "unknown axis 'pd'"),
+        ("dp=2,dp=2", None, "dp is named twice"),
+        ("sp,dp=2", None, "sp needs a tp axis"),
+        ("dp=2,tp=2", 8, "the axes multiply to 2 x 2 = 4, there are 8 chips"),
+        ("", 2, "the axes multiply to 1, there are 2 chips"),
+        ("dp=2,fsdp=2,zero1=2,tp=2", None, "4 axes, at most 3"),
+    ],
+)
+def test_what_is_wrong_with_a_line(line: str, chips: int | None, text: str) -> None:
+    with pytest.raises(LayoutError, match=text):
+        parse_line(line, chips)
+
+
+def mlp(batch: int = 8, hidden: int = 12) -> Program:
+    b = Builder()
+    x = b.input("x", "arg", (batch, 10))
+    up = b.input("up", "param", (hidden, 10))
+    down = b.input("down", "param", (10, hidden))
+    h = b.op("aten.relu", b.op("aten.mm", x, b.op("aten.t", up)))
+    b.result(b.op("aten.mm", h, b.op("aten.t", down)))
+    return b.build()
+
+
+def test_an_axis_that_does_not_divide_the_batch() -> None:
+    with pytest.raises(LayoutError) as caught:
+        partition(mlp(batch=6), "dp=4")
+    assert str(caught.value) == (
+        "dp=4 does not divide dim 0 of x (f32[6, 10]), size 6\n"
+        "  asked: layout dp=4\n"
+        "  fix: use sizes whose product divides 6"
+    )
+
+
+def test_axes_that_together_do_not_divide() -> None:
+    with pytest.raises(LayoutError, match=r"dp\*fsdp=4 does not divide dim 0 of x"):
+        partition(mlp(batch=6), "dp=2,fsdp=2")
+
+
+def test_an_axis_that_does_not_divide_the_hidden_units() -> None:
+    with pytest.raises(LayoutError, match=r"tp=8 does not divide dim 0 of up"):
+        partition(mlp(), "tp=8")
+
+
+def test_an_axis_that_divides_no_dim_of_a_weight() -> None:
+    with pytest.raises(LayoutError, match="fsdp=8 divides no dim of up"):
+        partition(mlp(batch=8), "fsdp=8")
+
+
+def test_an_op_without_a_row_names_op_module_and_file() -> None:
+    b = Builder()
+    x = b.input("x", "arg", (4, 4))
+    y = Value(99, TensorType("float32", (4, 4)))
+    b.ops.append(Op(name="aten.frobnicate", args=(x,), outputs=(y,), site=b.site))
+    b.result(y)
+    program = b.build()
+    assert partition(program, "").local == program
+    with pytest.raises(UnknownOp) as caught:
+        partition(program, "dp=2")
+    text = str(caught.value)
+    assert "aten.frobnicate(f32[4, 4])" in text
+    assert "m forward at model.py:1" in text
+    assert "src/supernode/ops/" in text
