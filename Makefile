@@ -29,15 +29,15 @@ check: $(VENV) ## the gate, under two minutes: format, lint, types, imports, siz
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/check_sizes.py
 	$(BIN)/python -m pytest -q -m "not slow and not gpu and not bench"
 
 golden: $(VENV) ## write the golden texts anew; review the diff
 	$(BIN)/python -m pytest -q -m "not gpu and not bench" --rewrite-goldens
 
-bench: $(VENV) ## run the speed measurements
-	$(BIN)/python -m pytest -q -s -m bench
+bench: $(VENV) ## measure speed beside torch and gloo; writes dated reports to bench/reports
+	$(BIN)/python -m bench
 
 clean: ## remove .venv, caches and build outputs
 	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

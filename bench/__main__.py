@@ -23,7 +23,7 @@ from bench.result import Section
 THEMES: dict[str, Callable[..., Section]] = {
     "training": training.measure,
     "one-chip": one_chip.measure,
-    "fabric": fabric.section,
+    "fabric": fabric.measure,
     "planning": planning.measure,
 }
 README = REPORTS.parent.parent / "README.md"

@@ -8,11 +8,10 @@ import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
-import torch
-
-import supernode
+from supernode import __version__
 from supernode.units import format_bytes
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -55,10 +54,10 @@ def versions() -> dict[str, str]:
     )
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": metadata.version("torch"),
         "gcc": compiler.stdout.splitlines()[0],
         "kernel": platform.release(),
-        "supernode": supernode.__version__,
+        "supernode": __version__,
     }
 
 

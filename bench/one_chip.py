@@ -73,9 +73,7 @@ class InProcess:
         self._step = generate(captured.program)
         self._ports = [port.name for port in captured.program.inputs]
         state = captured.inputs()
-        self._state = {
-            name: x.clone() if isinstance(x, Tensor) else x for name, x in state.items()
-        }
+        self._state = {name: x.clone() if isinstance(x, Tensor) else x for name, x in state.items()}
         self._spare = {name: x.clone() for name, x in state.items() if isinstance(x, Tensor)}
 
     def __call__(self, *batch: Tensor) -> Tensor:

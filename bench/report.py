@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from bench.host import Conditions, Hardware
+from bench.host import Conditions, Hardware, versions
 from bench.result import Row, Section
 
 REPORTS = Path(__file__).with_name("reports")
@@ -14,8 +14,6 @@ _MARK = {True: "met", False: "**missed**", None: ""}
 
 def write(section: Section, folder: Path, date: str, conditions: Conditions) -> Path:
     """Writes the report of `section`, taken on `date` (YYYY-MM-DD) on this host; gives its path."""
-    from bench.host import versions
-
     hardware = Hardware.here()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{section.theme}_{hardware.slug}_{date}.md"
@@ -26,7 +24,7 @@ def write(section: Section, folder: Path, date: str, conditions: Conditions) -> 
 def markdown(
     section: Section,
     hardware: Hardware,
-    versions: Mapping[str, str],
+    software: Mapping[str, str],
     conditions: Conditions,
     date: str,
 ) -> str:
@@ -37,7 +35,7 @@ def markdown(
             [
                 f"- date: {date}",
                 f"- hardware: {hardware}",
-                f"- versions: {', '.join(f'{name} {text}' for name, text in versions.items())}",
+                f"- versions: {', '.join(f'{name} {text}' for name, text in software.items())}",
                 f"- conditions: {conditions}",
             ]
         ),

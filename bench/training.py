@@ -105,7 +105,7 @@ class Ours:
 
 
 class Theirs:
-    """The ranks under torchrun; each reads how many steps to do and answers with time and losses."""
+    """The ranks under torchrun; each reads how many steps to do, answers with time and losses."""
 
     def __init__(self, case: Case) -> None:
         self._steps = case.steps

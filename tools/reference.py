@@ -137,9 +137,10 @@ def _cli() -> Iterator[str]:
     for command in app.registered_commands:
         function: Any = command.callback
         parameters = list(_parameters(function))
-        usage = " ".join(name for name, *_ in parameters if name.isupper())
+        arguments = (f"{name} " for name, *_ in parameters if not name.startswith("-"))
         yield f"\n## supernode {command.name}\n\n"
-        yield f"```sh\nsupernode {command.name} {usage} [OPTIONS]\n```\n\n{prose(function.__doc__)}\n"
+        yield f"```sh\nsupernode {command.name} {''.join(arguments)}[OPTIONS]\n```\n\n"
+        yield prose(function.__doc__) + "\n"
         yield "| name | takes | default | |\n|---|---|---|---|\n"
         for name, *cells in parameters:
             yield f"| `{name}` | {' | '.join(cells)} |\n"
@@ -157,8 +158,11 @@ def _parameters(function: Any) -> Iterator[tuple[str, str, str, str]]:
         shown = "required" if default is parameter.empty else str(default or "")
         if isinstance(about, ArgumentInfo):
             name = parameter.name.upper()
+            name = name if shown == "required" else f"[{name}]"
         else:
-            name = (about.param_decls or [f"--{parameter.name.replace('_', '-')}"])[0]
+            # typer takes what stands first for the default, until it reads the annotation.
+            named = isinstance(about.default, str) and about.default.startswith("--")
+            name = about.default if named else f"--{parameter.name.replace('_', '-')}"
         yield name, "" if takes == "bool" else takes, shown, about.help or ""
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from supernode.api import Node as Node
     from supernode.api import Step as Step
     from supernode.api import connect as connect
-    from supernode.capture import capture as capture
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,7 +37,6 @@ __all__ = [
     "Step",
     "SupernodeError",
     "Trace",
-    "capture",
     "connect",
     "load_machine",
     "partition",
@@ -48,7 +46,6 @@ _NEED_TORCH = {
     "Node": "supernode.api",
     "Step": "supernode.api",
     "connect": "supernode.api",
-    "capture": "supernode.capture",
 }
 
 

@@ -61,7 +61,7 @@ class MachineFileError(SupernodeError):
 
 
 class DoesNotFit(SupernodeError):
-    """A plan needs more memory than a chip has."""
+    """More memory is needed than there is."""
 
 
 class InputError(SupernodeError):
@@ -70,6 +70,10 @@ class InputError(SupernodeError):
 
 class ChipFailed(SupernodeError):
     """A chip died or raised while it ran a step."""
+
+
+MOST_NAMES = 20
+"""How many known names a message lists where none is near."""
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:
@@ -82,4 +86,5 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    return f"known: {', '.join(known)}"
+    more = f" … ({len(known)} in all)" if len(known) > MOST_NAMES else ""
+    return f"known: {', '.join(known[:MOST_NAMES])}{more}"

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,5 +49,5 @@ def _imported(node: ast.AST) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
-def test_an_example_runs(example):
+def test_an_example_runs(example: Path):
     assert _output(str(example))

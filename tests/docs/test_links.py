@@ -20,18 +20,18 @@ def test_links_lead_somewhere(page: Path):
 
 
 def test_every_page_is_linked_from_somewhere():
-    reached = {README}
-    while (
-        fresh := {
-            target
-            for page in reached
-            for link in links(page.read_text(encoding="utf-8"))
-            if (target := (page.parent / link.partition("#")[0]).resolve()).suffix == ".md"
-        }
-        - reached
-    ):
+    reached, fresh = set[Path](), {README}
+    while fresh:
         reached |= fresh
+        fresh = {target for page in fresh for target in _linked_pages(page)} - reached
     assert set(MARKDOWN) <= reached
+
+
+def _linked_pages(page: Path) -> set[Path]:
+    links_of = links(page.read_text(encoding="utf-8"))
+    targets = [(page.parent / link.partition("#")[0]).resolve() for link in links_of]
+    pages = [target / "README.md" if target.is_dir() else target for target in targets]
+    return {target for target in pages if target.suffix == ".md" and target.exists()}
 
 
 def test_the_readme_is_short_and_starts_with_a_program():

@@ -76,6 +76,12 @@ def test_an_error_names_the_op_its_module_and_its_line():
     assert any("torch_mm(v0, v1)  # layer.0" in frame.line for frame in frames)
 
 
+def test_a_negative_base_keeps_its_sign():
+    main = Body("main", HostType())
+    result = main("host.pow", -2.0, main.inputs[0], type=HostType())
+    assert generate(program(main.block(result)))([4.0]) == (16.0,)
+
+
 def test_host_numbers_are_python_floats():
     main = Body("main", HostType(), f32(2))
     rate = main("host.mul", main("host.pow", 0.9, main.inputs[0], type=HostType()), 2.0)

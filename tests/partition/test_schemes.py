@@ -1,4 +1,4 @@
-"""Named schemes on whole train steps: the result, and the bytes on the wire against the textbook."""
+"""Named schemes on whole train steps: the result, and the bytes sent against the textbook."""
 
 from collections import Counter
 from functools import lru_cache

@@ -19,6 +19,8 @@ from run.plans import LARGE, f32, lookup_plan, one_op_plan, slow_plan
 from supernode.errors import ChipFailed
 from supernode.run import connect
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[1]
 GOOD, BAD = torch.zeros(8, dtype=torch.int64), torch.tensor([0, 0, 0, 0, 0, 99, 0, 0])
 
@@ -181,3 +183,28 @@ def test_a_node_that_nobody_closes_is_closed_at_exit():
     )
     assert done.stderr == ""
     assert _gone(tuple(map(int, done.stdout.split())))
+
+
+FORK = """
+import os, sys, time, torch
+from supernode.run import connect
+
+if __name__ == "__main__":
+    with connect("cpu:1") as node:
+        child = os.fork()
+        if not child:
+            sys.exit(0)
+        os.waitpid(child, 0)
+        start = time.process_time()
+        time.sleep(0.3)
+        assert time.process_time() - start < 0.1, "something spins"
+        assert node.alive
+        assert os.path.exists(f"/proc/{node.pids[0]}")
+        node.check_usable()
+"""
+
+
+def test_a_forked_child_that_exits_leaves_the_node_alone():
+    command = [sys.executable, "-W", "ignore", "-c", FORK]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

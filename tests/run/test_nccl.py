@@ -64,6 +64,7 @@ def _check(backend: str) -> None:
             assert text.splitlines()[-1] == "done", text
 
 
+@pytest.mark.slow
 def test_collectives_on_gloo():
     _check("gloo")
 

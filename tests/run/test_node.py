@@ -8,7 +8,7 @@ import torch
 
 from emulate import run_plan
 from run.plans import FEATURES, f32, moving_plan, one_op_plan, split_plan, training_plan
-from supernode.errors import ChipFailed, InputError, UnknownName
+from supernode.errors import ChipFailed, DoesNotFit, InputError, UnknownName
 from supernode.run import Node, connect
 
 
@@ -150,7 +150,7 @@ def test_addresses():
         connect("local:x")
     with pytest.raises(InputError, match="not a number of chips"):
         connect("local:0")
-    with pytest.raises(InputError, match="5000000 chips need 750 TB of memory"):
+    with pytest.raises(DoesNotFit, match="5000000 chips need 750 TB of memory"):
         connect("cpu:5000000")
 
 

@@ -1,5 +1,6 @@
 """Where an op comes from: module, phase and line of the user's code."""
 
+import inspect
 import sys
 import sysconfig
 from collections.abc import Callable, Generator
@@ -77,6 +78,13 @@ def raising_line(error: BaseException) -> str:
             found = f"{code.co_filename}:{trace.tb_lineno}"
         trace = trace.tb_next
     return found
+
+
+def definition_line(step: Callable[..., Any]) -> str:
+    """`path:line` of where a step is defined; empty if it has no Python source."""
+    call = type(step).__call__ if not hasattr(step, "__code__") else step
+    code = getattr(inspect.unwrap(call), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else ""
 
 
 def _short(frame: FrameType | None) -> str:

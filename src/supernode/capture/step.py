@@ -11,6 +11,7 @@ from supernode.capture.build import build
 from supernode.capture.captured import Captured
 from supernode.capture.optimizer_state import OptimizerStates, learn
 from supernode.capture.record import Recording, record
+from supernode.capture.sites import definition_line
 from supernode.capture.subject import Subject, subject_of
 from supernode.capture.watch import Watch
 from supernode.errors import CaptureError
@@ -41,8 +42,26 @@ def capture(
     Raises:
         CaptureError: the step does what can't be recorded exactly; `where` is the user's line.
     """
+    try:
+        return _capture(step, model, optimizers, tuple(args), dict(kwargs or {}), name, fold)
+    except CaptureError as error:
+        if error.where:
+            raise
+        where = definition_line(step)
+        raise CaptureError(error.wrong, asked=error.asked, where=where, fix=error.fix) from error
+
+
+def _capture(
+    step: Callable[..., Any],
+    model: nn.Module | None,
+    optimizers: Optimizer | Sequence[Optimizer] | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    name: str,
+    fold: bool,
+) -> Captured:
     subject = subject_of(model, optimizers)
-    arguments = arguments_of(step, tuple(args), dict(kwargs or {}))
+    arguments = arguments_of(step, args, kwargs)
     states = learn(subject)
     run, carried = _record(step, subject, states, arguments)
     optional = {entry.name for entry in states.entries if entry.fill is not None}

@@ -92,7 +92,7 @@ def sharing(subject: Subject) -> list[tuple[str, str]]:
     spans: dict[int, list[tuple[int, int, str]]] = {}
     for name, tensor in (*subject.params.items(), *subject.buffers.items()):
         if tensor.numel() and not tensor.is_meta:
-            start = tensor.storage_offset() * tensor.itemsize
+            start = int(tensor.storage_offset()) * tensor.itemsize
             last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
             span = (start, start + (last + 1) * tensor.itemsize, name)
             spans.setdefault(compat.storage_key(tensor), []).append(span)

@@ -47,7 +47,8 @@ class GeneratedStep:
     Call it with one tensor or float per input of the program, in order. `out` may hold a tensor
     for each output that is the next value of an input (see `destinations`): its value is then
     written there, and that tensor is what is returned. The destinations must not overlap the
-    inputs. Inputs are never written.
+    inputs, and both must be contiguous for the bits to be those without `out`. Inputs are never
+    written.
     """
 
     def __init__(self, program: Program, chip: Chip) -> None:

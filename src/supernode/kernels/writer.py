@@ -124,7 +124,9 @@ class Writer:
     def _host(self, op: Op, name: str) -> str:
         texts = [self.names.arg(arg) for arg in op.args]
         if name in INFIX:
-            return f" {INFIX[name]} ".join(texts)
+            # -2.0 ** x would be read as -(2.0 ** x).
+            operands = [f"({text})" if text.startswith("-") else text for text in texts]
+            return f" {INFIX[name]} ".join(operands)
         if name not in FUNCTIONS:
             known = [*INFIX, *FUNCTIONS]
             raise UnknownOp(f"no host op {op.name!r}", fix=near_matches(name, known))

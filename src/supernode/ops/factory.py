@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from supernode.ir import HostType, Op, Type
-from supernode.ops.formula import Formula, shape_of
+from supernode.ops.formula import Formula, bare, shape_of
 from supernode.ops.row import Cost, Row, Split, nonlinear, same, sized, traffic
 
 Local = Callable[[Op, Split, tuple[Type, ...]], Op]
@@ -31,14 +31,6 @@ def _alike(op: Op) -> Formula:
     ins = (names, *(() for _ in op.inputs[1:]))
     return Formula(
         inputs=ins, outputs=(names,), sizes={f"i{k}": size for k, size in enumerate(shape)}
-    )
-
-
-def _whole(op: Op) -> Formula:
-    return Formula(
-        inputs=tuple(((),) * len(shape_of(value)) for value in op.inputs),
-        outputs=tuple(((),) * len(shape_of(value)) for value in op.outputs),
-        sizes={},
     )
 
 
@@ -77,6 +69,6 @@ ROWS = [
     ),
     *(_row(f"aten.{name}_like", _alike, same) for name in ("zeros", "ones", "full", "empty")),
     *(_row(f"aten.fill.{kind}", _alike, same) for kind in ("Scalar", "Tensor")),
-    _row("aten.scalar_tensor", _whole, same),
-    *(_row(f"aten.arange{kind}", _whole, same) for kind in ("", ".start", ".start_step")),
+    _row("aten.scalar_tensor", bare, same),
+    *(_row(f"aten.arange{kind}", bare, same) for kind in ("", ".start", ".start_step")),
 ]

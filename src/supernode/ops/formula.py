@@ -6,7 +6,7 @@ outermost factor of a dim can be split over chips, since pieces are contiguous.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -108,18 +108,40 @@ def from_template(
     whole: str = "",
     reduced: Mapping[str, str] | None = None,
     inputs: tuple[Value, ...] | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Formula:
-    """The Formula of `op` by a template over its inputs (or those given) and its outputs."""
+    """The Formula of `op` by a template over its inputs (or those given) and its outputs.
+
+    `sizes` gives those of factors that the shapes leave open.
+    """
     read = op.inputs if inputs is None else inputs
     ins, outs = parse(template)
     shapes = tuple(shape_of(value) for value in read + op.outputs)
-    sizes = sizes_of(tuple(zip(ins + outs, shapes, strict=True)))
     return Formula(
         inputs=ins,
         outputs=outs,
-        sizes=sizes,
+        sizes=sizes_of(tuple(zip(ins + outs, shapes, strict=True)), sizes),
         whole=frozenset(whole.split()),
         reduced=dict(reduced or {}),
+    )
+
+
+def bare(op: Op) -> Formula:
+    """No dim of any value can be split."""
+    return Formula(
+        inputs=tuple(((),) * len(shape_of(value)) for value in op.inputs),
+        outputs=tuple(((),) * len(shape_of(value)) for value in op.outputs),
+        sizes={},
+    )
+
+
+def alike_but(op: Op, whole: Collection[int]) -> Formula:
+    """All values have the rank of the first output; the dims in `whole` can't be split."""
+    rank = len(shape_of(op.outputs[0]))
+    dims: Dims = tuple(() if k in whole else (f"i{k}",) for k in range(rank))
+    sizes = {dim[0]: n for dim, n in zip(dims, shape_of(op.outputs[0]), strict=True) if dim}
+    return Formula(
+        inputs=(dims,) * len(op.inputs), outputs=(dims,) * len(op.outputs), sizes=sizes
     )
 
 

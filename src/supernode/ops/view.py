@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from supernode.ir import HostType, Op, Type
-from supernode.ops.formula import Dims, Formula, regroup, shape_of
+from supernode.ops.formula import Dim, Dims, Formula, alike_but, regroup, shape_of
 from supernode.ops.row import (
     Row,
     Split,
@@ -14,6 +14,7 @@ from supernode.ops.row import (
     same,
     sized,
     streaming,
+    with_arg,
 )
 
 Rule = Callable[[Op], Formula]
@@ -77,29 +78,22 @@ def _expand(op: Op) -> Formula:
     return _formula(op, [kept], [tuple((name,) for name in names)])
 
 
-def _except(op: Op, whole: set[int]) -> Formula:
-    """Same rank in and out; the dims in `whole` change their extent and can't be split."""
-    names = _names(len(shape_of(op.outputs[0])))
-    dims = tuple(() if k in whole else (name,) for k, name in enumerate(names))
-    return _formula(op, [dims] * len(op.inputs), [dims] * len(op.outputs))
-
-
 def _slice(op: Op) -> Formula:
     changed = shape_of(op.inputs[0]) != shape_of(op.outputs[0])
     rank = len(shape_of(op.inputs[0]))
-    return _except(op, {_int(op.arg(1, "dim")) % rank} if changed else set())
+    return alike_but(op, {_int(op.arg(1, "dim")) % rank} if changed else set())
 
 
 def _slice_backward(op: Op) -> Formula:
     changed = shape_of(op.inputs[0]) != shape_of(op.outputs[0])
     rank = len(shape_of(op.outputs[0]))
-    return _except(op, {_int(op.arg(2)) % rank} if changed else set())
+    return alike_but(op, {_int(op.arg(2)) % rank} if changed else set())
 
 
 def _along(position: int, name: str = "dim") -> Rule:
     def rule(op: Op) -> Formula:
         rank = len(shape_of(op.outputs[0]))
-        return _except(op, {_int(op.arg(position, name)) % rank})
+        return alike_but(op, {_int(op.arg(position, name)) % rank})
 
     return rule
 
@@ -117,7 +111,31 @@ def _pad(op: Op) -> Formula:
     pads = op.arg(1, "pad")
     assert isinstance(pads, tuple)
     rank = len(shape_of(op.outputs[0]))
-    return _except(op, {rank - 1 - k // 2 for k, pad in enumerate(pads) if pad})
+    return alike_but(op, {rank - 1 - k // 2 for k, pad in enumerate(pads) if pad})
+
+
+def _repeat(op: Op) -> Formula:
+    """Whole repetitions may be split: they are outermost."""
+    source, target = shape_of(op.inputs[0]), shape_of(op.outputs[0])
+    source = (1,) * (len(target) - len(source)) + source
+    ins: list[Dim] = []
+    outs: list[Dim] = []
+    sizes: dict[str, int] = {}
+    for k, (old, new) in enumerate(zip(source, target, strict=True)):
+        sizes |= {f"i{k}": old, f"r{k}": new // max(old, 1)}
+        repeated = () if new == old else (f"r{k}",)
+        ins.append((f"i{k}",) if old > 1 else ())
+        outs.append(repeated + ins[-1])
+    skipped = len(target) - len(shape_of(op.inputs[0]))
+    return Formula(inputs=(tuple(ins[skipped:]),), outputs=(tuple(outs),), sizes=sizes)
+
+
+def _repeated(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
+    (out,) = outputs
+    assert not isinstance(out, HostType)
+    source = shape_of(op.inputs[0])
+    source = (1,) * (len(out.shape) - len(source)) + source
+    return with_arg(op, 1, tuple(b // max(a, 1) for a, b in zip(source, out.shape, strict=True)))
 
 
 def _stack(op: Op) -> Formula:
@@ -156,7 +174,7 @@ def _select_scatter(op: Op) -> Formula:
 
 
 def _same_dims(op: Op) -> Formula:
-    return _except(op, set())
+    return alike_but(op, set())
 
 
 def _reshaped(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
@@ -215,6 +233,7 @@ MOVES = [
     _move("aten.lift_fresh_copy", _same_dims),
     _move("aten.cat", _cat),
     _move("aten.stack", _stack),
+    _move("aten.repeat", _repeat, local=_repeated),
     _move("aten.slice_backward", _slice_backward, local=sized(1)),
     _move("aten.select_backward", _select_backward, local=sized(1)),
     _move("aten.slice_scatter", _along(2)),

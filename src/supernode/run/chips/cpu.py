@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from supernode.errors import InputError
+from supernode.errors import DoesNotFit
 from supernode.run.fabric import Fabric
 from supernode.units import GIB, KIB, format_bytes
 
@@ -37,11 +37,11 @@ class Cpu:
         """More chips than cores take turns; more than there is memory for are refused.
 
         Raises:
-            InputError: their processes alone would need more memory than is free.
+            DoesNotFit: their processes alone would need more memory than is free.
         """
         need_bytes, free_bytes = chips * WORKER_BYTES, _free_bytes()
         if not 0 < need_bytes <= free_bytes:
-            raise InputError(
+            raise DoesNotFit(
                 f"{chips} chips need {format_bytes(need_bytes)} of memory for their processes "
                 f"alone, {format_bytes(free_bytes)} are free",
                 asked=f"{chips} chips on this host",

@@ -1,6 +1,7 @@
 """Node: the chips of this host, as one."""
 
 import atexit
+import os
 from collections.abc import Callable, Mapping
 from time import monotonic
 from types import TracebackType
@@ -57,6 +58,7 @@ class Node:
         self.chips = chips
         self._failure: SupernodeError | None = None
         self._closed = False
+        self._owner = os.getpid()
         self._watch: Watch | None = None
         self._workers: list[WorkerProcess] = []
         self._loaded: list[LoadedStep] = []
@@ -202,8 +204,8 @@ class Node:
 
     def close(self) -> None:
         """Ends the workers and frees the memory; a second call does nothing."""
-        if self._closed:
-            return
+        if self._closed or os.getpid() != self._owner:
+            return  # a forked child has no say
         self._closed = True
         _open.discard(self)
         self._end_workers()

@@ -1,0 +1,204 @@
+"""Normalisation by the statistics of a batch, or of groups of channels.
+
+In training the statistics are those of the whole batch, so the batch is whole for the op; `expand`
+writes it as steps that split it, of which two add something up over the chips.
+"""
+
+import math
+from dataclasses import replace
+
+from supernode.ir import Op, TensorType, Type, Value
+from supernode.ops.expansion import Expansion
+from supernode.ops.formula import Dims, Formula, from_template, shape_of
+from supernode.ops.row import Fresh, Row, Split, linear_in, nonlinear, same, streaming, with_arg
+
+
+def _images(x: Value) -> Dims:
+    return (("n",), ("c",), *((f"r{k}",) for k in range(len(shape_of(x)) - 2)))
+
+
+def _per_channel(op: Op, images: int, training: bool) -> Formula:
+    """The first `images` inputs are images, and all else is a number a channel."""
+    x = op.inputs[0]
+    dims = _images(x)
+    channel: Dims = (("c",),)
+    sizes = {dim[0]: size for dim, size in zip(dims, shape_of(x), strict=True)}
+
+    def of(value: Value) -> Dims:
+        # Outside of training there are no statistics to save: empty tensors.
+        return channel if shape_of(value) == (sizes["c"],) else ((),)
+
+    outs = tuple(dims if v.type == x.type and len(dims) > 1 else of(v) for v in op.outputs)
+    return Formula(
+        inputs=(*(dims,) * images, *map(of, op.inputs[images:])),
+        outputs=outs,
+        sizes=sizes,
+        whole=frozenset(sizes) - {"c"} if training else frozenset(),
+    )
+
+
+def _batch_norm(op: Op) -> Formula:
+    return _per_channel(op, 1, bool(op.args[5]))
+
+
+def _batch_norm_backward(op: Op) -> Formula:
+    return _per_channel(op, 2, bool(op.args[7]))
+
+
+def _over(x: Value) -> tuple[int, ...]:
+    """All dims but the channels."""
+    return tuple(k for k in range(len(shape_of(x))) if k != 1)
+
+
+def _expand_batch_norm(op: Op, fresh: Fresh) -> list[Op] | None:
+    """Mean, then variance about it, each a mean over the batch; the rest is pointwise."""
+    x, weight, bias, running_mean, running_var, training, momentum, eps = op.args
+    assert isinstance(x, Value)
+    if not training:
+        return None
+    steps = Expansion(op, fresh)
+    out, save_mean, save_invstd, *running = op.outputs
+    channels = shape_of(x)[1]
+    count = x.tensor.numel // channels
+    wide = steps.cast(x, save_mean.tensor.dtype)
+    thin = TensorType(wide.tensor.dtype, (1, channels, *(1 for _ in shape_of(x)[2:])))
+    mean = steps.emit("aten.mean.dim", thin, wide, _over(x), True)
+    centred = steps.like("aten.sub.Tensor", wide, mean)
+    squared = steps.like("aten.mul.Tensor", centred, centred)
+    variance = steps.emit("aten.mean.dim", thin, squared, _over(x), True)
+    invstd = steps.like("aten.rsqrt", steps.like("aten.add.Scalar", variance, eps))
+    y = steps.like("aten.mul.Tensor", centred, invstd)
+    for name, affine in (("mul", weight), ("add", bias)):
+        if isinstance(affine, Value):
+            factor = steps.view(affine, *thin.shape[1:])
+            y = steps.like(f"aten.{name}.Tensor", y, factor)
+    _give_as(steps, out, y)
+    steps.give(save_mean, "aten.view", mean, (channels,))
+    steps.give(save_invstd, "aten.view", invstd, (channels,))
+    unbiased = steps.like("aten.mul.Scalar", variance, count / max(count - 1, 1))
+    olds = (running_mean, running_var)
+    for new, old, now in zip(running, olds, (mean, unbiased), strict=True):
+        assert isinstance(old, Value)
+        assert isinstance(momentum, float)
+        kept = steps.like("aten.mul.Scalar", old, 1 - momentum)
+        steps.give(new, "aten.add.Tensor", kept, steps.view(now, channels), alpha=momentum)
+    return steps.ops
+
+
+def _give_as(steps: Expansion, out: Value, x: Value) -> None:
+    """Gives `x` as `out`, in its dtype."""
+    last = steps.ops.pop()
+    if x.tensor.dtype == out.tensor.dtype:
+        steps.ops.append(replace(last, outputs=(out,)))
+        return
+    steps.ops.append(last)
+    cast = steps.cast(x, out.tensor.dtype)
+    steps.ops.append(replace(steps.ops.pop(), outputs=(out,)))
+    assert cast.tensor == out.tensor
+
+
+def _expand_batch_norm_backward(op: Op, fresh: Fresh) -> list[Op] | None:
+    """The two sums over the batch, which are the gradients of bias and weight, give that of x."""
+    grad, x, weight, _, _, mean, invstd, training, _, mask = op.args
+    assert isinstance(grad, Value)
+    assert isinstance(x, Value)
+    assert isinstance(mean, Value)
+    assert isinstance(invstd, Value)
+    assert isinstance(mask, tuple)
+    if not training:
+        return None
+    steps = Expansion(op, fresh)
+    channels = shape_of(x)[1]
+    dtype = mean.tensor.dtype
+    thin = TensorType(dtype, (1, channels, *(1 for _ in shape_of(x)[2:])))
+    grad, wide = steps.cast(grad, dtype), steps.cast(x, dtype)
+    scale = steps.view(invstd, *thin.shape[1:])
+    centred = steps.like("aten.sub.Tensor", wide, steps.view(mean, *thin.shape[1:]))
+    normal = steps.like("aten.mul.Tensor", centred, scale)
+    product = steps.like("aten.mul.Tensor", grad, normal)
+    of_bias = steps.emit("aten.sum.dim_IntList", thin, grad, _over(x), True)
+    of_weight = steps.emit("aten.sum.dim_IntList", thin, product, _over(x), True)
+    outputs = iter(op.outputs)
+    if mask[0]:
+        share = steps.like("aten.mul.Tensor", normal, of_weight)
+        share = steps.like("aten.add.Tensor", share, of_bias)
+        share = steps.like("aten.mul.Scalar", share, channels / x.tensor.numel)
+        rest = steps.like("aten.mul.Tensor", steps.like("aten.sub.Tensor", grad, share), scale)
+        if isinstance(weight, Value):
+            rest = steps.like("aten.mul.Tensor", rest, steps.view(weight, *thin.shape[1:]))
+        _give_as(steps, next(outputs), rest)
+    for asked, total in zip(mask[1:], (of_weight, of_bias), strict=True):
+        if asked:
+            _give_as(steps, next(outputs), steps.view(total, channels))
+    return steps.ops
+
+
+def _group_norm(op: Op) -> Formula:
+    x = f"n (g c){' 1' * (len(shape_of(op.inputs[0])) - 2)}"
+    weights = ", (g c)" * (len(op.inputs) - 1)
+    return from_template(op, f"{x}{weights} -> {x}, n g, n g", whole="c")
+
+
+def _group_norm_backward(op: Op) -> Formula:
+    x = f"n (g c){' 1' * (len(shape_of(op.inputs[0])) - 2)}"
+    weights = ", (g c)" * (len(op.inputs) - 4)
+    mask = op.args[9]
+    assert isinstance(mask, tuple)
+    grads = zip((x, "(g c)", "(g c)"), mask, strict=True)
+    outs = ", ".join(dims for dims, asked in grads if asked)
+    return from_template(op, f"{x}, {x}, n g, n g{weights} -> {outs}", whole="c")
+
+
+def _with_sizes(op: Op, first: int, x: Value, groups: int) -> Op:
+    """The numbers of samples, channels, pixels and groups, which are arguments of the op."""
+    samples, channels, *space = shape_of(x)
+    sizes = (samples, channels, math.prod(space), groups)
+    for position, size in enumerate(sizes, first):
+        op = with_arg(op, position, size)
+    return op
+
+
+def _local_group_norm(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
+    return _with_sizes(op, 3, op.inputs[0], shape_of(op.outputs[1])[1])
+
+
+def _local_group_norm_backward(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
+    return _with_sizes(op, 5, op.inputs[0], shape_of(op.inputs[2])[1])
+
+
+ROWS = [
+    Row(
+        name="aten._native_batch_norm_legit_functional",
+        formula=_batch_norm,
+        cost=streaming(8),
+        linear=nonlinear,
+        local=same,
+        expand=_expand_batch_norm,
+        note="in training the statistics are the whole batch's, whatever chip has which sample",
+    ),
+    Row(
+        name="aten.native_batch_norm_backward",
+        formula=_batch_norm_backward,
+        cost=streaming(14),
+        linear=linear_in((0,)),
+        local=same,
+        expand=_expand_batch_norm_backward,
+        note="the gradient of x needs the sums over the whole batch",
+    ),
+    Row(
+        name="aten.native_group_norm",
+        formula=_group_norm,
+        cost=streaming(8),
+        linear=nonlinear,
+        local=_local_group_norm,
+        note="mean and variance of the channels of a group in one sample",
+    ),
+    Row(
+        name="aten.native_group_norm_backward",
+        formula=_group_norm_backward,
+        cost=streaming(14),
+        linear=linear_in((0,)),
+        local=_local_group_norm_backward,
+        note="gradients of weight and bias are sums over the samples",
+    ),
+]

@@ -1,0 +1,41 @@
+"""Grouped matrix products: tokens sorted by expert, each group times its expert's matrix.
+
+`offs` holds where each group ends, in the whole list of tokens, so tokens and groups stay whole.
+"""
+
+from supernode.ir import Op
+from supernode.ops.formula import Formula, from_template, shape_of
+from supernode.ops.row import Cost, Row, linear_in, same, traffic
+
+_FORMS = {(2, 3): "t k, e k n, e -> t n", (3, 2): "e m k, k t, e -> m t"}
+
+
+def _formula(op: Op) -> Formula:
+    """By rank: rows in groups, columns in groups, or the k of each product in groups."""
+    ranks = tuple(len(shape_of(value)) for value in op.inputs[:2])
+    if ranks == (2, 2):
+        return from_template(op, "m t, t n, e -> e m n", whole="t e")
+    if ranks == (3, 3):
+        return from_template(op, "e m k, e k n -> e m n")
+    return from_template(op, _FORMS[ranks], whole="t e")
+
+
+def _cost(op: Op) -> Cost:
+    """Each token meets the matrix of one expert."""
+    a, b = (shape_of(value) for value in op.inputs[:2])
+    products = a[0] if len(a) == 3 == len(b) else 1
+    flops = 2.0 * products * a[-2] * a[-1] * b[-1]
+    read, written = traffic(op)
+    return Cost(flops, read, written, "matmul", op.outputs[0].tensor.dtype)
+
+
+ROWS = [
+    Row(
+        name="aten._grouped_mm",
+        formula=_formula,
+        cost=_cost,
+        linear=linear_in((0,), (1,)),
+        local=same,
+        note="2tkn FLOP: each token meets one expert, whichever it is",
+    ),
+]
