@@ -2,10 +2,13 @@
 
 import pytest
 
-from programs import Builder
+from emulate import run_plan, run_program
+from numerics import assert_close
+from programs import Builder, random_inputs
 from supernode.errors import LayoutError, UnknownOp
 from supernode.ir import Op, Program, TensorType, Value
 from supernode.partition import parse_line, partition
+from supernode.plan import Layout
 
 
 def test_axes_keep_their_order_and_size_one_is_dropped() -> None:
@@ -82,3 +85,44 @@ def test_an_op_without_a_row_names_op_module_and_file() -> None:
     assert "aten.frobnicate(f32[4, 4])" in text
     assert "m forward at model.py:1" in text
     assert "src/supernode/ops/" in text
+
+
+def test_a_batch_of_one_is_refused() -> None:
+    with pytest.raises(LayoutError, match="dp=2 does not divide the batch: no argument"):
+        partition(mlp(batch=1), "dp=2")
+
+
+def test_what_no_op_reads_stays_whole() -> None:
+    b = Builder()
+    x = b.input("x", "arg", (8, 10))
+    b.input("unread", "arg", (3, 10))
+    b.input("idle", "param", (3, 5))
+    w = b.input("w", "param", (10, 4))
+    b.result(b.op("aten.mm", x, w))
+    plan = partition(b.build(), "dp=2,tp=2")
+    assert [plan.inputs[i] for i in (1, 2)] == [Layout.whole(2), Layout.whole(2)]
+
+
+def test_an_argument_without_a_batch_stays_whole() -> None:
+    b = Builder()
+    x = b.input("x", "arg", (8, 10))
+    features = b.input("features", "arg", (10, 10))
+    w = b.input("w", "param", (5, 10))
+    classes = b.input("classes", "arg", (5,))
+    logits = b.op("aten.mm", b.op("aten.mm", x, features), b.op("aten.t", w))
+    b.result(b.op("aten.mul.Tensor", logits, classes))
+    plan = partition(b.build(), "dp=2")
+    assert plan.inputs[0] == Layout((("dp",), ()))
+    assert [plan.inputs[i] for i in (1, 3)] == [Layout.whole(2), Layout.whole(1)]
+
+
+@pytest.mark.parametrize("line", ["fsdp=2", "tp=2", "dp=2,tp=2"])
+def test_one_value_read_twice_by_an_op(line: str) -> None:
+    b = Builder()
+    x = b.input("x", "arg", (4, 8))
+    w = b.input("w", "param", (8, 8))
+    b.result(b.op("aten.mm", x, b.op("aten.mm", w, w)))
+    program = b.build()
+    inputs = random_inputs(program)
+    (got,), (want,) = run_plan(partition(program, line), inputs), run_program(program, inputs)
+    assert_close(got, want, reduced=64)

@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from supernode.errors import LayoutError
@@ -33,9 +34,9 @@ def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str
         if axis.scheme.inner:
             _take(chosen, inner_classes(program, classes), 0)
         if axis.scheme.batch:
-            _take(chosen, _argument_classes(program, classes, 0), 0)
+            _take(chosen, _batch(program, classes, axis, line), 0)
         if axis.scheme.tokens:
-            _take(chosen, _argument_classes(program, classes, 1), 1)
+            _take(chosen, _token_classes(program, classes), 1)
     _check_divisible(program, classes, axes, split, line)
     homes: list[Layout | None] = []
     reasons: list[str] = []
@@ -51,14 +52,58 @@ def _take(chosen: dict[Place, int], places: list[Place], preference: int) -> Non
         chosen.setdefault(place, preference)
 
 
-def _argument_classes(program: Program, classes: Classes, dim: int) -> list[Place]:
+def _batch(program: Program, classes: Classes, axis: Axis, line: str) -> list[Place]:
+    found = batch_classes(program, classes)
+    if not found:
+        raise LayoutError(
+            f"{axis.name}={axis.size} does not divide the batch: no argument that the step reads "
+            "has a first dim of more than one",
+            asked=f"layout {line}",
+            fix="give the step a larger batch, or split the weights (tp)",
+        )
+    return found
+
+
+def batch_classes(program: Program, classes: Classes) -> list[Place]:
+    """The classes of the first dims of the arguments, but of those that have no batch.
+
+    A mask `[tokens, tokens]` or a weight for each of the vocabulary starts with what is another
+    dim of an argument before it, or a dim of a weight.
+    """
+    firsts: dict[Place, None] = {}
     found: dict[Place, None] = {}
-    for port, value in zip(program.inputs, program.main.inputs, strict=True):
-        if port.role == "arg" and not isinstance(value.type, HostType):
-            shape = value.type.shape
-            if len(shape) > dim and shape[dim] > 1:
-                found[classes.of("main", value, dim)] = None
+    others = {
+        classes.of("main", value, dim)
+        for port, value in zip(program.inputs, program.main.inputs, strict=True)
+        for dim in range(len(value.tensor.shape) if port.role == "param" else 0)
+    }
+    for value in _arguments(program):
+        first, *rest = (classes.of("main", value, dim) for dim in range(len(value.tensor.shape)))
+        # What no op reads divides by nothing, and stays whole.
+        if value.tensor.shape[0] > 1 and classes.divisor(first):
+            firsts[first] = None
+            if first not in others:
+                found[first] = None
+        others.update(place for place in rest if place not in found)
+    return list(found or firsts)
+
+
+def _token_classes(program: Program, classes: Classes) -> list[Place]:
+    """The classes of the second dims of the arguments."""
+    found: dict[Place, None] = {}
+    for value in _arguments(program):
+        if len(value.tensor.shape) > 1 and value.tensor.shape[1] > 1:
+            place = classes.of("main", value, 1)
+            if classes.divisor(place):
+                found[place] = None
     return list(found)
+
+
+def _arguments(program: Program) -> Iterator[Value]:
+    """The arguments that have dims."""
+    for port, value in zip(program.inputs, program.main.inputs, strict=True):
+        if port.role == "arg" and not isinstance(value.type, HostType) and value.type.shape:
+            yield value
 
 
 def inner_classes(program: Program, classes: Classes) -> list[Place]:
@@ -73,7 +118,8 @@ def inner_classes(program: Program, classes: Classes) -> list[Place]:
         if port.role != "param" or len(value.tensor.shape) != 2:
             continue
         a, b = (classes.of("main", value, dim) for dim in (0, 1))
-        if a != b:
+        # What no op reads divides by nothing, and stays whole.
+        if a != b and classes.divisor(a) and classes.divisor(b):
             neighbours[a][b] = None
             neighbours[b][a] = None
     summed: dict[Place, int] = defaultdict(int)

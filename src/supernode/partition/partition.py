@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from supernode.ir import HostType, Program
+from supernode.ir import HostType, Program, Value
 from supernode.partition.assign import Assignment, assign
 from supernode.partition.classes import Classes
 from supernode.partition.line import Axis, mesh_of, parse_line
@@ -30,9 +30,9 @@ def partition(program: Program, layout: str = "", chips: int | None = None) -> P
 
 
 def _one_chip(program: Program) -> Plan:
-    def whole(values: tuple[object, ...]) -> tuple[Layout | None, ...]:
+    def whole(values: tuple[Value, ...]) -> tuple[Layout | None, ...]:
         return tuple(
-            None if isinstance(value.type, HostType) else Layout.whole(len(value.type.shape))  # type: ignore[attr-defined]
+            None if isinstance(value.type, HostType) else Layout.whole(len(value.type.shape))
             for value in values
         )
 

@@ -1,9 +1,10 @@
 """Writes the program of one chip: every op on local shapes, moves inserted where layouts differ."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from supernode.errors import LayoutError, SupernodeError
-from supernode.ir import CALL, NOWHERE, Block, HostType, Op, Program, Type, Value, map_values
+from supernode.errors import SupernodeError
+from supernode.ir import CALL, NOWHERE, Arg, Block, HostType, Op, Program, Type, Value, map_values
 from supernode.ops import Formula, row
 from supernode.partition.assign import Assignment
 from supernode.partition.choose import Choice, NeedsExpansion, Question, choose
@@ -226,10 +227,10 @@ class _Walk:
 
     def _emit(self, question: Question, choice: Choice) -> None:
         op, formula, emitter = question.op, question.formula, self.emitter
-        locals_: dict[int, Value] = {}
+        locals_: list[Value] = []
         for position, value in enumerate(op.inputs):
             if isinstance(value.type, HostType):
-                locals_[value.id] = emitter.hosts[value.id]
+                locals_.append(emitter.hosts[value.id])
                 continue
             current = emitter.held[value.id].layout
             dims = formula.inputs[position]
@@ -237,13 +238,7 @@ class _Walk:
                 tuple(choice.split.get(dim[0], ()) if dim else () for dim in dims),
                 tuple(p for p in current.partial if p[0] in choice.passing),
             )
-            local = emitter.get(value, target, op.site)
-            # One value may be read in two layouts by one op only if the formula says so.
-            if locals_.setdefault(value.id, local) != local:
-                raise LayoutError(
-                    f"{op.name} reads {value} twice in different layouts",
-                    fix="copy the value once before the op (x.clone())",
-                )
+            locals_.append(emitter.get(value, target, op.site))
         layouts = [self._output_layout(formula, choice, i) for i in range(len(op.outputs))]
         self._emit_op(op, choice, locals_, layouts)
 
@@ -257,18 +252,17 @@ class _Walk:
         order = [name for name, _ in self.spreader.mesh.axes]
         return Layout(dims, tuple((axis, partial[axis]) for axis in order if axis in partial))
 
-    def _emit_op(
-        self, op: Op, choice: Choice, locals_: dict[int, Value], layouts: list[Layout]
-    ) -> None:
+    def _emit_op(self, op: Op, choice: Choice, locals_: list[Value], layouts: list[Layout]) -> None:
         emitter, rule = self.emitter, row(op)
         types = tuple(
             emitter.local_type(value.type, layout)
             for value, layout in zip(op.outputs, layouts, strict=True)
         )
         outputs = tuple(emitter.fresh(type_) for type_ in types)
-        args = map_values(op.args, locals_)
-        assert isinstance(args, tuple)
-        kwargs = tuple((name, map_values(arg, locals_)) for name, arg in op.kwargs)
+        # In order, not by id: an op may read one value twice, in two layouts.
+        operands = iter(locals_)
+        args = tuple(_in_order(arg, operands) for arg in op.args)
+        kwargs = tuple((name, _in_order(arg, operands)) for name, arg in op.kwargs)
         mapped = replace(op, args=args, kwargs=kwargs, outputs=outputs)
         emitter.ops.append(rule.local(mapped, choice.split, types))
         view = op if rule.view and len(op.inputs) == 1 == len(op.outputs) else None
@@ -334,3 +328,12 @@ class _Walk:
             locals_.append(self.emitter.get(value, layout, site))
             layouts.append(layout)
         return tuple(locals_), tuple(layouts)
+
+
+def _in_order(arg: Arg, values: Iterator[Value]) -> Arg:
+    """`arg` with each value in it replaced by the next of `values`."""
+    if isinstance(arg, Value):
+        return next(values)
+    if isinstance(arg, tuple):
+        return tuple(_in_order(item, values) for item in arg)
+    return arg

@@ -8,8 +8,8 @@ chip's memory, it is kept in parts over as many of the batch's chips as its dims
 import math
 
 from supernode.errors import LayoutError
-from supernode.ir import HostType, Program
-from supernode.partition.assign import inner_classes
+from supernode.ir import Program
+from supernode.partition.assign import batch_classes, inner_classes
 from supernode.partition.classes import Classes
 
 STATE_SHARE = 0.25
@@ -52,11 +52,8 @@ def _divisors(program: Program) -> tuple[int, int]:
     """In how many equal parts the batch and the inner dims of the weights can be cut."""
     classes = Classes(program)
     batch = inner = 0
-    for port, value in zip(program.inputs, program.main.inputs, strict=True):
-        if port.role == "arg" and not isinstance(value.type, HostType):
-            shape = value.type.shape
-            if shape and shape[0] > 1:
-                batch = math.gcd(batch, classes.divisor(classes.of("main", value, 0)))
+    for place in batch_classes(program, classes):
+        batch = math.gcd(batch, classes.divisor(place))
     for place in inner_classes(program, classes):
         inner = math.gcd(inner, classes.divisor(place))
     return batch or 1, inner or 1
