@@ -35,7 +35,8 @@ def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str
         if axis.scheme.batch:
             _take(chosen, _argument_classes(program, classes, 0), 0)
         if axis.scheme.tokens:
-            _take(chosen, _argument_classes(program, classes, 1), 1)
+            preference = 1 if axis.scheme.inner else 0
+            _take(chosen, _argument_classes(program, classes, 1), preference)
     _check_divisible(program, classes, axes, split, line)
     homes: list[Layout | None] = []
     reasons: list[str] = []
@@ -166,7 +167,7 @@ def _home(
 
 def _may_split(port: Port, axis: Axis) -> bool:
     """Arguments arrive split over batch and tokens, weights over inner dims."""
-    return port.role == "arg" if axis.scheme.batch else True
+    return port.role == "arg" or axis.scheme.inner
 
 
 def _stored_dim(
