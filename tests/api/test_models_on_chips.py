@@ -14,8 +14,8 @@ from supernode.models import recipe
 STEPS = 5
 LAYOUTS = {
     1: ("",),
-    2: ("dp=2", "fsdp=2", "zero1=2", "tp=2", "tp=2,sp"),
-    4: ("dp=4", "fsdp=4", "tp=4", "dp=2,tp=2", "fsdp=2,tp=2", "fsdp=2,tp=2,sp"),
+    2: ("dp=2", "fsdp=2", "zero1=2", "tp=2", "tp=2,sp", "cp=2"),
+    4: ("dp=4", "fsdp=4", "tp=4", "dp=2,tp=2", "fsdp=2,tp=2", "fsdp=2,tp=2,sp", "dp=2,cp=2"),
 }
 REDUCED = 4096
 """The longest sum behind a value: the tokens of a batch times the width of a layer."""

@@ -56,6 +56,13 @@ def test_an_axis_that_does_not_divide_the_batch() -> None:
     )
 
 
+def test_no_tokens_to_split() -> None:
+    b = Builder()
+    b.result(b.op("aten.sum", b.input("x", "arg", (8,))))
+    with pytest.raises(LayoutError, match="cp=2 does not divide the tokens"):
+        partition(b.build(), "cp=2")
+
+
 def test_axes_that_together_do_not_divide() -> None:
     with pytest.raises(LayoutError, match=r"dp\*fsdp=4 does not divide dim 0 of x"):
         partition(mlp(batch=6), "dp=2,fsdp=2")

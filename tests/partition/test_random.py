@@ -27,6 +27,11 @@ LINES = (
     "zero1=2,tp=2,sp",
     "dp=2,fsdp=2",
     "dp=2,fsdp=2,tp=2",
+    "cp=2",
+    "dp=2,cp=2",
+    "cp=2,dp=2",
+    "cp=2,tp=2",
+    "fsdp=2,cp=2",
 )
 UNARY = ("aten.relu", "aten.tanh", "aten.neg", "aten.sigmoid", "aten.clone")
 

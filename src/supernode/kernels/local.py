@@ -81,14 +81,81 @@ def unpick(
     return out.scatter_(1, at.unsqueeze(1), values.masked_fill(~here, 0).unsqueeze(1))
 
 
+def causal_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dropout_p: float,
+    axes: tuple[str, ...],
+    *,
+    scale: float | None = None,
+    coordinate: Mapping[str, int],
+    mesh: Grid,
+) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp of this chip's queries `q` [b, h, s, e] over all keys and values."""
+    end, mask = _seen(q, axes, coordinate, mesh)
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q, k[:, :, :end], v[:, :, :end], dropout_p, False, attn_mask=mask, scale=scale
+    )
+
+
+def causal_attention_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    logsumexp: Tensor,
+    dropout_p: float,
+    axes: tuple[str, ...],
+    *,
+    attn_mask: Tensor | None = None,
+    scale: float | None = None,
+    coordinate: Mapping[str, int],
+    mesh: Grid,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of this chip's queries, and its part of those of all keys and values."""
+    assert attn_mask is None, "torch takes a mask or is_causal, not both"
+    end, mask = _seen(q, axes, coordinate, mesh)
+    grad_q, grad_k, grad_v = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        grad,
+        q,
+        k[:, :, :end],
+        v[:, :, :end],
+        out,
+        logsumexp,
+        dropout_p,
+        False,
+        attn_mask=mask,
+        scale=scale,
+    )
+    later = (0, 0, 0, k.shape[2] - end)
+    return grad_q, torch.constant_pad_nd(grad_k, later), torch.constant_pad_nd(grad_v, later)
+
+
+def _seen(
+    q: Tensor, axes: tuple[str, ...], coordinate: Mapping[str, int], mesh: Grid
+) -> tuple[int, Tensor]:
+    """Up to where the queries of this chip look, and which of those keys each may look at."""
+    rows = q.shape[2]
+    start = _part(axes, coordinate, mesh) * rows
+    mask = torch.full((rows, start + rows), -torch.inf, dtype=q.dtype, device=q.device)
+    return start + rows, mask.triu_(start + 1)
+
+
+def _part(axes: tuple[str, ...], coordinate: Mapping[str, int], mesh: Grid) -> int:
+    """Which of the parts that these axes cut a dim into is this chip's."""
+    part = 0
+    for axis in axes:
+        part = part * mesh.axis_size(axis) + coordinate[axis]
+    return part
+
+
 def _within(
     index: Tensor, size: int, axes: tuple[str, ...], coordinate: Mapping[str, int], mesh: Grid
 ) -> tuple[Tensor, Tensor]:
     """`index` relative to this chip's part, and where it lies in it (elsewhere it reads 0)."""
-    part = 0
-    for axis in axes:
-        part = part * mesh.axis_size(axis) + coordinate[axis]
-    at = index - part * size
+    at = index - _part(axes, coordinate, mesh) * size
     here = (at >= 0) & (at < size)
     return at.masked_fill(~here, 0), here
 
@@ -99,5 +166,7 @@ LOCAL: dict[str, Callable[..., Any]] = {
     "embedding_backward": embedding_backward,
     "pick": pick,
     "unpick": unpick,
+    "causal_attention": causal_attention,
+    "causal_attention_backward": causal_attention_backward,
 }
 """The function of each `local.*` op, by the name behind the dot."""

@@ -1,11 +1,16 @@
 """Scaled dot-product attention as one op, forward and backward."""
 
-from supernode.ir import Op, Value
+from collections.abc import Callable
+from dataclasses import replace
+
+from supernode.ir import Op, Type, Value
 from supernode.ops.formula import Dim, Dims, Formula, shape_of, sizes_of
-from supernode.ops.row import Cost, Row, linear_in, nonlinear, same, traffic
+from supernode.ops.row import Cost, Row, Split, linear_in, nonlinear, traffic
 
 FORWARD = "aten._scaled_dot_product_flash_attention_for_cpu"
 BACKWARD = "aten._scaled_dot_product_flash_attention_for_cpu_backward"
+CAUSAL, CAUSAL_BACKWARD = "local.causal_attention", "local.causal_attention_backward"
+"""Causal attention of the queries this chip has, over keys and values from the first on."""
 
 _Q: Dims = (("b",), ("g", "r"), ("s",), ("e",))
 _K: Dims = (("b",), ("g",), ("t",), ("e",))
@@ -40,14 +45,25 @@ def _mask_dims(shape: tuple[int, ...], sizes: dict[str, int]) -> Dims:
 
 
 def _forward(op: Op) -> Formula:
-    causal = bool(op.arg(4, "is_causal", False))
-    whole = {"t", "e", "r"} | ({"s"} if causal else set())
-    return _formula(op, (_Q, _K, _K), (_OUT, _LSE), whole)
+    return _formula(op, (_Q, _K, _K), (_OUT, _LSE), {"t", "e", "r"})
 
 
 def _backward(op: Op) -> Formula:
+    """Queries apart give parts of the gradients of keys and values, which add up."""
     ins = (_OUT, _Q, _K, _K, _OUT, _LSE)
-    return _formula(op, ins, (_Q, _K, _K), {"r", "s", "t", "e"})
+    return _formula(op, ins, (_Q, _K, _K), {"r", "t", "e"})
+
+
+def _local(position: int, name: str) -> Callable[[Op, Split, tuple[Type, ...]], Op]:
+    """A causal mask counts tokens from the first: pieces of the queries know where they start."""
+
+    def rule(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
+        axes = split.get("s", ())
+        if not axes or not op.arg(position, "is_causal", False):
+            return op
+        return replace(op, name=name, args=(*op.args[:position], axes))
+
+    return rule
 
 
 def _cost(op: Op, first: int, matmuls_qk: int, matmuls_pv: int) -> Cost:
@@ -58,22 +74,29 @@ def _cost(op: Op, first: int, matmuls_qk: int, matmuls_pv: int) -> Cost:
     return Cost(flops, read, written, "matmul", op.inputs[first].tensor.dtype)
 
 
-ROWS = [
-    Row(
-        name=FORWARD,
-        formula=_forward,
-        cost=lambda op: _cost(op, 0, 1, 1),
-        linear=nonlinear,
-        local=same,
-        note="2 matmuls over the full score matrix, causal or not, as FlopCounterMode counts; "
-        "a causal mask counts tokens from the first, so they stay whole",
-    ),
-    Row(
-        name=BACKWARD,
-        formula=_backward,
-        cost=lambda op: _cost(op, 1, 3, 2),
-        linear=linear_in((0,)),
-        local=same,
-        note="5 matmuls: scores again, then gradients of v, scores, q and k",
-    ),
-]
+_FORWARD_NOTE = "2 matmuls over the full score matrix, causal or not, as FlopCounterMode counts"
+_BACKWARD_NOTE = "5 matmuls: scores again, then gradients of v, scores, q and k"
+
+
+def _rows(forward: str, backward: str) -> list[Row]:
+    return [
+        Row(
+            name=forward,
+            formula=_forward,
+            cost=lambda op: _cost(op, 0, 1, 1),
+            linear=nonlinear,
+            local=_local(4, CAUSAL),
+            note=_FORWARD_NOTE,
+        ),
+        Row(
+            name=backward,
+            formula=_backward,
+            cost=lambda op: _cost(op, 1, 3, 2),
+            linear=linear_in((0,)),
+            local=_local(7, CAUSAL_BACKWARD),
+            note=_BACKWARD_NOTE,
+        ),
+    ]
+
+
+ROWS = [*_rows(FORWARD, BACKWARD), *_rows(CAUSAL, CAUSAL_BACKWARD)]

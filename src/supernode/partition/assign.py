@@ -36,7 +36,8 @@ def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str
         if axis.scheme.batch:
             _take(chosen, _batch(program, classes, axis, line), 0)
         if axis.scheme.tokens:
-            _take(chosen, _token_classes(program, classes), 1)
+            preference = 1 if axis.scheme.inner else 0
+            _take(chosen, _tokens(program, classes, axis, line), preference)
     _check_divisible(program, classes, axes, split, line)
     homes: list[Layout | None] = []
     reasons: list[str] = []
@@ -86,6 +87,18 @@ def batch_classes(program: Program, classes: Classes) -> list[Place]:
                 found[first] = None
         others.update(place for place in rest if place not in found)
     return list(found or firsts)
+
+
+def _tokens(program: Program, classes: Classes, axis: Axis, line: str) -> list[Place]:
+    found = _token_classes(program, classes)
+    if not found and not axis.scheme.inner:
+        raise LayoutError(
+            f"{axis.name}={axis.size} does not divide the tokens: no argument that the step reads "
+            "has a second dim of more than one",
+            asked=f"layout {line}",
+            fix="split the batch (dp, fsdp) or the weights (tp)",
+        )
+    return found
 
 
 def _token_classes(program: Program, classes: Classes) -> list[Place]:
@@ -212,7 +225,7 @@ def _home(
 
 def _may_split(port: Port, axis: Axis) -> bool:
     """Arguments arrive split over batch and tokens, weights over inner dims."""
-    return port.role == "arg" if axis.scheme.batch else True
+    return port.role == "arg" or axis.scheme.inner
 
 
 def _stored_dim(
@@ -232,7 +245,7 @@ def _stored_dim(
     for dim in sorted(range(len(shape)), key=lambda dim: (len(dims[dim]), dim)):
         if left[dim] % axis.size == 0:
             return dim
-    if math.prod(left) < axis.size:
+    if len(shape) < 2 or math.prod(left) < axis.size:
         return None
     raise LayoutError(
         f"{axis.name}={axis.size} divides no dim of {port.name} ({list(shape)})",

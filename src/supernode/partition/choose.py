@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from supernode.ir import HostType, Op, Value
 from supernode.ops import Formula, Row
+from supernode.partition.cuts import Split, cuts_of, factor_of, split_of
 from supernode.partition.emit import Emitter
-from supernode.plan import Layout
+from supernode.plan import Layout, cut_axis
 
-Split = dict[str, tuple[str, ...]]
+Found = tuple[str, str]
+"""A factor and how an axis cuts it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +28,7 @@ class Choice:
 
 
 class NeedsExpansion(Exception):
-    """An assigned factor is whole in this op's row, and the row can be expanded."""
+    """A factor that should be split is whole in this op's row, and the row can be expanded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,25 +60,28 @@ def choose(question: Question) -> Choice:
     reasons: list[str] = []
     for axis, size in question.emitter.mesh.axes:
         kind = None
-        factor = _assigned(question, axis, size, split, first=True)
-        if factor is None and (kind := _passes(question, axis)):
+        found = _assigned(question, axis, size, split, first=True)
+        if found is None and (kind := _passes(question, axis)):
             passing[axis] = kind
             reasons.append(f"{axis} holds partial results ({kind}), which pass through")
-        if factor is None and kind is None:
-            factor = _assigned(question, axis, size, split, first=False)
-        if factor is not None:
-            reasons.append(f"{axis} splits {factor}: assigned")
+        if found is None and kind is None:
+            found = _assigned(question, axis, size, split, first=False)
+        if found is not None:
+            reasons.append(f"{axis} splits {found[0]}: assigned")
         elif kind is None:
-            factor = _cheapest(question, axis, size, split)
-            if factor is not None:
-                reasons.append(f"{axis} splits {factor}: its operands lie so")
-        if factor is not None:
-            split[factor] = (*split.get(factor, ()), axis)
-    ordered = {factor: _order(question, factor, axes) for factor, axes in split.items()}
+            found = _cheapest(question, axis, size, split)
+            if found is not None:
+                reasons.append(f"{axis} splits {found[0]}: its operands lie so")
+        if found is not None:
+            factor, how = found
+            split[factor] = (*split.get(factor, ()), how)
+    ordered = {factor: _order(question, factor, cuts) for factor, cuts in split.items()}
     return Choice(split=ordered, passing=passing, reasons=tuple(reasons))
 
 
-def _assigned(question: Question, axis: str, size: int, split: Split, *, first: bool) -> str | None:
+def _assigned(
+    question: Question, axis: str, size: int, split: Split, *, first: bool
+) -> Found | None:
     """The assigned factor of the first preference, or the best of the others."""
     preferences = question.preferences.get(axis, {})
     formula = question.formula
@@ -84,7 +89,7 @@ def _assigned(question: Question, axis: str, size: int, split: Split, *, first: 
         if (preferences[factor] == 0) != first:
             continue
         if _can_split(question, factor, size, split):
-            return factor
+            return factor, axis
         if factor in formula.whole and question.row.expand and preferences[factor] == 0:
             raise NeedsExpansion
     return None
@@ -92,8 +97,8 @@ def _assigned(question: Question, axis: str, size: int, split: Split, *, first: 
 
 def _can_split(question: Question, factor: str, size: int, split: Split) -> bool:
     formula, mesh = question.formula, question.emitter.mesh
-    already = math.prod(mesh.axis_size(axis) for axis in split.get(factor, ()))
-    return formula.splittable(factor) and formula.sizes[factor] % (already * size) == 0
+    already = math.prod(mesh.axis_size(cut_axis(each)) for each in split.get(factor, ()))
+    return factor not in formula.whole and formula.sizes[factor] % (already * size) == 0
 
 
 def _passes(question: Question, axis: str) -> str | None:
@@ -124,19 +129,24 @@ def _grows(question: Question, kinds: Mapping[int, str]) -> bool:
     return sum(out.type.size_bytes for out in question.op.outputs) > sum(before.values())
 
 
-def _cheapest(question: Question, axis: str, size: int, split: Split) -> str | None:
+def _cheapest(question: Question, axis: str, size: int, split: Split) -> Found | None:
     """The factor whose split moves fewest bytes, among those some operand suggests."""
-    candidates: dict[str | None, None] = {None: None}
+    candidates: dict[Found | None, None] = {None: None}
+    formula = question.formula
     for position, value, layout in question.operands():
-        goal = _goal(question, value, layout, axis)
-        dim = goal.dim_of(axis)
-        if dim is not None:
-            factor = question.formula.factor_at(question.formula.inputs[position], dim)
-            if factor is not None and _can_split(question, factor, size, split):
-                candidates[factor] = None
+        where = _goal(question, value, layout, axis).where(axis)
+        if where is not None:
+            dim, how = where
+            found = factor_of(formula.inputs[position][dim], how, formula.sizes)
+            if found is None:
+                continue
+            if found[0] in formula.whole and question.row.expand:
+                raise NeedsExpansion
+            if _can_split(question, found[0], size, split):
+                candidates[found] = None
     # Equal bytes: a split leaves less work on each chip.
-    costs = {f: (_bytes_moved(question, axis, size, f), f is None, f or "") for f in candidates}
-    return min(costs, key=lambda factor: costs[factor])
+    costs = {f: (_bytes_moved(question, axis, size, f), f is None, f or ()) for f in candidates}
+    return min(costs, key=lambda found: costs[found])
 
 
 def _goal(question: Question, value: Value, layout: Layout, axis: str) -> Layout:
@@ -146,20 +156,19 @@ def _goal(question: Question, value: Value, layout: Layout, axis: str) -> Layout
     return question.wanted.get(value.id, layout)
 
 
-def _bytes_moved(question: Question, axis: str, size: int, factor: str | None) -> float:
+def _bytes_moved(question: Question, axis: str, size: int, found: Found | None) -> float:
     total = 0.0
     for position, value, layout in question.operands():
-        dims = question.formula.inputs[position]
-        target = next((i for i, dim in enumerate(dims) if dim[:1] == (factor,)), None)
-        held = layout.dim_of(axis)
+        target = _cut_by(question.formula, position, found)
+        held = layout.where(axis)
         versions = question.emitter.held[value.id].versions
-        if any(v.dim_of(axis) == target and not v.kind_of(axis) for v in versions):
+        if any(v.where(axis) == target and not v.kind_of(axis) for v in versions):
             continue
         nbytes = versions[layout].type.size_bytes
         if layout.kind_of(axis):
             wanted = question.wanted.get(value.id)
             total += nbytes * (size - 1) / size * (1 if target is not None else 2)
-            if wanted is not None and wanted.dim_of(axis) != target:
+            if wanted is not None and wanted.where(axis) != target:
                 # Not impossible, but the whole plan asks for the other.
                 total += nbytes * size
         elif held is not None and held != target:
@@ -167,11 +176,26 @@ def _bytes_moved(question: Question, axis: str, size: int, factor: str | None) -
     return total
 
 
-def _order(question: Question, factor: str, axes: tuple[str, ...]) -> tuple[str, ...]:
+def _cut_by(formula: Formula, position: int, found: Found | None) -> tuple[int, str] | None:
+    """The dim of an operand that a split of a factor cuts, and how."""
+    if found is None:
+        return None
+    factor, how = found
+    for i, dim in enumerate(formula.inputs[position]):
+        if factor in dim:
+            return i, cuts_of(dim, {factor: (how,)}, formula.sizes)[0]
+    return None
+
+
+def _order(question: Question, factor: str, cuts: tuple[str, ...]) -> tuple[str, ...]:
     """Mesh order, unless an operand is already cut by these axes in another one."""
+    formula = question.formula
     for position, value, layout in question.operands():
-        for dim, named in enumerate(question.formula.inputs[position]):
-            layout = _goal(question, value, layout, axes[0])
-            if named[:1] == (factor,) and set(layout.dims[dim]) == set(axes):
-                return layout.dims[dim]
-    return axes
+        held = split_of(
+            formula.inputs[position],
+            _goal(question, value, layout, cut_axis(cuts[0])),
+            formula.sizes,
+        )
+        if held is not None and set(held.get(factor, ())) == set(cuts):
+            return held[factor]
+    return cuts

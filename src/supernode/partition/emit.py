@@ -1,10 +1,11 @@
 """The body of a local block while it is being written: fresh values, ops, and changes of layout."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from supernode.ir import Arg, HostType, Op, Phase, Site, TensorType, Type, Value
-from supernode.ops import MEAN, NORM2, row
+from supernode.ops import row
+from supernode.partition.cuts import layout_of, split_of
+from supernode.partition.moves import move
 from supernode.plan import Layout, Mesh
 
 COLLECTIVES = ("fabric.all_reduce", "fabric.reduce_scatter", "fabric.all_gather")
@@ -18,7 +19,7 @@ class Held:
     whole: Type
     versions: dict[Layout, Value] = field(default_factory=dict[Layout, Value])
     phases: dict[Layout, Phase] = field(default_factory=dict[Layout, Phase])
-    view: Op | None = None
+    moved_by: Op | None = None
 
     @property
     def layout(self) -> Layout:
@@ -70,9 +71,14 @@ class Emitter:
         self.ops.append(Op(name=name, args=args, kwargs=kwargs, outputs=(out,), site=site))
         return out
 
-    def define(self, value: Value, layout: Layout, local: Value, view: Op | None = None) -> None:
-        """Records that the chips hold the global `value` as `local`."""
-        self.held[value.id] = Held(value.type, {layout: local}, view=view)
+    def define(
+        self, value: Value, layout: Layout, local: Value, moved_by: Op | None = None
+    ) -> None:
+        """Records that the chips hold the global `value` as `local`.
+
+        `moved_by` is the op that made it if that only rearranges its one operand.
+        """
+        self.held[value.id] = Held(value.type, {layout: local}, moved_by=moved_by)
 
     def get(self, value: Value, target: Layout, site: Site) -> Value:
         """The local value of the global `value` in layout `target`, moved there if need be."""
@@ -81,9 +87,9 @@ class Emitter:
         # A gathered weight is gathered again in the next phase rather than kept in memory.
         if known is not None and held.phases.get(target, site.phase) == site.phase:
             return known
-        local = self._through_view(held, target, site)
+        local = self._at_the_root(held, target, site)
         if local is None:
-            local = self._move(held.local, held.whole, held.layout, target, site)
+            local = move(self, held.local, held.whole, held.layout, target, site)
         self._remember(held, target, local, site)
         return local
 
@@ -97,18 +103,21 @@ class Emitter:
         # The newest stays what it was: later ops start from the stored pieces.
         held.versions = {target: local} | {k: v for k, v in held.versions.items() if k != target}
 
-    def _through_view(self, held: Held, target: Layout, site: Site) -> Value | None:
-        """A view of split pieces is gathered at its root, so that a weight moves once."""
-        op = held.view
+    def _at_the_root(self, held: Held, target: Layout, site: Site) -> Value | None:
+        """A rearrangement of split pieces is gathered before it: a weight is gathered once for
+        all its views, keys and values before they are repeated for every head."""
+        op = held.moved_by
         gathers = set(held.layout.split_axes) - set(target.split_axes)
         if op is None or held.layout.partial or not gathers:
             return None
+        if not row(op).view and self._least_bytes(op) >= held.whole.size_bytes:
+            return None
         formula = row(op).formula(op)
-        split = _split_of(formula.outputs[0], target)
-        if not all(formula.splittable(factor) for factor in split):
+        split = split_of(formula.outputs[0], target, formula.sizes)
+        if split is None or formula.whole.intersection(split):
             return None
         (source,) = op.inputs
-        dims = tuple(split.get(dim[0], ()) if dim else () for dim in formula.inputs[0])
+        dims = layout_of(formula.inputs[0], split, formula.sizes)
         root = self.get(source, Layout(dims), site)
         mapped = Op(
             name=op.name, args=(root, *op.args[1:]), kwargs=op.kwargs, outputs=(), site=op.site
@@ -120,93 +129,8 @@ class Emitter:
         )
         return out
 
-    def _move(self, local: Value, whole: Type, source: Layout, target: Layout, site: Site) -> Value:
-        current = source
-        while current != target:
-            local, current = self._step(local, whole, current, target, site)
-        return local
-
-    def _step(
-        self, local: Value, whole: Type, current: Layout, target: Layout, site: Site
-    ) -> tuple[Value, Layout]:
-        """One collective or slice nearer to `target`, the cheapest kind first."""
-        partial = dict(current.partial)
-        goal = dict(target.partial)
-        done = [axis for axis in partial if axis not in goal]
-        for dim, axis in _appendable(current, target):
-            if axis not in partial and axis not in current.split_axes:
-                return self._shard(local, whole, current, dim, axis, site)
-            if partial.get(axis) in ("sum", MEAN):
-                return self._reduce(local, whole, current, axis, dim, site)
-            if (old := current.dim_of(axis)) is not None and current.dims[old][-1] == axis:
-                return self._exchange(local, whole, current, axis, old, dim, site)
-        if done:
-            return self._reduce(local, whole, current, done[0], None, site)
-        for dim, axes in enumerate(current.dims):
-            if axes != target.dims[dim][: len(axes)]:
-                return self._gather(local, whole, current, axes[-1], dim, site)
-        raise AssertionError(f"no way from {current} to {target}")
-
-    def _shard(
-        self, local: Value, whole: Type, current: Layout, dim: int, axis: str, site: Site
-    ) -> tuple[Value, Layout]:
-        layout = _with_dim(current, dim, (*current.dims[dim], axis))
-        out = self.emit("local.shard", (local, dim, axis), self.local_type(whole, layout), site)
-        return out, layout
-
-    def _gather(
-        self, local: Value, whole: Type, current: Layout, axis: str, dim: int, site: Site
-    ) -> tuple[Value, Layout]:
-        layout = _with_dim(current, dim, current.dims[dim][:-1])
-        type_ = self.local_type(whole, layout)
-        return self.emit("fabric.all_gather", ((local,), axis, (dim,)), type_, site), layout
-
-    def _exchange(
-        self, local: Value, whole: Type, current: Layout, axis: str, old: int, new: int, site: Site
-    ) -> tuple[Value, Layout]:
-        layout = _with_dim(current, old, current.dims[old][:-1])
-        layout = _with_dim(layout, new, (*layout.dims[new], axis))
-        type_ = self.local_type(whole, layout)
-        args: tuple[Arg, ...] = ((local,), axis, (new,), (old,))
-        return self.emit("fabric.all_to_all", args, type_, site), layout
-
-    def _reduce(
-        self, local: Value, whole: Type, current: Layout, axis: str, dim: int | None, site: Site
-    ) -> tuple[Value, Layout]:
-        """Adds up the parts along `axis`, keeping the whole or one piece along `dim`."""
-        kind = dict(current.partial)[axis]
-        layout = Layout(current.dims, tuple(p for p in current.partial if p[0] != axis))
-        if kind == NORM2:
-            local = self.emit("aten.mul.Tensor", (local, local), local.type, site)
-        wire = "sum" if kind in (MEAN, NORM2) else kind
-        if dim is None:
-            args: tuple[Arg, ...] = ((local,), axis, wire)
-            out = self.emit("fabric.all_reduce", args, local.type, site)
-        else:
-            layout = _with_dim(layout, dim, (*layout.dims[dim], axis))
-            args = ((local,), axis, (dim,), wire)
-            out = self.emit("fabric.reduce_scatter", args, self.local_type(whole, layout), site)
-        if kind == MEAN:
-            parts = self.mesh.axis_size(axis)
-            out = self.emit("aten.div.Scalar", (out, parts), out.type, site)
-        elif kind == NORM2:
-            out = self.emit("aten.sqrt", (out,), out.type, site)
-        return out, layout
-
-
-def _appendable(current: Layout, target: Layout) -> list[tuple[int, str]]:
-    """The (dim, axis) that the target adds innermost to what `current` already has."""
-    found: list[tuple[int, str]] = []
-    for dim, (have, want) in enumerate(zip(current.dims, target.dims, strict=True)):
-        if len(want) > len(have) and want[: len(have)] == have:
-            found.append((dim, want[len(have)]))
-    return found
-
-
-def _with_dim(layout: Layout, dim: int, axes: tuple[str, ...]) -> Layout:
-    dims = (*layout.dims[:dim], axes, *layout.dims[dim + 1 :])
-    return Layout(dims, layout.partial)
-
-
-def _split_of(dims: tuple[tuple[str, ...], ...], layout: Layout) -> Mapping[str, tuple[str, ...]]:
-    return {dim[0]: axes for dim, axes in zip(dims, layout.dims, strict=True) if dim and axes}
+    def _least_bytes(self, op: Op) -> int:
+        """The size of the smallest value that the operand of `op` is a rearrangement of."""
+        held = self.held[op.inputs[0].id]
+        earlier = held.whole.size_bytes
+        return earlier if held.moved_by is None else min(earlier, self._least_bytes(held.moved_by))

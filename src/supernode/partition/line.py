@@ -17,7 +17,7 @@ class Scheme:
 
     `batch`: splits the first dim of the step's arguments. `inner`: splits one dim of each weight
     matrix, the one the residual stream does not have. `tokens`: splits the second dim of the
-    arguments where no inner dim is split. `keeps`: roles of the values that are stored in parts.
+    arguments, where no inner dim is split. `keeps`: roles of the values that are stored in parts.
     """
 
     batch: bool = False
@@ -39,6 +39,7 @@ SCHEMES = {
         keeps=("state", "param"),
         summary="ZeRO-3: the batch is split, weights and optimizer state are kept in parts",
     ),
+    "cp": Scheme(tokens=True, summary="context parallel: the tokens of each sequence are split"),
     "tp": Scheme(inner=True, summary="tensor parallel: heads, hidden units and vocabulary"),
 }
 SEQUENCE = "sp"

@@ -30,30 +30,42 @@ def merge(block: Block, limit_bytes: float) -> Block:
 
 
 def _sink(ops: tuple[Op, ...]) -> tuple[Op, ...]:
-    """What only finishes a reduction (a root, a division) down to its first use, so that it does
-    not stand between two reductions."""
-    reduced = {value.id for op in ops if op.name in REDUCTIONS for value in op.outputs}
-    waiting: dict[int, Op] = {}
+    """What only follows up a reduction (a root, a division, the reduction over a second axis) down
+    to its first use, so that it does not stand between two reductions."""
+    reduced = _reduced(ops)
+    waiting: dict[int, tuple[int, Op]] = {}
     out: list[Op] = []
     for op in ops:
-        for value in op.inputs:
-            if value.id in waiting:
-                out.append(waiting.pop(value.id))
-        tensors = [value.id for value in op.inputs]
-        if len(op.outputs) == 1 and op.name in FINISHING and set(tensors) <= reduced:
-            waiting[op.outputs[0].id] = op
-        else:
-            out.append(op)
-    return (*out, *waiting.values())
+        depth = max((waiting[v.id][0] for v in op.inputs if v.id in waiting), default=0)
+        if op.name in (*FINISHING, *REDUCTIONS) and {v.id for v in op.inputs} <= reduced:
+            waiting[op.outputs[0].id] = (depth + 1, op)
+            continue
+        if depth:
+            out += _by_depth(waiting)
+            waiting.clear()
+        out.append(op)
+    return (*out, *_by_depth(waiting))
+
+
+def _by_depth(waiting: dict[int, tuple[int, Op]]) -> list[Op]:
+    """Those that follow up one reduction, then those that follow up these, and so on."""
+    return [op for _, op in sorted(waiting.values(), key=lambda item: item[0])]
+
+
+def _reduced(ops: tuple[Op, ...]) -> set[int]:
+    """The values that a reduction gives."""
+    return {value.id for op in ops if op.name in REDUCTIONS for value in op.outputs}
 
 
 def _hoist(ops: tuple[Op, ...], given: set[int]) -> list[Op]:
-    """Reductions right behind the op that completes their operands."""
+    """Reductions right behind the op that completes their operands; one that follows up another
+    stays."""
+    reduced = _reduced(ops)
     out: list[Op] = []
     made_at: dict[int, int] = dict.fromkeys(given, -1)
     for op in ops:
         place = len(out)
-        if op.name in REDUCTIONS:
+        if op.name in REDUCTIONS and not {v.id for v in op.inputs} <= reduced:
             place = 1 + max(made_at[value.id] for value in op.inputs)
             while place < len(out) and out[place].name in REDUCTIONS:
                 place += 1

@@ -9,9 +9,10 @@ from supernode.ops import Formula, row
 from supernode.partition.assign import Assignment
 from supernode.partition.choose import Choice, NeedsExpansion, Question, choose
 from supernode.partition.classes import Classes, is_host
+from supernode.partition.cuts import layout_of
 from supernode.partition.emit import Emitter
 from supernode.partition.wanted import Wanted, wanted_in
-from supernode.plan import Layout, Mesh, Placement
+from supernode.plan import Layout, Mesh, Placement, cut_axis, cut_groups
 
 Preferences = dict[str, dict[str, int]]
 Signature = tuple[str, tuple[Layout | None, ...], tuple[tuple[int, Layout], ...]]
@@ -215,9 +216,10 @@ class _Walk:
         self._compute(step, formula, preferences)
 
     def _emit_whole(self, op: Op, formula: Formula) -> None:
+        """Emits an op that can't be expanded after all."""
         question = Question(
             op=op,
-            row=row(op),
+            row=replace(row(op), expand=None),
             formula=formula,
             preferences={},
             wanted=self.wanted,
@@ -235,7 +237,7 @@ class _Walk:
             current = emitter.held[value.id].layout
             dims = formula.inputs[position]
             target = Layout(
-                tuple(choice.split.get(dim[0], ()) if dim else () for dim in dims),
+                layout_of(dims, choice.split, formula.sizes),
                 tuple(p for p in current.partial if p[0] in choice.passing),
             )
             locals_.append(emitter.get(value, target, op.site))
@@ -243,12 +245,12 @@ class _Walk:
         self._emit_op(op, choice, locals_, layouts)
 
     def _output_layout(self, formula: Formula, choice: Choice, output: int) -> Layout:
-        dims = tuple(choice.split.get(dim[0], ()) if dim else () for dim in formula.outputs[output])
+        dims = layout_of(formula.outputs[output], choice.split, formula.sizes)
         partial = dict(choice.passing)
-        for factor, axes in choice.split.items():
+        for factor, cuts in choice.split.items():
             kind = formula.kind(factor, output)
             if kind is not None:
-                partial.update(dict.fromkeys(axes, kind))
+                partial.update(dict.fromkeys(map(cut_axis, cuts), kind))
         order = [name for name, _ in self.spreader.mesh.axes]
         return Layout(dims, tuple((axis, partial[axis]) for axis in order if axis in partial))
 
@@ -265,9 +267,9 @@ class _Walk:
         kwargs = tuple((name, _in_order(arg, operands)) for name, arg in op.kwargs)
         mapped = replace(op, args=args, kwargs=kwargs, outputs=outputs)
         emitter.ops.append(rule.local(mapped, choice.split, types))
-        view = op if rule.view and len(op.inputs) == 1 == len(op.outputs) else None
+        moves = rule.moves and len(op.inputs) == 1 == len(op.outputs)
         for value, layout, local in zip(op.outputs, layouts, outputs, strict=True):
-            emitter.define(value, layout, local, view)
+            emitter.define(value, layout, local, op if moves else None)
             self.spreader.note(
                 self.block.name, value, layout, "; ".join((op.name, *choice.reasons))
             )
@@ -323,7 +325,7 @@ class _Walk:
                 continue
             layout = goal or self.emitter.held[value.id].layout
             if goal is None and self.block is self.spreader.program.main:
-                layout = Layout(layout.dims)
+                layout = _plain(layout)
             site = sites.get(value.id, NOWHERE)
             locals_.append(self.emitter.get(value, layout, site))
             layouts.append(layout)
@@ -337,3 +339,9 @@ def _in_order(arg: Arg, values: Iterator[Value]) -> Arg:
     if isinstance(arg, tuple):
         return tuple(_in_order(item, values) for item in arg)
     return arg
+
+
+def _plain(layout: Layout) -> Layout:
+    """The same without partial results and without cuts of groups, as a plan may hand it out."""
+    dims = (dim if all(cut_groups(each) == 1 for each in dim) else () for dim in layout.dims)
+    return Layout(tuple(dims))

@@ -6,13 +6,32 @@ from dataclasses import dataclass
 from supernode.plan.mesh import Mesh
 
 
+def cut(axis: str, groups: int = 1) -> str:
+    """How `axis` cuts a dim: as a whole (`dp`), or each of `groups` equal groups of it (`cp:8`).
+
+    A dim `(b s)` of 8 sequences whose tokens are split over cp is cut `cp:8`: every chip has some
+    tokens of each sequence.
+    """
+    return axis if groups == 1 else f"{axis}:{groups}"
+
+
+def cut_axis(each: str) -> str:
+    """The mesh axis of a cut."""
+    return each.partition(":")[0]
+
+
+def cut_groups(each: str) -> int:
+    """How many groups a cut cuts one by one; 1 where it cuts the dim as a whole."""
+    return int(each.partition(":")[2] or 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """For each dim the mesh axes it is split over, outermost first; axes that hold partial results.
+    """For each dim how mesh axes cut it, outermost first; axes that hold partial results.
 
     `Layout((("dp",), (), ("tp",)))` splits dim 0 over dp and dim 2 over tp. An axis named nowhere
     holds the same values in each of its chips. `partial=(("tp", "sum"),)` says that the true value
-    is the sum over tp of what its chips hold.
+    is the sum over tp of what its chips hold. An axis may cut groups of a dim, see `cut`.
 
     >>> print(Layout((("dp", "fsdp"), ()), (("tp", "sum"),)))
     [dp*fsdp, -] sum(tp)
@@ -29,11 +48,24 @@ class Layout:
     @property
     def split_axes(self) -> tuple[str, ...]:
         """The axes some dim is split over."""
-        return tuple(axis for dim in self.dims for axis in dim)
+        return tuple(cut_axis(each) for dim in self.dims for each in dim)
 
-    def dim_of(self, axis: str) -> int | None:
-        """The dim that `axis` splits, or None."""
-        return next((i for i, dim in enumerate(self.dims) if axis in dim), None)
+    @property
+    def is_plain(self) -> bool:
+        """Whether every chip's piece is one contiguous range of each dim."""
+        return all(cut_groups(each) == 1 for dim in self.dims for each in dim)
+
+    def where(self, axis: str) -> tuple[int, str] | None:
+        """The dim that `axis` splits and how it cuts it, or None."""
+        return next(
+            (
+                (i, each)
+                for i, dim in enumerate(self.dims)
+                for each in dim
+                if cut_axis(each) == axis
+            ),
+            None,
+        )
 
     def kind_of(self, axis: str) -> str | None:
         """How the parts along `axis` combine to the true value (`sum`, `max` …), or None."""
@@ -41,7 +73,7 @@ class Layout:
 
     def parts(self, dim: int, mesh: Mesh) -> int:
         """In how many pieces `dim` is cut."""
-        return math.prod(mesh.axis_size(axis) for axis in self.dims[dim])
+        return math.prod(mesh.axis_size(cut_axis(each)) for each in self.dims[dim])
 
     def local_shape(self, shape: tuple[int, ...], mesh: Mesh) -> tuple[int, ...]:
         """The shape of one chip's piece of a value of `shape`; each cut divides exactly."""
@@ -50,7 +82,8 @@ class Layout:
         return tuple(size // n for size, n in zip(shape, pieces, strict=True))
 
     def slices(self, shape: tuple[int, ...], mesh: Mesh, rank: int) -> tuple[slice, ...]:
-        """Which part of the whole value of `shape` the chip `rank` holds."""
+        """Which part of the whole value of `shape` the chip `rank` holds; for plain layouts."""
+        assert self.is_plain
         at = mesh.coordinates(rank)
         out: list[slice] = []
         for i, size in enumerate(self.local_shape(shape, mesh)):
