@@ -133,3 +133,19 @@ def test_one_value_read_twice_by_an_op(line: str) -> None:
     inputs = random_inputs(program)
     (got,), (want,) = run_plan(partition(program, line), inputs), run_program(program, inputs)
     assert_close(got, want, reduced=64)
+
+
+@pytest.mark.parametrize(("batch", "fits"), [(8, True), (6, False)])
+def test_a_batch_that_the_step_cuts_by_hand(batch: int, fits: bool) -> None:
+    b = Builder()
+    x = b.input("x", "arg", (batch, 10))
+    parts = [b.op("aten.slice.Tensor", x, 0, start, start + 2) for start in range(0, batch, 2)]
+    b.result(b.op("aten.add.Tensor", b.op("aten.sum", parts[0]), b.op("aten.mean", parts[1])))
+    program = b.build()
+    if not fits:
+        with pytest.raises(LayoutError, match="dp=4 does not divide dim 0 of x"):
+            partition(program, "dp=4")
+        return
+    inputs = random_inputs(program)
+    (got,), (want,) = run_plan(partition(program, "dp=4"), inputs), run_program(program, inputs)
+    assert_close(got, want, reduced=64)

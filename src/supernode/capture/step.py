@@ -11,11 +11,12 @@ from supernode.capture.build import build
 from supernode.capture.captured import Captured
 from supernode.capture.optimizer_state import OptimizerStates, learn
 from supernode.capture.record import Recording, record
-from supernode.capture.sites import definition_line
+from supernode.capture.sites import definition_line, user_line
 from supernode.capture.subject import Subject, subject_of
 from supernode.capture.watch import Watch
 from supernode.errors import CaptureError
 from supernode.ir import fold as fold_program
+from supernode.ir import unify_views
 
 
 def capture(
@@ -42,10 +43,12 @@ def capture(
     Raises:
         CaptureError: the step does what can't be recorded exactly; `where` is the user's line.
     """
+    # What is found before or after the step runs has no line of the step.
+    outside = user_line()
     try:
         return _capture(step, model, optimizers, tuple(args), dict(kwargs or {}), name, fold)
     except CaptureError as error:
-        if error.where:
+        if error.where not in ("", outside):
             raise
         where = definition_line(step)
         raise CaptureError(error.wrong, asked=error.asked, where=where, fix=error.fix) from error
@@ -66,8 +69,9 @@ def _capture(
     run, carried = _record(step, subject, states, arguments)
     optional = {entry.name for entry in states.entries if entry.fill is not None}
     built = build(name, run, optional | {f"grad[{param}]" for param in carried})
+    program = unify_views(built.program)
     return Captured(
-        program=fold_program(built.program) if fold else built.program,
+        program=fold_program(program) if fold else program,
         constants=built.constants,
         subject=subject,
         states=states,

@@ -11,6 +11,7 @@ from supernode.capture.sites import user_line
 from supernode.capture.tape import KwArgs, Tape
 from supernode.errors import CaptureError
 from supernode.ir import Arg, DType, TensorType, Value
+from supernode.ir.types import DTYPE_BYTES
 
 # A fake carries its view as an attribute, so that it lives and dies with it.
 _VIEW = "_supernode_view"
@@ -95,7 +96,14 @@ class Tensors:
         key = (tensor.dtype, tensor.shape)
         known = self._types.get(key)
         if known is None:
-            known = TensorType(dtype_of(tensor.dtype).name, tuple(tensor.shape))
+            name = dtype_of(tensor.dtype).name
+            if name not in DTYPE_BYTES:
+                raise CaptureError(
+                    f"the step holds a tensor of dtype {name}, which a Program can't",
+                    where=user_line(),
+                    fix=f"use one of {', '.join(DTYPE_BYTES)}",
+                )
+            known = TensorType(name, tuple(tensor.shape))
             self._types[key] = known
         return known
 

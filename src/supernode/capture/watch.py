@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from supernode.capture import compat, hyper
 from supernode.capture.host import Guard
@@ -20,7 +20,7 @@ class Watch:
     fixed: hyper.Fixed
     guards: tuple[Guard, ...]
     versions: tuple[tuple[Tensor, int], ...]
-    training: bool | None
+    training: tuple[tuple[str, nn.Module, bool], ...]
     trained: tuple[bool, ...]
 
     @classmethod
@@ -31,7 +31,7 @@ class Watch:
             fixed=hyper.fixed_values(subject.optimizers),
             guards=tuple(recorder.host.guards),
             versions=tuple((tensor, compat.version_of(tensor)) for tensor in constants),
-            training=_training(subject),
+            training=_training(subject.model),
             trained=tuple(param.requires_grad for param in subject.params.values()),
         )
 
@@ -57,8 +57,10 @@ class Watch:
 
     def _changed(self, subject: Subject) -> list[str]:
         names = hyper.changed(self.fixed, hyper.fixed_values(subject.optimizers))
-        if _training(subject) != self.training:
-            names.append("model.training")
+        modes = [
+            f"{name}.training" for name, module, mode in self.training if module.training != mode
+        ]
+        names += modes[:1]  # the outermost: `model.eval()` turns all
         names += [
             f"{name}.requires_grad"
             for (name, param), trained in zip(subject.params.items(), self.trained, strict=True)
@@ -72,5 +74,6 @@ class Watch:
         return names
 
 
-def _training(subject: Subject) -> bool | None:
-    return None if subject.model is None else subject.model.training
+def _training(model: nn.Module | None) -> tuple[tuple[str, nn.Module, bool], ...]:
+    modules = model.named_modules(prefix="model") if model is not None else ()
+    return tuple((name, module, module.training) for name, module in modules)

@@ -22,4 +22,5 @@ from supernode.ir.types import TensorType as TensorType
 from supernode.ir.types import Type as Type
 from supernode.ir.types import Value as Value
 from supernode.ir.types import short_dtype as short_dtype
+from supernode.ir.unify import unify_views as unify_views
 from supernode.ir.verify import verify as verify

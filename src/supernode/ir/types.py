@@ -19,6 +19,7 @@ DTYPE_BYTES = {
     "uint8": 1,
     "bool": 1,
     "complex64": 8,
+    "complex128": 16,
 }
 """Size of one element in bytes, by dtype name (torch's names without `torch.`)."""
 

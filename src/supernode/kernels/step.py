@@ -109,8 +109,6 @@ class GeneratedStep:
             # Plain outputs go to the caller, who may want gradients of them some day.
             with torch.no_grad() if out is None else torch.inference_mode():
                 return code.run(inputs, out, *more)
-        except SupernodeError:
-            raise
         except Exception as error:
             op = failing_op(error.__traceback__, code)
             if op is None:
@@ -162,8 +160,10 @@ def failing_op(traceback: TracebackType | None, code: Code) -> Op | None:
     return found
 
 
-def op_failed(op: Op, error: BaseException) -> ChipFailed:
-    """The error a user sees when an op raises."""
+def op_failed(op: Op, error: BaseException) -> SupernodeError:
+    """The error a user sees when an op raises; one of ours keeps its kind and its words."""
+    if isinstance(error, SupernodeError):
+        return type(error)(error.wrong, asked=print_op(op), where=str(op.site), fix=error.fix)
     lines = str(error).splitlines()
     reason = lines[0] if lines else type(error).__name__
     return ChipFailed(

@@ -45,13 +45,16 @@ def _mask_dims(shape: tuple[int, ...], sizes: dict[str, int]) -> Dims:
 
 
 def _forward(op: Op) -> Formula:
-    return _formula(op, (_Q, _K, _K), (_OUT, _LSE), {"t", "e", "r"})
+    # A piece of the queries is cut no further: it is where it is among all queries.
+    cut = {"s"} if op.name == CAUSAL else set[str]()
+    return _formula(op, (_Q, _K, _K), (_OUT, _LSE), {"t", "e", "r"} | cut)
 
 
 def _backward(op: Op) -> Formula:
     """Queries apart give parts of the gradients of keys and values, which add up."""
     ins = (_OUT, _Q, _K, _K, _OUT, _LSE)
-    return _formula(op, ins, (_Q, _K, _K), {"r", "t", "e"})
+    cut = {"s"} if op.name == CAUSAL_BACKWARD else set[str]()
+    return _formula(op, ins, (_Q, _K, _K), {"r", "t", "e"} | cut)
 
 
 def _local(position: int, name: str) -> Callable[[Op, Split, tuple[Type, ...]], Op]:

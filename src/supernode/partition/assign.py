@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from supernode.errors import LayoutError
 from supernode.ir import HostType, Port, Program, Value
-from supernode.partition.classes import Classes, Place, contractions
+from supernode.partition.classes import Classes, Part, contractions
 from supernode.partition.line import Axis
 from supernode.plan import Layout
 
@@ -17,7 +17,7 @@ class Assignment:
     """`split[axis][class]` is the rank of preference (0 first) where an op has several such
     classes; `homes[i]` is the layout of input `i`, None for a host number; `reasons[i]` why."""
 
-    split: dict[str, dict[Place, int]]
+    split: dict[str, dict[Part, int]]
     homes: tuple[Layout | None, ...]
     reasons: tuple[str, ...]
 
@@ -28,7 +28,7 @@ def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str
     Raises:
         LayoutError: an axis does not divide a dim it has to split.
     """
-    split: dict[str, dict[Place, int]] = {axis.name: {} for axis in axes}
+    split: dict[str, dict[Part, int]] = {axis.name: {} for axis in axes}
     for axis in axes:
         chosen = split[axis.name]
         if axis.scheme.inner:
@@ -48,12 +48,12 @@ def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str
     return Assignment(split=split, homes=tuple(homes), reasons=tuple(reasons))
 
 
-def _take(chosen: dict[Place, int], places: list[Place], preference: int) -> None:
+def _take(chosen: dict[Part, int], places: list[Part], preference: int) -> None:
     for place in places:
         chosen.setdefault(place, preference)
 
 
-def _batch(program: Program, classes: Classes, axis: Axis, line: str) -> list[Place]:
+def _batch(program: Program, classes: Classes, axis: Axis, line: str) -> list[Part]:
     found = batch_classes(program, classes)
     if not found:
         raise LayoutError(
@@ -65,14 +65,14 @@ def _batch(program: Program, classes: Classes, axis: Axis, line: str) -> list[Pl
     return found
 
 
-def batch_classes(program: Program, classes: Classes) -> list[Place]:
+def batch_classes(program: Program, classes: Classes) -> list[Part]:
     """The classes of the first dims of the arguments, but of those that have no batch.
 
     A mask `[tokens, tokens]` or a weight for each of the vocabulary starts with what is another
     dim of an argument before it, or a dim of a weight.
     """
-    firsts: dict[Place, None] = {}
-    found: dict[Place, None] = {}
+    firsts: dict[Part, None] = {}
+    found: dict[Part, None] = {}
     others = {
         classes.of("main", value, dim)
         for port, value in zip(program.inputs, program.main.inputs, strict=True)
@@ -80,8 +80,7 @@ def batch_classes(program: Program, classes: Classes) -> list[Place]:
     }
     for value in _arguments(program):
         first, *rest = (classes.of("main", value, dim) for dim in range(len(value.tensor.shape)))
-        # What no op reads divides by nothing, and stays whole.
-        if value.tensor.shape[0] > 1 and classes.divisor(first):
+        if value.tensor.shape[0] > 1:
             firsts[first] = None
             if first not in others:
                 found[first] = None
@@ -89,7 +88,7 @@ def batch_classes(program: Program, classes: Classes) -> list[Place]:
     return list(found or firsts)
 
 
-def _tokens(program: Program, classes: Classes, axis: Axis, line: str) -> list[Place]:
+def _tokens(program: Program, classes: Classes, axis: Axis, line: str) -> list[Part]:
     found = _token_classes(program, classes)
     if not found and not axis.scheme.inner:
         raise LayoutError(
@@ -101,32 +100,32 @@ def _tokens(program: Program, classes: Classes, axis: Axis, line: str) -> list[P
     return found
 
 
-def _token_classes(program: Program, classes: Classes) -> list[Place]:
+def _token_classes(program: Program, classes: Classes) -> list[Part]:
     """The classes of the second dims of the arguments."""
-    found: dict[Place, None] = {}
+    found: dict[Part, None] = {}
     for value in _arguments(program):
         if len(value.tensor.shape) > 1 and value.tensor.shape[1] > 1:
-            place = classes.of("main", value, 1)
-            if classes.divisor(place):
-                found[place] = None
+            found[classes.of("main", value, 1)] = None
     return list(found)
 
 
 def _arguments(program: Program) -> Iterator[Value]:
-    """The arguments that have dims."""
+    """The arguments that have dims and that an op reads; others stay whole."""
+    read = {value.id for op in program.main.ops for value in op.inputs}
     for port, value in zip(program.inputs, program.main.inputs, strict=True):
-        if port.role == "arg" and not isinstance(value.type, HostType) and value.type.shape:
+        tensor = port.role == "arg" and not isinstance(value.type, HostType)
+        if tensor and value.tensor.shape and value.id in read:
             yield value
 
 
-def inner_classes(program: Program, classes: Classes) -> list[Place]:
+def inner_classes(program: Program, classes: Classes) -> list[Part]:
     """One dim class of each weight matrix: the side of the two that sums fewer bytes.
 
     Weight matrices join classes in pairs (residual width with hidden units, with heads, with the
     vocabulary). Of the two sides of each connected piece, splitting one leaves partial sums after
     the matmuls that contract it; the cheaper side is taken.
     """
-    neighbours: dict[Place, dict[Place, None]] = defaultdict(dict)
+    neighbours: dict[Part, dict[Part, None]] = defaultdict(dict)
     for port, value in zip(program.inputs, program.main.inputs, strict=True):
         if port.role != "param" or len(value.tensor.shape) != 2:
             continue
@@ -135,12 +134,12 @@ def inner_classes(program: Program, classes: Classes) -> list[Place]:
         if a != b and classes.divisor(a) and classes.divisor(b):
             neighbours[a][b] = None
             neighbours[b][a] = None
-    summed: dict[Place, int] = defaultdict(int)
+    summed: dict[Part, int] = defaultdict(int)
     for places, size, count in contractions(program, classes):
         for place in dict.fromkeys(places):
             summed[place] += size * count
-    chosen: list[Place] = []
-    seen: set[Place] = set()
+    chosen: list[Part] = []
+    seen: set[Part] = set()
     for start in neighbours:
         if start not in seen:
             sides = _two_sides(start, neighbours, seen)
@@ -149,9 +148,9 @@ def inner_classes(program: Program, classes: Classes) -> list[Place]:
 
 
 def _two_sides(
-    start: Place, neighbours: dict[Place, dict[Place, None]], seen: set[Place]
-) -> tuple[list[Place], list[Place]]:
-    sides: tuple[list[Place], list[Place]] = ([], [])
+    start: Part, neighbours: dict[Part, dict[Part, None]], seen: set[Part]
+) -> tuple[list[Part], list[Part]]:
+    sides: tuple[list[Part], list[Part]] = ([], [])
     queue = [(start, 0)]
     while queue:
         place, side = queue.pop(0)
@@ -167,10 +166,10 @@ def _check_divisible(
     program: Program,
     classes: Classes,
     axes: tuple[Axis, ...],
-    split: dict[str, dict[Place, int]],
+    split: dict[str, dict[Part, int]],
     line: str,
 ) -> None:
-    parts: dict[Place, int] = defaultdict(lambda: 1)
+    parts: dict[Part, int] = defaultdict(lambda: 1)
     for axis in axes:
         for place in split[axis.name]:
             parts[place] *= axis.size
@@ -179,7 +178,8 @@ def _check_divisible(
             continue
         for dim, size in enumerate(value.type.shape):
             place = classes.of("main", value, dim)
-            count, divisor = parts.get(place, 1), classes.divisor(place)
+            # No op splits a dim that divides by nothing; it is still kept in parts.
+            count, divisor = parts.get(place, 1), classes.divisor(place) or size
             if divisor % count:
                 names = [axis.name for axis in axes if place in split[axis.name]]
                 unit = "" if divisor == size else f", which splits in {divisor} equal units"
@@ -196,7 +196,7 @@ def _home(
     value: Value,
     classes: Classes,
     axes: tuple[Axis, ...],
-    split: dict[str, dict[Place, int]],
+    split: dict[str, dict[Part, int]],
     line: str,
 ) -> tuple[Layout | None, str]:
     if isinstance(value.type, HostType):

@@ -8,7 +8,7 @@ from supernode.ir import HostType, Op, Value
 from supernode.ops import Formula, Row
 from supernode.partition.cuts import Split, cuts_of, factor_of, split_of
 from supernode.partition.emit import Emitter
-from supernode.plan import Layout, cut_axis
+from supernode.plan import Layout, cut_axis, cut_groups
 
 Found = tuple[str, str]
 """A factor and how an axis cuts it."""
@@ -38,7 +38,7 @@ class Question:
     op: Op
     row: Row
     formula: Formula
-    preferences: Mapping[str, Mapping[str, int]]  # axis -> factor -> preference
+    preferences: Mapping[str, Mapping[str, tuple[int, str]]]  # axis -> factor -> rank, cut
     wanted: Mapping[int, Layout]
     emitter: Emitter
 
@@ -59,16 +59,15 @@ def choose(question: Question) -> Choice:
     passing: dict[str, str] = {}
     reasons: list[str] = []
     for axis, size in question.emitter.mesh.axes:
-        kind = None
         found = _assigned(question, axis, size, split, first=True)
         if found is None and (kind := _passes(question, axis)):
             passing[axis] = kind
             reasons.append(f"{axis} holds partial results ({kind}), which pass through")
-        if found is None and kind is None:
+        elif found is None:
             found = _assigned(question, axis, size, split, first=False)
         if found is not None:
             reasons.append(f"{axis} splits {found[0]}: assigned")
-        elif kind is None:
+        elif axis not in passing:
             found = _cheapest(question, axis, size, split)
             if found is not None:
                 reasons.append(f"{axis} splits {found[0]}: its operands lie so")
@@ -84,21 +83,27 @@ def _assigned(
 ) -> Found | None:
     """The assigned factor of the first preference, or the best of the others."""
     preferences = question.preferences.get(axis, {})
-    formula = question.formula
-    for factor in sorted(preferences, key=lambda factor: (preferences[factor], factor)):
-        if (preferences[factor] == 0) != first:
+    for factor in sorted(preferences, key=lambda factor: (preferences[factor][0], factor)):
+        preference, how = preferences[factor]
+        if (preference == 0) != first:
             continue
-        if _can_split(question, factor, size, split):
-            return factor, axis
-        if factor in formula.whole and question.row.expand and preferences[factor] == 0:
+        if _can_split(question, (factor, how), size, split):
+            return factor, how
+        if factor in question.formula.whole and question.row.expand and first:
             raise NeedsExpansion
     return None
 
 
-def _can_split(question: Question, factor: str, size: int, split: Split) -> bool:
+def _can_split(question: Question, found: Found, size: int, split: Split) -> bool:
     formula, mesh = question.formula, question.emitter.mesh
+    factor, how = found
     already = math.prod(mesh.axis_size(cut_axis(each)) for each in split.get(factor, ()))
-    return factor not in formula.whole and formula.sizes[factor] % (already * size) == 0
+    inner = formula.sizes[factor] // cut_groups(how)
+    return (
+        factor not in formula.whole
+        and inner % size == 0
+        and formula.sizes[factor] % (already * size) == 0
+    )
 
 
 def _passes(question: Question, axis: str) -> str | None:
@@ -142,7 +147,7 @@ def _cheapest(question: Question, axis: str, size: int, split: Split) -> Found |
                 continue
             if found[0] in formula.whole and question.row.expand:
                 raise NeedsExpansion
-            if _can_split(question, found[0], size, split):
+            if _can_split(question, found, size, split):
                 candidates[found] = None
     # Equal bytes: a split leaves less work on each chip.
     costs = {f: (_bytes_moved(question, axis, size, f), f is None, f or ()) for f in candidates}

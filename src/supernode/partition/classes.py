@@ -2,24 +2,34 @@
 
 The residual stream's last dim is one class through all layers, an MLP's hidden units another, the
 batch a third. A layout assigns classes to mesh axes, so no module or op needs to be named.
+
+A dim may be made of several things: `(b s)` of 8 sequences is the batch as a whole and, inside
+each of its 8 groups, the tokens. Dims that some op takes for one and the same share all of these;
+a reshape tells what they are made of.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from supernode.ir import CALL, Block, HostType, Program, Value
 from supernode.ops import Formula, row
 
 Place = tuple[str, int, int]
 """Block name, value id, dim."""
+Part = tuple[Place, int]
+"""The part of a dim inside each of so many groups of it; the dim as a whole is in one group."""
+Node = TypeVar("Node", Place, Part)
 
 
 class Classes:
-    """Union-find over the dims of every value of a Program."""
+    """Union-find over the dims of every value of a Program, and over their parts."""
 
     def __init__(self, program: Program) -> None:
-        self._parent: dict[Place, Place] = {}
-        self._divisor: dict[Place, int] = {}
+        self._same: dict[Place, Place] = {}
+        self._parts: dict[Place, dict[int, Part]] = {}
+        self._class: dict[Part, Part] = {}
+        self._divisor: dict[Part, int] = {}
         self._formulas: dict[tuple[str, int], Formula] = {}
         blocks = {block.name: block for block in program.blocks}
         for block in program.all_blocks():
@@ -28,13 +38,21 @@ class Classes:
             if source is not None:
                 self._join_values("main", output, "main", program.main.inputs[source])
 
-    def of(self, block: str, value: Value, dim: int) -> Place:
-        """The class of a dim, as one representative place."""
-        return self._root((block, value.id, dim))
+    def of(self, block: str, value: Value, dim: int) -> Part:
+        """The class of a dim as a whole."""
+        return self.parts(block, value, dim)[1]
 
-    def divisor(self, place: Place) -> int:
-        """The greatest number of equal parts every dim of this class can be cut in."""
-        return self._divisor.get(self._root(place), 0)
+    def parts(self, block: str, value: Value, dim: int) -> Mapping[int, Part]:
+        """The classes a dim is made of, by the number of groups they are inside of."""
+        place = _root(self._same, (block, value.id, dim))
+        known = self._parts.get(place, {})
+        whole: dict[int, Part] = {1: (place, 1)}
+        return {groups: _root(self._class, part) for groups, part in (whole | known).items()}
+
+    def divisor(self, part: Part) -> int:
+        """The greatest number of equal parts every dim of this class can be cut in; 0 if no op
+        reads one."""
+        return self._divisor.get(_root(self._class, part), 0)
 
     def formula(self, block: str, position: int) -> Formula:
         """The Formula of the op at `position` of `block`."""
@@ -53,40 +71,59 @@ class Classes:
                 self._join_factors(block.name, formula, (*op.inputs, *op.outputs))
 
     def _join_factors(self, block: str, formula: Formula, values: tuple[Value, ...]) -> None:
-        first: dict[str, Place] = {}
+        alone: dict[str, Place] = {}
+        parts: dict[str, Part] = {}
         for value, dims in zip(values, formula.inputs + formula.outputs, strict=True):
             for i, dim in enumerate(dims):
-                if not dim:
-                    continue
-                place = (block, value.id, i)
-                self._limit(place, formula.sizes[dim[0]])
-                self._join(first.setdefault(dim[0], place), place)
+                place, groups = (block, value.id, i), 1
+                for factor in dim:
+                    part = self._part(place, groups)
+                    self._limit(part, formula.sizes[factor])
+                    if dim == (factor,):
+                        self._join(alone.setdefault(factor, place), place)
+                    self._join_parts(parts.setdefault(factor, part), part)
+                    groups *= formula.sizes[factor]
 
     def _join_values(self, block: str, a: Value, other: str, b: Value) -> None:
         for dim in range(_rank(a)):
             self._join((block, a.id, dim), (other, b.id, dim))
 
-    def _limit(self, place: Place, size: int) -> None:
-        root = self._root(place)
+    def _part(self, place: Place, groups: int) -> Part:
+        root = _root(self._same, place)
+        return self._parts.setdefault(root, {}).setdefault(groups, (root, groups))
+
+    def _limit(self, part: Part, size: int) -> None:
+        root = _root(self._class, part)
         self._divisor[root] = math.gcd(self._divisor.get(root, 0), size)
 
-    def _root(self, place: Place) -> Place:
-        path: list[Place] = []
-        while (parent := self._parent.get(place, place)) != place:
-            path.append(place)
-            place = parent
-        for seen in path:
-            self._parent[seen] = place
-        return place
-
     def _join(self, a: Place, b: Place) -> None:
-        a, b = self._root(a), self._root(b)
+        """The two dims are one and the same, and so are their parts."""
+        a, b = _root(self._same, a), _root(self._same, b)
         if a == b:
             return
-        self._parent[b] = a
+        theirs = {1: (b, 1)} | self._parts.pop(b, {})
+        self._same[b] = a
+        for groups, part in theirs.items():
+            self._join_parts(self._part(a, groups), part)
+
+    def _join_parts(self, a: Part, b: Part) -> None:
+        a, b = _root(self._class, a), _root(self._class, b)
+        if a == b:
+            return
+        self._class[b] = a
         divisor = math.gcd(self._divisor.get(a, 0), self._divisor.pop(b, 0))
         if divisor:
             self._divisor[a] = divisor
+
+
+def _root(parent: dict[Node, Node], node: Node) -> Node:
+    path: list[Node] = []
+    while (above := parent.get(node, node)) != node:
+        path.append(node)
+        node = above
+    for seen in path:
+        parent[seen] = node
+    return node
 
 
 def is_host(name: str) -> bool:
@@ -96,7 +133,7 @@ def is_host(name: str) -> bool:
 
 def contractions(
     program: Program, classes: Classes
-) -> Iterator[tuple[tuple[Place, ...], int, int]]:
+) -> Iterator[tuple[tuple[Part, ...], int, int]]:
     """Per op that sums a dim away: the classes summed, the output's size, how often it runs."""
     counts = program.counts()
     for block in program.all_blocks():

@@ -9,12 +9,14 @@ from supernode.ops import Formula, row
 from supernode.partition.assign import Assignment
 from supernode.partition.choose import Choice, NeedsExpansion, Question, choose
 from supernode.partition.classes import Classes, is_host
-from supernode.partition.cuts import layout_of
+from supernode.partition.cuts import factor_of, layout_of
 from supernode.partition.emit import Emitter
 from supernode.partition.wanted import Wanted, wanted_in
-from supernode.plan import Layout, Mesh, Placement, cut_axis, cut_groups
+from supernode.plan import Layout, Mesh, Placement, cut, cut_axis, cut_groups
 
-Preferences = dict[str, dict[str, int]]
+Preference = tuple[int, str]
+"""How much a split is preferred (0 first), and the cut."""
+Preferences = dict[str, dict[str, Preference]]
 Signature = tuple[str, tuple[Layout | None, ...], tuple[tuple[int, Layout], ...]]
 
 
@@ -142,18 +144,20 @@ class _Walk:
                 ) from error
 
     def _preferences(self, op: Op, formula: Formula) -> Preferences:
-        """Which factors of the op belong to a class that an axis splits."""
+        """Which factors of the op belong to a class that an axis splits, and how it cuts them."""
         found: Preferences = {}
-        split = self.spreader.assignment.split
-        for axis, chosen in split.items():
+        classes = self.spreader.classes
+        for axis, chosen in self.spreader.assignment.split.items():
             found[axis] = {}
             for value, dims in zip(
                 (*op.inputs, *op.outputs), formula.inputs + formula.outputs, strict=True
             ):
                 for i, dim in enumerate(dims):
-                    place = self.spreader.classes.of(self.block.name, value, i)
-                    if dim and place in chosen:
-                        found[axis].setdefault(dim[0], chosen[place])
+                    for groups, part in classes.parts(self.block.name, value, i).items():
+                        if part in chosen:
+                            cut_ = cut(axis, groups)
+                            if (where := factor_of(dim, cut_, formula.sizes)) is not None:
+                                found[axis].setdefault(where[0], (chosen[part], where[1]))
         return found
 
     def _compute(self, op: Op, formula: Formula, preferences: Preferences) -> None:
@@ -185,22 +189,22 @@ class _Walk:
         if steps is None:
             self._emit_whole(op, formula)
             return
-        known: dict[tuple[int, int], dict[str, int]] = {}
+        known: dict[tuple[int, int], dict[str, Preference]] = {}
         for value, dims in zip(
             (*op.inputs, *op.outputs), formula.inputs + formula.outputs, strict=True
         ):
             for i, dim in enumerate(dims):
                 for axis, chosen in preferences.items():
-                    if dim and dim[0] in chosen:
+                    if len(dim) == 1 and dim[0] in chosen:
                         known.setdefault((value.id, i), {})[axis] = chosen[dim[0]]
         for step in steps:
             self._expanded_step(step, known)
 
-    def _expanded_step(self, step: Op, known: dict[tuple[int, int], dict[str, int]]) -> None:
+    def _expanded_step(self, step: Op, known: dict[tuple[int, int], dict[str, Preference]]) -> None:
         formula = row(step).formula(step)
         values = (*step.inputs, *step.outputs)
         every = formula.inputs + formula.outputs
-        factors: dict[str, dict[str, int]] = {}
+        factors: dict[str, dict[str, Preference]] = {}
         for value, dims in zip(values, every, strict=True):
             for i, dim in enumerate(dims):
                 if dim and (value.id, i) in known:
