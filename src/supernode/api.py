@@ -55,7 +55,9 @@ class Node:
         """`step`, written for one device, as a step over all chips of this node.
 
         It is captured at its first call, with that call's arguments; `layout` is a line such as
-        `dp=2,tp=2`, by default the batch is split. Example:
+        `dp=2,tp=2`, by default the batch is split. Every compiled step has its own copy of the
+        state: where two share a model (training and evaluation), `train.pull()` and then
+        `evaluate.push()` bring the second up to date. Example:
 
             step = node.compile(train_step, model, optimizer, layout="fsdp=4")
             loss = step(tokens, targets)
@@ -133,19 +135,21 @@ class Step:
                 captured with; nothing has run.
             ChipFailed: a chip died or raised; the error names the chip, the op and the module.
         """
-        self.prepare(*args, **kwargs)
-        loaded, captured = self._ready()
-        results = loaded.step(captured.bind(*args, **kwargs), captured.host_values())
-        captured.after_step()
+        with self._chips.turn:
+            self.prepare(*args, **kwargs)
+            loaded, captured = self._ready()
+            results = loaded.step(captured.bind(*args, **kwargs), captured.host_values())
+            captured.after_step()
         return captured.result(results)
 
     def traced(self, *args: Any, **kwargs: Any) -> tuple[Any, Trace]:
         """A call as above, with the Trace of when each op ran on each chip."""
-        self.prepare(*args, **kwargs)
-        loaded, captured = self._ready()
-        named = captured.bind(*args, **kwargs)
-        results, trace = loaded.traced_step(named, captured.host_values())
-        captured.after_step()
+        with self._chips.turn:
+            self.prepare(*args, **kwargs)
+            loaded, captured = self._ready()
+            named = captured.bind(*args, **kwargs)
+            results, trace = loaded.traced_step(named, captured.host_values())
+            captured.after_step()
         return captured.result(results), trace
 
     def pull(self) -> None:

@@ -84,6 +84,7 @@ WRONG_FILES = [
         "unknown key\n  fix: did you mean",
     ),
     ("chips = 4", "chips = 8", "levels[1].chips", "expected more than the 8 of the level before"),
+    ("chips = 4", "chips = 3", "levels[1].chips", "8 chips are no whole number of"),
     ('name = "node"', 'name = "board"', "levels[1].name", "there are two levels 'board'"),
     ('"mesh" ', '"torus" ', "levels[0].topology", "expected one of switch, mesh, cube-mesh"),
     ("links = 3", "links = 0", "levels[0].links", "expected a whole number of 1 or more, got 0"),

@@ -155,8 +155,9 @@ LARGE = 2**20
 def slow_plan(chips: int) -> Plan:
     """2000 all-reduces of 4 MiB, one after the other: a step that takes seconds."""
     x, values = Value(0, f32(LARGE)), [Value(1 + i, f32(LARGE)) for i in range(2000)]
+    site = Site(module="layer.7", source="model.py:7")
     ops = [
-        Op(name="fabric.all_reduce", args=((before,), "dp", "max"), outputs=(after,))
+        Op(name="fabric.all_reduce", args=((before,), "dp", "max"), outputs=(after,), site=site)
         for before, after in zip([x, *values], values, strict=False)
     ]
     local = _program(inputs=((x, "x", "arg"),), ops=ops, outputs=((values[-1], "y", None),))

@@ -92,8 +92,12 @@ def test_a_chip_killed_in_a_step_stops_the_others_within_a_second():
 
         timer = threading.Timer(0.3, kill)
         timer.start()
-        with pytest.raises(ChipFailed, match="the process of chip 1 was ended by SIGKILL"):
+        with pytest.raises(
+            ChipFailed, match="the process of chip 1 was ended by SIGKILL"
+        ) as caught:
             loaded.step({"x": torch.ones(LARGE)})
+        assert caught.value.where == "chip 1; chip 0 was at layer.7 forward at model.py:7"
+        assert "fabric.all_reduce" in caught.value.asked
         assert time.monotonic() - killed_at[0] < 1.0
         assert _gone(pids)
         assert torch.equal(state.pull()["w"], torch.ones(8, 8))
@@ -187,14 +191,19 @@ def test_a_node_that_nobody_closes_is_closed_at_exit():
 
 FORK = """
 import os, sys, time, torch
+from supernode.errors import InputError
 from supernode.run import connect
 
 if __name__ == "__main__":
     with connect("cpu:1") as node:
         child = os.fork()
         if not child:
-            sys.exit(0)
-        os.waitpid(child, 0)
+            try:
+                node.check_usable()
+            except InputError as error:
+                sys.exit(error.wrong != "the node belongs to another process")
+            sys.exit("a forked child may use the node")
+        assert os.waitpid(child, 0)[1] == 0
         start = time.process_time()
         time.sleep(0.3)
         assert time.process_time() - start < 0.1, "something spins"
@@ -208,3 +217,22 @@ def test_a_forked_child_that_exits_leaves_the_node_alone():
     command = [sys.executable, "-W", "ignore", "-c", FORK]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+LIMITED = """
+import resource
+from supernode.errors import DoesNotFit
+from supernode.run import connect
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+try:
+    connect("cpu:2")
+except DoesNotFit as error:
+    print(error)
+"""
+
+
+def test_shared_memory_that_cannot_be_had_is_told():
+    command = [sys.executable, "-c", LIMITED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "of shared memory can be had: File too large" in done.stdout

@@ -2,6 +2,7 @@
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -126,6 +127,8 @@ def test_wrong_inputs_are_refused_before_anything_runs(one: Node):
         ({"x": x[:4]}, {}, r"x is f32\[4, 8\], expected f32\[8, 8\]"),
         ({"x": x.double()}, {}, r"x is f64\[8, 8\], expected"),
         ({"x": [1.0]}, {}, "must be a tensor"),
+        ({"x": x.to("meta")}, {}, r"x has no data \(device meta\)"),
+        ({"x": x.to_sparse()}, {}, r"x is laid out as torch\.sparse_coo"),
         ({"x": x}, {"r": x}, "must be a number"),
         ({"x": x}, {"q": 1.0}, "no input named 'q'"),
     ):
@@ -154,13 +157,32 @@ def test_addresses():
         connect("cpu:5000000")
 
 
+def test_threads_take_turns(two: Node):
+    w, x = _data()
+    loaded = two.load(training_plan(2), {"w": w, "count": 0.0, "r": 0.0})
+
+    def steps() -> None:
+        for _ in range(50):
+            loaded.step({"x": x})
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(steps) for _ in range(3)]:
+            done.result()
+    assert loaded.pull()["count"] == 150.0
+
+
 def test_closing_twice_is_fine_and_use_after_it_is_refused():
     node = connect("cpu:1")
     loaded = node.load(one_op_plan("aten.neg", (), f32(8)), {"s": torch.zeros(8)})
     pids = node.pids
     node.close()
     node.close()
-    for call in (lambda: loaded.step({"x": torch.ones(8)}), loaded.pull):
+    again = one_op_plan("aten.neg", (), f32(8))
+    for call in (
+        lambda: loaded.step({"x": torch.ones(8)}),
+        loaded.pull,
+        lambda: node.load(again, {"s": torch.zeros(8)}),
+    ):
         with pytest.raises(InputError, match="the node is closed"):
             call()
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)

@@ -142,6 +142,13 @@ def test_a_cube_mesh_takes_the_ring() -> None:
     assert seconds(machine([cube]), "all_gather", 7e9, (1, 8)) == pytest.approx(expected_s)
 
 
+@pytest.mark.parametrize("kind", ["all_gather", "reduce_scatter"])
+def test_two_chips_of_a_cube_mesh_share_two_of_six_links(kind: Collective) -> None:
+    cube = replace(MESH_8, topology="cube-mesh", links=6)
+    expected_s = 7e9 / 2 / (7e9 * 2 / 6) + 1e-6 + LAUNCH_S
+    assert seconds(machine([cube]), kind, 7e9, (1, 2)) == pytest.approx(expected_s)
+
+
 def test_an_exchange_on_a_cube_mesh_crosses_two_links() -> None:
     cube = replace(MESH_8, topology="cube-mesh", links=6)
     expected_s = 2 * 7e9 * 7 / 8 / 7e9 + 2e-6 + LAUNCH_S

@@ -240,6 +240,12 @@ def test_the_share_that_rests_on_guesses_is_that_of_the_launches() -> None:
     assert simulate(plan(layered(5), ONE), machine(launch_s=0)).guessed_share == 0
 
 
+def test_the_share_that_rests_on_guesses_is_never_more_than_all() -> None:
+    sim = simulate(plan(layered(1), ONE), machine())
+    rounded = replace(sim, by_kind={"guessed": sim.step_s * (1 + 1e-13)})
+    assert rounded.guessed_share == 1
+
+
 def test_memory_is_counted_over_time_and_against_the_capacity() -> None:
     local = plan(layered(4), ONE)
     sim = simulate(local, machine(capacity_bytes=1e9))

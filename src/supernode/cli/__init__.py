@@ -1,3 +1,3 @@
-"""The command line: `supernode run | simulate | compare | machines`."""
+"""The command line: `supernode run | simulate | compare | explain | machines`."""
 
 from supernode.cli.main import main as main

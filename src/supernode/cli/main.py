@@ -1,5 +1,6 @@
 """The entry point: one clear message and exit code 2 for bad input, never a traceback."""
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -7,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from supernode.cli import machines, predict, train
+from supernode.cli import explain, machines, predict, train
 from supernode.errors import ChipFailed, SupernodeError
 
-BAD_INPUT, CHIP_FAILED = 2, 1
+BAD_INPUT, CHIP_FAILED, STOPPED = 2, 1, 130
 
 app = typer.Typer(
     name="supernode",
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command("run")(train.run)
 app.command("simulate")(predict.simulate)
 app.command("compare")(predict.compare)
+app.command("explain")(explain.explain)
 app.command("machines")(machines.machines)
 
 
@@ -34,6 +36,9 @@ def supernode() -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where the locale has no µ or –
     sys.exit(call(sys.argv[1:] if argv is None else argv))
 
 
@@ -43,6 +48,8 @@ def call(argv: Sequence[str]) -> int:
     try:
         app(spread_options(argv), prog_name="supernode")
     except SystemExit as end:
+        if end.code == STOPPED:
+            console.print("stopped by Ctrl-C")
         return end.code if isinstance(end.code, int) else 0
     except SupernodeError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}")

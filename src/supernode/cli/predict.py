@@ -1,6 +1,7 @@
 """`supernode simulate` and `supernode compare`: a recipe on machines you don't have."""
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from supernode.errors import InputError
 from supernode.ir import Program, from_json, to_json
 from supernode.machine import Machine, load_machine
 from supernode.partition import partition
+from supernode.plan import Plan
 from supernode.report import (
     comparison_document,
     comparison_report,
@@ -33,8 +35,13 @@ Layout = Annotated[
     typer.Option(help="e.g. fsdp=8,tp=8,dp=6 (default: split the batch, shard if large)"),
 ]
 Chips = Annotated[int | None, typer.Option(min=1, help="use so many chips (default: all)")]
-Batch = Annotated[int | None, typer.Option(min=1, help="sequences a step, over all chips")]
-Sequence = Annotated[int | None, typer.Option(min=1, help="tokens a sequence")]
+Batch = Annotated[
+    int | None,
+    typer.Option(min=1, help="sequences a step, over all chips (default: the recipe's)"),
+]
+Sequence = Annotated[
+    int | None, typer.Option(min=1, help="tokens a sequence (default: the recipe's)")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 Page = Annotated[Path | None, typer.Option("--html", help="write a self-contained page here")]
 
@@ -143,19 +150,35 @@ def compare(
         Console().print(comparison_report(results))
 
 
-def _predict(request: Request, captures: Captures, machine: Machine) -> Simulation:
-    chips = request.chips or machine.chips
+def planned(
+    request: Request, captures: Captures, machine: Machine | None
+) -> tuple[Plan, int | None]:
+    """The Plan of a request, and the tokens a step handles; a machine says how many chips there
+    are and what they hold.
+
+    Raises:
+        LayoutError: the layout does not fit the program, or the chips the machine.
+    """
+    chips = request.chips or (machine.chips if machine else 1)
     if request.layout is not None:
         chips = chips_of(request.layout, request.chips)
-    machine.level_spanning(chips)
+    if machine is not None:
+        machine.level_spanning(chips)
     program, tokens = captures.program(chips)
     layout = request.layout
     if layout is None:
         if request.chips is None:
             chips = usable_chips(program, chips)
-        layout = default_layout(program, chips, machine.chip.memory.capacity_bytes.value)
-    _say(f"planning {program.name} for {chips} chips of {machine.name} ({layout or 'one chip'})")
-    return simulate_plan(partition(program, layout, chips), machine, tokens=tokens)
+        capacity_bytes = machine.chip.memory.capacity_bytes.value if machine else math.inf
+        layout = default_layout(program, chips, capacity_bytes)
+    where = f"{chips} chips" + (f" of {machine.name}" if machine else "")
+    _say(f"planning {program.name} for {where} ({layout or 'one chip'})")
+    return partition(program, layout, chips), tokens
+
+
+def _predict(request: Request, captures: Captures, machine: Machine) -> Simulation:
+    plan, tokens = planned(request, captures, machine)
+    return simulate_plan(plan, machine, tokens=tokens)
 
 
 def _page(results: list[Simulation]) -> str:

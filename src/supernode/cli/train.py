@@ -66,7 +66,8 @@ def run(
         str | None, typer.Option(help="e.g. dp=2 or fsdp=2,tp=2,sp (default: split the batch)")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="sequences a step, over all chips")
+        int | None,
+        typer.Option(min=1, help="sequences a step, over all chips (default: the recipe's)"),
     ] = None,
     sample: Annotated[int, typer.Option(min=0, help="tokens to write at the end")] = 200,
     trace: Annotated[

@@ -105,6 +105,12 @@ def _levels(top: Table, chips: int, sources: Sources) -> tuple[Level, ...]:
                 f"expected more than the {levels[-1].chips} of the level before, got {level.chips}",
                 fix="list the innermost level first",
             )
+        if levels and level.chips % levels[-1].chips:
+            raise table.error(
+                "chips",
+                f"{level.chips} chips are no whole number of {levels[-1].name}s of "
+                f"{levels[-1].chips}",
+            )
         levels.append(level)
     if levels[-1].chips != chips:
         raise top.error("chips", f"{chips}, but the last level holds {levels[-1].chips}")

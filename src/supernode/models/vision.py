@@ -227,14 +227,19 @@ class WindowAttention(nn.Module):
     def __init__(self, width: int, n_heads: int, window: int) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
         self.bias = nn.Parameter(torch.empty((2 * window - 1) ** 2, n_heads))
         nn.init.trunc_normal_(self.bias, std=0.02)
         self.register_buffer("positions_TT", _distances(window), persistent=False)
 
     def forward(self, x_NWTC: Tensor, mask_WTT: Tensor | None) -> Tensor:
-        q, k, v = self.qkv(x_NWTC).unflatten(-1, (3, self.n_heads, -1)).permute(3, 0, 1, 4, 2, 5)
+        q, k, v = (
+            project(x_NWTC).unflatten(-1, (self.n_heads, -1)).transpose(2, 3)
+            for project in (self.query, self.key, self.value)
+        )
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         scores = scores + self.bias[self.positions_TT].permute(2, 0, 1)
         if mask_WTT is not None:

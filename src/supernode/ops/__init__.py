@@ -5,11 +5,19 @@ A new op is one row in a family file. Kernels are registered elsewhere, by name.
 
 from supernode.ops import (
     attention,
+    batch_norm,
+    convolution,
     factory,
-    gather,
+    grouped,
+    index,
+    lookup,
+    loss,
     matmul,
     normalisation,
+    order,
     pointwise,
+    pooling,
+    random,
     reduction,
     view,
 )
@@ -30,11 +38,19 @@ from supernode.ops.row import table as table
 
 for _family in (
     attention,
+    batch_norm,
+    convolution,
     factory,
-    gather,
+    grouped,
+    index,
+    lookup,
+    loss,
     matmul,
     normalisation,
+    order,
     pointwise,
+    pooling,
+    random,
     reduction,
     view,
 ):

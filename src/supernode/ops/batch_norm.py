@@ -7,7 +7,7 @@ writes it as steps that split it, of which two add something up over the chips.
 import math
 from dataclasses import replace
 
-from supernode.ir import Op, TensorType, Type, Value
+from supernode.ir import DType, Op, TensorType, Type, Value
 from supernode.ops.expansion import Expansion
 from supernode.ops.formula import Dims, Formula, from_template, shape_of
 from supernode.ops.row import Fresh, Row, Split, linear_in, nonlinear, same, streaming, with_arg
@@ -17,7 +17,7 @@ def _images(x: Value) -> Dims:
     return (("n",), ("c",), *((f"r{k}",) for k in range(len(shape_of(x)) - 2)))
 
 
-def _per_channel(op: Op, images: int, training: bool) -> Formula:
+def _per_channel(op: Op, images: int, whole: bool) -> Formula:
     """The first `images` inputs are images, and all else is a number a channel."""
     x = op.inputs[0]
     dims = _images(x)
@@ -33,12 +33,13 @@ def _per_channel(op: Op, images: int, training: bool) -> Formula:
         inputs=(*(dims,) * images, *map(of, op.inputs[images:])),
         outputs=outs,
         sizes=sizes,
-        whole=frozenset(sizes) - {"c"} if training else frozenset(),
+        whole=frozenset(sizes) - {"c"} if whole else frozenset(),
     )
 
 
 def _batch_norm(op: Op) -> Formula:
-    return _per_channel(op, 1, bool(op.args[5]))
+    # Outside of training, parts of a batch all give the same running statistics: no partial sums.
+    return _per_channel(op, 1, True)
 
 
 def _batch_norm_backward(op: Op) -> Formula:
@@ -50,39 +51,64 @@ def _over(x: Value) -> tuple[int, ...]:
     return tuple(k for k in range(len(shape_of(x))) if k != 1)
 
 
-def _expand_batch_norm(op: Op, fresh: Fresh) -> list[Op] | None:
+def _thin(x: Value, dtype: str) -> TensorType:
+    """A number a channel, in the rank of the images."""
+    return TensorType(dtype, (1, shape_of(x)[1], *(1 for _ in shape_of(x)[2:])))
+
+
+def _expand_batch_norm(op: Op, fresh: Fresh) -> list[Op]:
     """Mean, then variance about it, each a mean over the batch; the rest is pointwise."""
-    x, weight, bias, running_mean, running_var, training, momentum, eps = op.args
-    assert isinstance(x, Value)
-    if not training:
-        return None
+    if not op.args[5]:
+        return _expand_inference(op, fresh)
+    x, running, momentum = op.inputs[0], op.inputs[-2:], op.args[6]
+    assert isinstance(momentum, float)
     steps = Expansion(op, fresh)
-    out, save_mean, save_invstd, *running = op.outputs
-    channels = shape_of(x)[1]
-    count = x.tensor.numel // channels
+    _, save_mean, save_invstd, *updated = op.outputs
     wide = steps.cast(x, save_mean.tensor.dtype)
-    thin = TensorType(wide.tensor.dtype, (1, channels, *(1 for _ in shape_of(x)[2:])))
+    thin = _thin(x, wide.tensor.dtype)
     mean = steps.emit("aten.mean.dim", thin, wide, _over(x), True)
     centred = steps.like("aten.sub.Tensor", wide, mean)
     squared = steps.like("aten.mul.Tensor", centred, centred)
     variance = steps.emit("aten.mean.dim", thin, squared, _over(x), True)
-    invstd = steps.like("aten.rsqrt", steps.like("aten.add.Scalar", variance, eps))
-    y = steps.like("aten.mul.Tensor", centred, invstd)
-    for name, affine in (("mul", weight), ("add", bias)):
-        if isinstance(affine, Value):
-            factor = steps.view(affine, *thin.shape[1:])
-            y = steps.like(f"aten.{name}.Tensor", y, factor)
-    _give_as(steps, out, y)
+    invstd = _normalise(steps, op, centred, variance)
+    channels = shape_of(x)[1]
     steps.give(save_mean, "aten.view", mean, (channels,))
     steps.give(save_invstd, "aten.view", invstd, (channels,))
+    count = x.tensor.numel // channels
     unbiased = steps.like("aten.mul.Scalar", variance, count / max(count - 1, 1))
-    olds = (running_mean, running_var)
-    for new, old, now in zip(running, olds, (mean, unbiased), strict=True):
-        assert isinstance(old, Value)
-        assert isinstance(momentum, float)
+    for new, old, now in zip(updated, running, (mean, unbiased), strict=True):
         kept = steps.like("aten.mul.Scalar", old, 1 - momentum)
         steps.give(new, "aten.add.Tensor", kept, steps.view(now, channels), alpha=momentum)
     return steps.ops
+
+
+def _expand_inference(op: Op, fresh: Fresh) -> list[Op]:
+    """The running statistics serve, and stay what they are; no others are saved."""
+    x, (mean, variance) = op.inputs[0], op.inputs[-2:]
+    steps = Expansion(op, fresh)
+    _, *saved, new_mean, new_variance = op.outputs
+    thin = _thin(x, mean.tensor.dtype)
+    wide = steps.cast(x, thin.dtype)
+    centred = steps.like("aten.sub.Tensor", wide, steps.view(mean, *thin.shape))
+    _normalise(steps, op, centred, steps.view(variance, *thin.shape))
+    for value in saved:
+        dtype = DType(value.tensor.dtype)
+        steps.give(value, "aten.new_empty", x, value.tensor.shape, dtype=dtype)
+    steps.give(new_mean, "aten.clone", mean)
+    steps.give(new_variance, "aten.clone", variance)
+    return steps.ops
+
+
+def _normalise(steps: Expansion, op: Op, centred: Value, variance: Value) -> Value:
+    """Gives the normalised images, scaled and shifted; returns one over their deviation."""
+    invstd = steps.like("aten.rsqrt", steps.like("aten.add.Scalar", variance, op.args[7]))
+    y = steps.like("aten.mul.Tensor", centred, invstd)
+    for name, affine in zip(("mul", "add"), op.args[1:3], strict=True):
+        if isinstance(affine, Value):
+            factor = steps.view(affine, *variance.tensor.shape[1:])
+            y = steps.like(f"aten.{name}.Tensor", y, factor)
+    _give_as(steps, op.outputs[0], y)
+    return invstd
 
 
 def _give_as(steps: Expansion, out: Value, x: Value) -> None:
@@ -99,19 +125,14 @@ def _give_as(steps: Expansion, out: Value, x: Value) -> None:
 
 def _expand_batch_norm_backward(op: Op, fresh: Fresh) -> list[Op] | None:
     """The two sums over the batch, which are the gradients of bias and weight, give that of x."""
-    grad, x, weight, _, _, mean, invstd, training, _, mask = op.args
-    assert isinstance(grad, Value)
-    assert isinstance(x, Value)
-    assert isinstance(mean, Value)
-    assert isinstance(invstd, Value)
+    grad, x, mask = op.inputs[0], op.inputs[1], op.args[9]
+    mean, invstd = op.inputs[-2:]
     assert isinstance(mask, tuple)
-    if not training:
+    if not op.args[7]:
         return None
     steps = Expansion(op, fresh)
-    channels = shape_of(x)[1]
-    dtype = mean.tensor.dtype
-    thin = TensorType(dtype, (1, channels, *(1 for _ in shape_of(x)[2:])))
-    grad, wide = steps.cast(grad, dtype), steps.cast(x, dtype)
+    thin = _thin(x, mean.tensor.dtype)
+    grad, wide = steps.cast(grad, thin.dtype), steps.cast(x, thin.dtype)
     scale = steps.view(invstd, *thin.shape[1:])
     centred = steps.like("aten.sub.Tensor", wide, steps.view(mean, *thin.shape[1:]))
     normal = steps.like("aten.mul.Tensor", centred, scale)
@@ -122,14 +143,14 @@ def _expand_batch_norm_backward(op: Op, fresh: Fresh) -> list[Op] | None:
     if mask[0]:
         share = steps.like("aten.mul.Tensor", normal, of_weight)
         share = steps.like("aten.add.Tensor", share, of_bias)
-        share = steps.like("aten.mul.Scalar", share, channels / x.tensor.numel)
+        share = steps.like("aten.mul.Scalar", share, shape_of(x)[1] / x.tensor.numel)
         rest = steps.like("aten.mul.Tensor", steps.like("aten.sub.Tensor", grad, share), scale)
-        if isinstance(weight, Value):
+        if isinstance(weight := op.args[2], Value):
             rest = steps.like("aten.mul.Tensor", rest, steps.view(weight, *thin.shape[1:]))
         _give_as(steps, next(outputs), rest)
     for asked, total in zip(mask[1:], (of_weight, of_bias), strict=True):
         if asked:
-            _give_as(steps, next(outputs), steps.view(total, channels))
+            _give_as(steps, next(outputs), steps.view(total, shape_of(x)[1]))
     return steps.ops
 
 

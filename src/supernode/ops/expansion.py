@@ -28,9 +28,7 @@ class Expansion:
 
     def give(self, out: Value, name: str, *args: Arg, **kwargs: Arg) -> None:
         """Appends a step that gives `out`."""
-        step = replace(
-            self._op, name=name, args=args, kwargs=tuple(kwargs.items()), outputs=(out,)
-        )
+        step = replace(self._op, name=name, args=args, kwargs=tuple(kwargs.items()), outputs=(out,))
         self.ops.append(step)
 
     def cast(self, x: Value, dtype: str) -> Value:

@@ -70,5 +70,6 @@ ROWS = [
     *(_row(f"aten.{name}_like", _alike, same) for name in ("zeros", "ones", "full", "empty")),
     *(_row(f"aten.fill.{kind}", _alike, same) for kind in ("Scalar", "Tensor")),
     _row("aten.scalar_tensor", bare, same),
+    *(_row(f"aten.{name}", bare, same) for name in ("linspace", "eye")),
     *(_row(f"aten.arange{kind}", bare, same) for kind in ("", ".start", ".start_step")),
 ]

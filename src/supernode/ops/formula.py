@@ -140,9 +140,7 @@ def alike_but(op: Op, whole: Collection[int]) -> Formula:
     rank = len(shape_of(op.outputs[0]))
     dims: Dims = tuple(() if k in whole else (f"i{k}",) for k in range(rank))
     sizes = {dim[0]: n for dim, n in zip(dims, shape_of(op.outputs[0]), strict=True) if dim}
-    return Formula(
-        inputs=(dims,) * len(op.inputs), outputs=(dims,) * len(op.outputs), sizes=sizes
-    )
+    return Formula(inputs=(dims,) * len(op.inputs), outputs=(dims,) * len(op.outputs), sizes=sizes)
 
 
 def broadcast(op: Op) -> Formula:

@@ -7,7 +7,10 @@ from supernode.ir import Op
 from supernode.ops.formula import Formula, from_template, shape_of
 from supernode.ops.row import Cost, Row, linear_in, same, traffic
 
-_FORMS = {(2, 3): "t k, e k n, e -> t n", (3, 2): "e m k, k t, e -> m t"}
+_FORMS: dict[tuple[int, ...], str] = {
+    (2, 3): "t k, e k n, e -> t n",
+    (3, 2): "e m k, k t, e -> m t",
+}
 
 
 def _formula(op: Op) -> Formula:

@@ -37,25 +37,39 @@ def _gather(op: Op) -> Formula:
     return Formula(inputs=(shared, places), outputs=(places,), sizes=sizes)
 
 
+def _index(op: Op) -> Formula:
+    """`x[:, i, j]`: the index tensors broadcast; their dims stand where theirs did."""
+    x, indices = shape_of(op.inputs[0]), op.args[1]
+    assert isinstance(indices, tuple)
+    at = [k for k, index in enumerate(indices) if index is not None]
+    ids = [shape_of(value) for value in op.inputs[1:]]
+    if any(value.tensor.dtype in ("bool", "uint8") for value in op.inputs[1:]):
+        return bare(op)
+    kept: Dims = tuple((f"i{k}",) for k in range(len(x)) if k not in at)
+    rank = max(map(len, ids))
+    place = at[0] if at[-1] - at[0] == len(at) - 1 else 0
+    picked: Dims = tuple((f"n{k}",) for k in range(rank))
+    target = (*kept[:place], *picked, *kept[place:])
+    sizes = {d[0]: n for d, n in zip(target, shape_of(op.outputs[0]), strict=True)}
+    source: Dims = tuple(() if k in at else (f"i{k}",) for k in range(len(x)))
+    dims = [
+        tuple(() if n == 1 else d for d, n in zip(picked[rank - len(each) :], each, strict=True))
+        for each in ids
+    ]
+    return Formula(inputs=(source, *dims), outputs=(target,), sizes=sizes)
+
+
 def _scatter(op: Op) -> Formula:
-    """Written are all of a row's places, or a row is not split."""
-    at = _dim(op, len(shape_of(op.inputs[0])))
-    return _aligned(op, at)
-
-
-def _aligned(op: Op, at: int) -> Formula:
-    """All values have the same rank; dims of one size everywhere are shared, but for `at`."""
-    values = (*op.inputs, *op.outputs)
-    shapes = [shape_of(value) for value in values]
+    """A dim that all places of a row cover is shared by all, but for the one pointed into."""
+    shapes = [shape_of(value) for value in (*op.inputs, *op.outputs)]
+    at = _dim(op, len(shapes[0]))
     if len({len(shape) for shape in shapes}) > 1:
         return bare(op)
     dims: Dims = tuple(
         (f"i{k}",) if k != at and len(set(sizes)) == 1 else ()
         for k, sizes in enumerate(zip(*shapes, strict=True))
     )
-    return Formula(
-        inputs=(dims,) * len(op.inputs), outputs=(dims,), sizes=_named(shapes[0], dims)
-    )
+    return Formula(inputs=(dims,) * len(op.inputs), outputs=(dims,), sizes=_named(shapes[0], dims))
 
 
 def _index_select(op: Op) -> Formula:
@@ -139,12 +153,15 @@ def _first_and_last(op: Op) -> tuple[tuple[int, ...], ...]:
     return ((0, len(op.inputs) - 1),)
 
 
+_COPY = streaming(0)
+
+
 def _row(
     name: str,
     formula: Callable[[Op], Formula],
     linear: Linear,
     note: str,
-    cost: Callable[[Op], Cost] = streaming(0),
+    cost: Callable[[Op], Cost] = _COPY,
 ) -> Row:
     return Row(name=name, formula=formula, cost=cost, linear=linear, local=same, note=note)
 
@@ -153,6 +170,13 @@ _BOTH = linear_in((0, 2))
 
 ROWS = [
     _row("aten.gather", _gather, linear_in((0,)), "x[i, index[i, j]]", _read_cost),
+    _row(
+        "aten.index.Tensor",
+        _index,
+        linear_in((0,)),
+        "a mask as an index gives a shape that depends on data, so it stays whole",
+        _read_cost,
+    ),
     _row("aten.index_select", _index_select, linear_in((0,)), "x[:, index]", _read_cost),
     _row("aten.scatter.src", _scatter, _BOTH, "a copy with other elements at some places"),
     _row("aten.scatter.value", _scatter, _where_zero, "a copy with a number at some places"),
@@ -161,5 +185,7 @@ ROWS = [
     _row("aten.index_add", _index_add, _BOTH, "a copy with rows added to some rows"),
     _row("aten.index_copy", _index_add, _BOTH, "a copy with other rows at some places"),
     _row("aten.index_put", _index_put, _first_and_last, "x[:, i, j] = values, or += values"),
+    _row("aten.masked_scatter", bare, _BOTH, "a copy, other elements in order where a mask is"),
+    _row("aten.masked_scatter_backward", bare, linear_in((0,)), "elements in order, then zeros"),
     _row("aten.bucketize.Tensor", _bucketize, nonlinear, "each chip knows all boundaries"),
 ]

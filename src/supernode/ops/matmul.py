@@ -1,8 +1,9 @@
 """Contractions: the ops that the matrix unit does."""
 
-from dataclasses import replace
+from collections.abc import Callable
 
-from supernode.ir import Op, Value
+from supernode.ir import Op
+from supernode.ops.expansion import Expansion
 from supernode.ops.formula import Formula, from_template, shape_of
 from supernode.ops.row import Cost, Fresh, Row, linear_in, same, traffic
 
@@ -20,25 +21,31 @@ def _mm(op: Op) -> Cost:
     return _contraction(op, (*a, b[-1]))
 
 
-def _expand_addmm(op: Op, fresh: Fresh) -> list[Op] | None:
+def _expand(product: str) -> Callable[[Op, Fresh], list[Op] | None]:
     """The bias must be added once, so a split of k needs the sum apart from the product."""
-    bias, left, right = op.args
-    assert isinstance(bias, Value)
-    if op.kwargs:
-        return None
-    out = op.outputs[0]
-    product = fresh(out.type)
-    mm = replace(op, name="aten.mm", args=(left, right), outputs=(product,))
-    add = replace(op, name="aten.add.Tensor", args=(product, bias), outputs=(out,))
-    return [mm, add]
+
+    def expand(op: Op, fresh: Fresh) -> list[Op] | None:
+        if op.kwargs:
+            return None
+        bias, left, right = op.args
+        steps = Expansion(op, fresh)
+        total = steps.emit(product, op.outputs[0].tensor, left, right)
+        steps.give(op.outputs[0], "aten.add.Tensor", total, bias)
+        return steps.ops
+
+    return expand
 
 
-def _addmm(op: Op) -> Formula:
-    """The bias may broadcast along m, n or both."""
-    bias = shape_of(op.inputs[0])
-    letters = ("m", "n")[2 - len(bias) :]
-    dims = " ".join("1" if size == 1 else f for size, f in zip(bias, letters, strict=True))
-    return from_template(op, f"{dims}, m k, k n -> m n", whole="k")
+def _biased(left: str, right: str, out: str) -> Callable[[Op], Formula]:
+    """The bias may broadcast along any dims of the output."""
+
+    def rule(op: Op) -> Formula:
+        bias = shape_of(op.inputs[0])
+        letters = out.split()[len(out.split()) - len(bias) :]
+        dims = " ".join("1" if size == 1 else f for size, f in zip(bias, letters, strict=True))
+        return from_template(op, f"{dims}, {left}, {right} -> {out}", whole="k")
+
+    return rule
 
 
 ROWS = [
@@ -60,11 +67,20 @@ ROWS = [
     ),
     Row(
         name="aten.addmm",
-        formula=_addmm,
+        formula=_biased("m k", "k n", "m n"),
         cost=_mm,
         linear=linear_in((0, 1), (0, 2)),
         local=same,
-        expand=_expand_addmm,
+        expand=_expand("aten.mm"),
         note="2mkn FLOP: the bias joins in the epilogue; k splits only after `expand`",
+    ),
+    Row(
+        name="aten.baddbmm",
+        formula=_biased("b m k", "b k n", "b m n"),
+        cost=_mm,
+        linear=linear_in((0, 1), (0, 2)),
+        local=same,
+        expand=_expand("aten.bmm"),
+        note="2bmkn FLOP: the bias joins in the epilogue; k splits only after `expand`",
     ),
 ]

@@ -1,8 +1,7 @@
 """Softmax and layer normalisation: the normalised dim is whole unless expanded."""
 
-from dataclasses import replace
-
-from supernode.ir import Arg, DType, Op, TensorType, Value
+from supernode.ir import DType, Op, TensorType, Value
+from supernode.ops.expansion import Expansion
 from supernode.ops.formula import Dims, Formula, from_template, shape_of
 from supernode.ops.row import Fresh, Row, linear_in, nonlinear, same, streaming
 
@@ -16,60 +15,48 @@ def _softmax_like(op: Op) -> Formula:
         inputs=(dims,) * len(op.inputs),
         outputs=(dims,),
         sizes=sizes,
-        whole=frozenset({f"i{dim % rank}"}),
+        whole=frozenset({f"i{dim % max(rank, 1)}"}),
     )
 
 
-def _expand_log_softmax(op: Op, fresh: Fresh) -> list[Op]:
+def _expand_log_softmax(op: Op, fresh: Fresh) -> list[Op] | None:
     """x - max - log(sum(exp(x - max))), each step of which may be split."""
-    x, dim, half_to_float = op.args
+    x, dim, _ = op.args
     assert isinstance(x, Value)
     assert isinstance(dim, int)
     out = op.outputs[0]
-    ops: list[Op] = []
-
-    def emit(name: str, type_: TensorType, *args: Arg, **kwargs: Arg) -> Value:
-        value = fresh(type_)
-        items = tuple(kwargs.items())
-        ops.append(replace(op, name=name, args=args, kwargs=items, outputs=(value,)))
-        return value
-
+    if not out.tensor.shape or not out.tensor.numel:
+        return None
     full = out.tensor
-    if half_to_float:
-        x = emit("aten._to_copy", full, x, dtype=DType(full.dtype))
     thin = TensorType(full.dtype, _with_one(full.shape, dim))
-    top = emit("aten.amax", thin, x, (dim,), True)
-    centred = emit("aten.sub.Tensor", full, x, top)
-    total = emit("aten.sum.dim_IntList", thin, emit("aten.exp", full, centred), (dim,), True)
-    log = emit("aten.log", thin, total)
-    ops.append(replace(op, name="aten.sub.Tensor", args=(centred, log), kwargs=()))
-    return ops
+    steps = Expansion(op, fresh)
+    x = steps.cast(x, full.dtype)
+    top = steps.emit("aten.amax", thin, x, (dim,), True)
+    centred = steps.like("aten.sub.Tensor", x, top)
+    shares = steps.like("aten.exp", centred)
+    total = steps.emit("aten.sum.dim_IntList", thin, shares, (dim,), True)
+    steps.give(out, "aten.sub.Tensor", centred, steps.like("aten.log", total))
+    return steps.ops
 
 
-def _expand_log_softmax_backward(op: Op, fresh: Fresh) -> list[Op]:
+def _expand_log_softmax_backward(op: Op, fresh: Fresh) -> list[Op] | None:
     """grad - exp(output) * sum(grad)."""
     grad, output, dim, _ = op.args
+    out = op.outputs[0]
     assert isinstance(grad, Value)
-    assert isinstance(output, Value)
     assert isinstance(dim, int)
-    full = grad.tensor
-    thin = TensorType(full.dtype, _with_one(full.shape, dim))
-    total, weights, share, out = fresh(thin), fresh(full), fresh(full), fresh(full)
-    steps = [
-        replace(op, name="aten.sum.dim_IntList", args=(grad, (dim,), True), outputs=(total,)),
-        replace(op, name="aten.exp", args=(output,), outputs=(weights,)),
-        replace(op, name="aten.mul.Tensor", args=(weights, total), outputs=(share,)),
-    ]
-    last = replace(op, name="aten.sub.Tensor", args=(grad, share))
-    if op.outputs[0].type == full:
-        return [*steps, last]
-    cast = replace(
-        op,
-        name="aten._to_copy",
-        args=(out,),
-        kwargs=(("dtype", DType(op.outputs[0].tensor.dtype)),),
-    )
-    return [*steps, replace(last, outputs=(out,)), cast]
+    if not out.tensor.shape:
+        return None
+    steps = Expansion(op, fresh)
+    thin = TensorType(grad.tensor.dtype, _with_one(grad.tensor.shape, dim))
+    total = steps.emit("aten.sum.dim_IntList", thin, grad, (dim,), True)
+    share = steps.like("aten.mul.Tensor", steps.like("aten.exp", output), total)
+    if out.type == grad.type:
+        steps.give(out, "aten.sub.Tensor", grad, share)
+    else:
+        wide = steps.like("aten.sub.Tensor", grad, share)
+        steps.give(out, "aten._to_copy", wide, dtype=DType(out.tensor.dtype))
+    return steps.ops
 
 
 def _with_one(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
@@ -123,6 +110,14 @@ ROWS = [
         linear=nonlinear,
         local=same,
         note="max, subtract, exp, sum, divide",
+    ),
+    Row(
+        name="aten._safe_softmax",
+        formula=_softmax_like,
+        cost=streaming(10),
+        linear=nonlinear,
+        local=same,
+        note="softmax, but zeros where all of a row is masked",
     ),
     Row(
         name="aten._log_softmax_backward_data",

@@ -1,4 +1,4 @@
-"""Ops in which the order along a dim counts: sorts, scans, shifts, triangles. That dim is whole."""
+"""Ops in which the order along a dim counts, so it is whole: sorts, scans, shifts, triangles."""
 
 from collections.abc import Callable
 
@@ -84,6 +84,8 @@ ROWS = [
     _row("roll", _listed(2), "a copy, some dims shifted around", linear=True),
     _row("tril", _triangle, "a copy, zero above a diagonal", linear=True),
     _row("triu", _triangle, "a copy, zero below a diagonal", linear=True),
+    _row("glu", _along(1), "two halves of a dim belong together"),
+    _row("glu_backward", _along(2), "two halves of a dim belong together", linear=True),
     _row("histc", _histogram, "counts of parts add up where the bounds are given"),
     _row("bincount", bare, "how many bins there are depends on the data"),
 ]

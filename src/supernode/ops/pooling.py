@@ -23,7 +23,10 @@ def _local_size(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
     return with_arg(op, 2, out.shape)
 
 
-def _row(name: str, note: str, linear: Linear = linear_in((0,)), local: Local = same) -> Row:
+_LINEAR = linear_in((0,))
+
+
+def _row(name: str, note: str, linear: Linear = _LINEAR, local: Local = same) -> Row:
     return Row(
         name=f"aten.{name}",
         formula=_images,

@@ -6,18 +6,17 @@ So a step draws the same numbers on any number of chips; what follows may be spl
 from supernode.ops.formula import bare, broadcast
 from supernode.ops.row import Row, linear_in, nonlinear, same, streaming
 
-
 ROWS = [
     *(
         Row(
             name=name,
             formula=bare,
-            cost=streaming(flops),
+            cost=streaming(8),
             linear=nonlinear,
             local=same,
             note="drawn whole on every chip",
         )
-        for name, flops in (("aten.bernoulli", 8), ("aten.bernoulli.p", 8), ("aten.native_dropout", 8))
+        for name in ("aten.bernoulli", "aten.bernoulli.p", "aten.native_dropout")
     ),
     Row(
         name="aten.native_dropout_backward",

@@ -91,19 +91,25 @@ def row(op: Op) -> Row:
 
 
 def _family_file(name: str) -> str:
+    base = f"{name.split('.')[:2][-1]}."
     for word, file in (
+        ("batch_norm", "batch_norm.py"),
         ("norm", "normalisation.py"),
         ("softmax", "normalisation.py"),
         ("attention", "attention.py"),
-        ("mm", "matmul.py"),
-        ("conv", "matmul.py"),
+        ("grouped_mm", "grouped.py"),
+        ("mm.", "matmul.py"),
+        ("conv", "convolution.py"),
+        ("pool", "pooling.py"),
+        ("upsample", "pooling.py"),
+        ("loss", "loss.py"),
         ("view", "view.py"),
-        ("scatter", "gather.py"),
-        ("index", "gather.py"),
-        ("gather", "gather.py"),
-        ("embedding", "gather.py"),
+        ("scatter", "index.py"),
+        ("index", "index.py"),
+        ("gather", "index.py"),
+        ("embedding", "lookup.py"),
     ):
-        if word in name:
+        if word in base:
             return file
     return "pointwise.py"
 

@@ -224,6 +224,8 @@ VIEWS = [
     _view("aten.unbind.int", _unbind),
     _view("aten.split.Tensor", _along(2)),
     _view("aten.split_with_sizes", _along(2)),
+    _view("aten.unsafe_split.Tensor", _along(2)),
+    _view("aten.unsafe_split_with_sizes", _along(2)),
     _view("aten.detach", _same_dims),
     _view("aten.alias", _same_dims),
 ]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from supernode.machine import Machine
+from supernode.report.layouts import Explanation, Laid
 from supernode.simulate import Simulation
 from supernode.trace import Json
 
@@ -33,7 +34,6 @@ def simulation_document(sim: Simulation) -> dict[str, Json]:
             "parts_bytes": _plain(sim.memory.parts),
             "modules_bytes": _plain(dict(sim.memory.modules)),
         },
-        "guessed_share": sim.guessed_share,
     }
 
 
@@ -55,6 +55,7 @@ def _timed(sim: Simulation) -> dict[str, Json]:
         "power_w": sim.power_w,
         "energy_j": sim.energy_j,
         "tokens_per_joule": sim.tokens_per_joule,
+        "guessed_share": sim.guessed_share,
     }
 
 
@@ -65,6 +66,61 @@ def _plain(values: Mapping[Key, float] | Mapping[Key, str]) -> dict[str, Json]:
 def comparison_document(sims: Iterable[Simulation]) -> list[Json]:
     """One simulation each, in the order given."""
     return [simulation_document(sim) for sim in sims]
+
+
+def layouts_document(explained: Explanation) -> dict[str, Json]:
+    """How a Plan lies and what it sends; bytes are those of each chip, in one step.
+
+    `axes` are, for each dim, the mesh axes that split it, outermost first; `cp:8` splits each of 8
+    equal groups of the dim.
+    """
+    return {
+        "program": explained.program,
+        "layout": explained.layout,
+        "chips": explained.chips,
+        "mesh": dict(explained.mesh),
+        "stored": [_laid(row) for row in explained.stored],
+        "stored_bytes": explained.stored_bytes,
+        "activations": [_laid(row) for row in explained.activations],
+        "communication": [
+            {
+                "module": row.module,
+                "phase": row.phase,
+                "collective": row.collective,
+                "axis": row.axis,
+                "calls": row.calls,
+                "sent_bytes": row.sent_bytes,
+            }
+            for row in explained.traffic
+        ],
+        "totals": [
+            {
+                "axis": row.axis,
+                "chips": row.size,
+                "collective": row.collective,
+                "calls": row.calls,
+                "sent_bytes": row.sent_bytes,
+            }
+            for row in explained.totals
+        ],
+        "sent_bytes": explained.sent_bytes,
+    }
+
+
+def _laid(row: Laid) -> dict[str, Json]:
+    return {
+        "name": row.name,
+        "role": row.role,
+        "count": row.count,
+        "dtype": row.whole.dtype,
+        "shape": list(row.whole.shape),
+        "axes": [list(dim) for dim in row.layout.dims],
+        "partial": _plain(dict(row.layout.partial)),
+        "piece_shape": list(row.piece.shape),
+        "piece_bytes": row.piece.size_bytes,
+        "bytes_per_chip": row.bytes_per_chip,
+        "reason": row.reason,
+    }
 
 
 def machines_document(machines: Iterable[Machine]) -> list[Json]:

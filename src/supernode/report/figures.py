@@ -55,7 +55,7 @@ def timeline_figure(trace: Trace) -> go.Figure:
             hovertemplate="%{customdata}<extra></extra>",
         )
     rows = max(len({bar.row for bar in bars}), 1)
-    _dress(figure, height=130 + 46 * rows)
+    dress(figure, height=130 + 46 * rows)
     figure.update_layout(barmode="overlay", bargap=0.25)
     figure.update_xaxes(title="time (ms)", range=[0, trace.end_s / MILLI or 1])
     figure.update_yaxes(autorange="reversed", showgrid=False)
@@ -127,7 +127,7 @@ def memory_figure(trace: Trace, capacity_bytes: float) -> go.Figure:
             annotation={"text": "capacity", "font": {"color": "#b3261e"}},
             annotation_position="top left",
         )
-    _dress(figure, height=260)
+    dress(figure, height=260)
     figure.update_xaxes(title="time (ms)", range=[0, trace.end_s / MILLI or 1])
     figure.update_yaxes(title="memory in use (GB)", rangemode="tozero")
     return figure
@@ -188,7 +188,7 @@ def comparison_figure(sims: Sequence[Simulation]) -> go.Figure:
             showlegend=False,
         )
         figure.update_xaxes(row=i // 3 + 1, col=i % 3 + 1, range=[0, most])
-    _dress(figure, height=110 + 2 * 36 * max(len(sims), 2))
+    dress(figure, height=110 + 2 * 36 * max(len(sims), 2))
     figure.update_xaxes(showticklabels=False, showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_layout(bargap=0.3)
@@ -196,7 +196,8 @@ def comparison_figure(sims: Sequence[Simulation]) -> go.Figure:
     return figure
 
 
-def _dress(figure: go.Figure, *, height: int) -> None:
+def dress(figure: go.Figure, *, height: int) -> None:
+    """Gives the figure the look of the pages, and a height in pixels."""
     figure.update_layout(
         height=height,
         margin={"l": 10, "r": 10, "t": 30, "b": 10},

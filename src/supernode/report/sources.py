@@ -27,10 +27,12 @@ def sources_report(machine: Machine) -> RenderableType:
 
 
 def _table(first: str) -> Table:
-    table = Table(first, box=None, header_style="bold")
-    table.add_column("value", justify="right")
-    for name in ("kind", "source", "date", "note"):
-        table.add_column(name)
+    table = Table(box=None, header_style="bold")
+    table.add_column(first, overflow="fold")  # never cut: keys differ in their last letters
+    table.add_column("value", justify="right", no_wrap=True)
+    for name in ("kind", "source", "date"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("note", overflow="fold")
     return table
 
 

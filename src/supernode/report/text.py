@@ -1,44 +1,35 @@
 """Results as tables for a terminal."""
 
-import io
 from collections.abc import Callable, Iterable, Sequence
 
-from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from supernode.machine import Machine
+from supernode.report.tables import NONE, counted, new_table, sized, spaced
 from supernode.simulate import Simulation
-from supernode.units import GIGA, KILO, PETA, TERA, format_bytes, format_seconds, format_si
+from supernode.units import GIGA, KILO, PETA, TERA, format_seconds, format_si
 
-NONE = "–"
 STEP_TIME = "step time"
-
-
-def as_text(report: RenderableType, width: int = 100) -> str:
-    """What a terminal of `width` columns without colours shows."""
-    file = io.StringIO()
-    Console(file=file, width=width, color_system=None, legacy_windows=False).print(report)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
 def simulation_report(sim: Simulation) -> RenderableType:
     """One plan on one machine: how fast, how full, and where the time goes."""
     head = Text(f"{sim.program} on {sim.machine_title}", style="bold")
     layout = sim.layout or "one chip"
-    about = Text(f"{_count(sim.chips, 'chip')}, layout {layout}", style="dim")
+    about = Text(f"{counted(sim.chips, 'chip')}, layout {layout}", style="dim")
     if not sim.fits:
-        return _spaced(Group(head, about), _verdict(sim), _memory_table([sim]))
-    table = _table("one step", sim.machine)
+        return spaced(Group(head, about), _verdict(sim), _memory_table([sim]))
+    table = new_table("one step", sim.machine)
     for label, cell in _ROWS:
         table.add_row(label, cell(sim))
-    return _spaced(Group(head, about), table, _causes(sim), _memory_table([sim]))
+    return spaced(Group(head, about), table, _causes(sim), _memory_table([sim]))
 
 
 def comparison_report(sims: Sequence[Simulation]) -> RenderableType:
     """One plan a machine, side by side; what does not fit shows what it needs, and no times."""
-    table = _table("one step", *(sim.machine for sim in sims))
+    table = new_table("one step", *(sim.machine for sim in sims))
     table.add_row("chips", *(str(sim.chips) for sim in sims))
     table.add_row("layout", *(sim.layout or "one chip" for sim in sims))
     for label, cell in _ROWS:
@@ -46,13 +37,13 @@ def comparison_report(sims: Sequence[Simulation]) -> RenderableType:
         table.add_row(label, *(cell(sim) if sim.fits else missing for sim in sims))
     verdicts = [_verdict(sim) for sim in sims if not sim.fits]
     head = Text(sims[0].program, style="bold")
-    return _spaced(head, table, _memory_table(sims), *verdicts)
+    return spaced(head, table, _memory_table(sims), *verdicts)
 
 
 def machines_report(machines: Iterable[Machine]) -> RenderableType:
     """The machines, one a row: totals, but for the links, per chip and in one direction."""
     columns = ("chips", "PF/s", "TB", "TB/s", "up GB/s", "out GB/s", "kW", "guess")
-    table = _table("machine", *columns)
+    table = new_table("machine", *columns)
     legend = Text(
         "PF/s: dense bfloat16 PFLOP/s; TB, TB/s: memory of all chips; up, out: scale-up and "
         "scale-out links, per chip, one direction; guess: share of the numbers without a "
@@ -76,7 +67,7 @@ def machines_report(machines: Iterable[Machine]) -> RenderableType:
             f"{row['guessed']['share']:.0%}",
         )
     notes = [Text(f"{_mark(dtype).strip()} in {dtype}: no bfloat16") for dtype in sorted(others)]
-    return _spaced(table, Group(legend, *notes))
+    return spaced(table, Group(legend, *notes))
 
 
 def _mark(dtype: str) -> str:
@@ -109,7 +100,7 @@ _ROWS: tuple[tuple[str, Callable[[Simulation], str]], ...] = (
 
 def figures_of(sim: Simulation) -> list[tuple[str, str]]:
     """The main figures with their labels; without those that rest on time if it does not fit."""
-    memory = f"{_size(sim.memory.peak_bytes)} of {_size(sim.capacity_bytes)}"
+    memory = f"{sized(sim.memory.peak_bytes)} of {sized(sim.capacity_bytes)}"
     if not sim.fits:
         return [("memory per chip", memory)]
     timed = [(label, cell(sim)) for label, cell in _ROWS]
@@ -118,50 +109,26 @@ def figures_of(sim: Simulation) -> list[tuple[str, str]]:
 
 
 def _causes(sim: Simulation) -> Table:
-    table = _table("the step waits for", "time", "share", "sent per chip")
+    table = new_table("the step waits for", "time", "share", "sent per chip")
     for name, time_s in sorted(sim.critical_s.items(), key=lambda item: (-item[1], item[0])):
         sent = sim.sent_bytes.get(name)
         share = f"{time_s / sim.step_s:.1%}"
-        table.add_row(name, format_seconds(time_s), share, _size(sent) if sent else "")
+        table.add_row(name, format_seconds(time_s), share, sized(sent) if sent else "")
     return table
 
 
 def _memory_table(sims: Sequence[Simulation]) -> Table:
-    table = _table("memory per chip", *(sim.machine for sim in sims))
+    table = new_table("memory per chip", *(sim.machine for sim in sims))
     for part in sims[0].memory.parts:
-        table.add_row(f"  {part}", *(_size(sim.memory.parts[part]) for sim in sims))
-    peaks = (Text(_size(s.memory.peak_bytes), style="" if s.fits else "red") for s in sims)
+        table.add_row(f"  {part}", *(sized(sim.memory.parts[part]) for sim in sims))
+    peaks = (Text(sized(s.memory.peak_bytes), style="" if s.fits else "red") for s in sims)
     table.add_row("peak", *peaks, style="bold")
-    table.add_row("capacity", *(_size(sim.capacity_bytes) for sim in sims))
+    table.add_row("capacity", *(sized(sim.capacity_bytes) for sim in sims))
     return table
 
 
 def _verdict(sim: Simulation) -> Text:
-    needed, available = _size(sim.memory.peak_bytes), _size(sim.capacity_bytes)
-    holders = ", ".join(f"{module} {_size(size)}" for module, size in sim.memory.modules[:3])
+    needed, available = sized(sim.memory.peak_bytes), sized(sim.capacity_bytes)
+    holders = ", ".join(f"{module} {sized(held)}" for module, held in sim.memory.modules[:3])
     wrong = f"{sim.machine}: does not fit, needs {needed} of {available} per chip\n"
     return Text(wrong, style="red").append(f"  most in {holders}", style="dim")
-
-
-def _spaced(*parts: RenderableType) -> Group:
-    """The parts with an empty line between them."""
-    spaced: list[RenderableType] = []
-    for part in parts:
-        spaced += ["", part] if spaced else [part]
-    return Group(*spaced)
-
-
-def _size(size_bytes: float) -> str:
-    return format_bytes(size_bytes) if size_bytes else NONE
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _table(first: str, *columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column(first, no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right", overflow="fold")
-    return table

@@ -53,7 +53,7 @@ def _divisors(program: Program) -> tuple[int, int]:
     classes = Classes(program)
     batch = inner = 0
     for place in batch_classes(program, classes):
-        batch = math.gcd(batch, classes.divisor(place))
+        batch = math.gcd(batch, classes.divisor(place) or 1)
     for place in inner_classes(program, classes):
         inner = math.gcd(inner, classes.divisor(place))
     return batch or 1, inner or 1

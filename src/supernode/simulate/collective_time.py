@@ -18,11 +18,11 @@ and the levels of these machines do not narrow towards the top.
 in MPICH", IJHPCA 19(1), 2005; hierarchical form: Cho et al., "BlueConnect", MLSys 2019.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from supernode.machine import Kind, Level, Machine
+from supernode.machine import Kind, Level, Machine, Topology
 from supernode.simulate.timing import Timing, timing, weakest
 
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
@@ -34,6 +34,9 @@ COLLECTIVES: tuple[Collective, ...] = (
 )
 
 Parts = tuple[tuple[float, Kind], ...]
+
+_LINKS_TO_A_PEER: Mapping[Topology, int] = {"mesh": 1, "cube-mesh": 2}
+"""At most; on a switch all links lead to every peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +114,10 @@ def _tiered(collective: Collective, data_bytes: float, way: tuple[Tier, ...]) ->
 def _gather(moved_bytes: float, tier: Tier) -> Parts:
     """A reduce-scatter or all-gather in which each member sends `moved_bytes`, the cheaper way."""
     peers = tier.factor - 1
-    ring = _steps(moved_bytes, tier.level, links=min(peers, 2), steps=peers)
-    if tier.level.topology == "cube-mesh":
-        return ring
-    return min(ring, _steps(moved_bytes, tier.level, links=peers, steps=1), key=_total)
+    if tier.level.topology == "cube-mesh":  # rings over all links of the pairs, no direct way
+        return _steps(moved_bytes, tier.level, peers=peers, steps=peers)
+    ring = _steps(moved_bytes, tier.level, peers=min(peers, 2), steps=peers)
+    return min(ring, _steps(moved_bytes, tier.level, peers=peers, steps=1), key=_total)
 
 
 def _exchanges(data_bytes: float, way: tuple[Tier, ...]) -> Iterator[Parts]:
@@ -126,13 +129,14 @@ def _exchanges(data_bytes: float, way: tuple[Tier, ...]) -> Iterator[Parts]:
         moved_bytes = data_bytes * inside * (tier.factor - 1) / size
         # Many pairs of a cube mesh have no link: what they send crosses two.
         hops = 2 if tier.level.topology == "cube-mesh" else 1
-        yield _steps(hops * moved_bytes, tier.level, links=tier.factor - 1, steps=hops)
+        yield _steps(hops * moved_bytes, tier.level, peers=tier.factor - 1, steps=hops)
         inside *= tier.factor
 
 
-def _steps(moved_bytes: float, level: Level, *, links: int, steps: int) -> Parts:
-    """`moved_bytes` from each chip in `steps` messages, over `links` of the links of a mesh."""
-    share = min(links / level.links, 1.0) if level.topology == "mesh" else 1.0
+def _steps(moved_bytes: float, level: Level, *, peers: int, steps: int) -> Parts:
+    """`moved_bytes` from each chip in `steps` messages, over the links that lead to `peers`."""
+    links = peers * _LINKS_TO_A_PEER.get(level.topology, level.links)
+    share = min(links / level.links, 1.0)
     bandwidth, efficiency = level.bandwidth_bytes_per_s, level.efficiency
     wire_s = moved_bytes / (share * bandwidth.value * efficiency.value)
     latency = level.latency_s

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import fsum
 
 from supernode.machine import Kind
 from supernode.plan.memory import MemoryUse
@@ -88,7 +89,8 @@ class Simulation:
     @property
     def guessed_share(self) -> float:
         """The share of the step time that rests on guessed numbers."""
-        return _rate(self.by_kind.get("guessed", 0.0), self.step_s)
+        # Over their sum, which rounding keeps apart from `step_s`: never more than all of it.
+        return _rate(self.by_kind.get("guessed", 0.0), fsum(self.by_kind.values()))
 
 
 def _rate(amount: float, per: float) -> float:

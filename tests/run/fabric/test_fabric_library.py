@@ -41,6 +41,16 @@ def test_a_wrong_cc_is_named(monkeypatch):
         load()
 
 
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(
+        SupernodeError, match=r"file/supernode can't be written: Not a dir"
+    ) as caught:
+        load()
+    assert caught.value.fix == "set XDG_CACHE_HOME to a folder that can"
+
+
 def test_a_compiler_that_fails_is_quoted_and_leaves_no_file(monkeypatch, tmp_path):
     monkeypatch.setenv("CC", "cc -DBLOCK_BYTES=+")
     with pytest.raises(SupernodeError, match="the C compiler failed") as caught:

@@ -32,7 +32,13 @@ class Expected:
         """
         for name, value in given.items():
             fast = self._fast.get(name)
-            if fast is None or not isinstance(value, Tensor) or (value.dtype, value.shape) != fast:
+            if (
+                fast is None
+                or not isinstance(value, Tensor)
+                or (value.dtype, value.shape) != fast
+                or value.is_meta
+                or value.layout is not torch.strided
+            ):
                 self._check(name, value)
 
     def check_all(self, given: Mapping[str, object]) -> None:
@@ -59,3 +65,8 @@ class Expected:
         if got != type:
             fix = "the step was planned for this shape and dtype; compile it anew for others"
             raise InputError(f"{name} is {got}, expected {type}", fix=fix)
+        if value.is_meta or value.layout is not torch.strided:
+            what = (
+                "has no data (device meta)" if value.is_meta else f"is laid out as {value.layout}"
+            )
+            raise InputError(f"{name} {what}", fix="give a dense tensor with data")

@@ -10,7 +10,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from supernode.run.fabric import Fabric, FabricTimeout
+from supernode.run.fabric import Fabric, FabricAborted, FabricTimeout
 
 COMMAND_WORDS = 8
 """Kind of command, number of the loaded plan, epoch to read; the rest is spare."""
@@ -64,7 +64,12 @@ class Doorbell:
             self._fabric.wait(slot, self.number)
         except FabricTimeout:
             return False
-        return True
+        except FabricAborted as error:
+            wrong = error.wrong
+        else:
+            return True
+        # Without the slot, which tells a user nothing, and the frames, which hold the arenas.
+        raise FabricAborted(wrong)
 
     def reset(self) -> None:
         """Either end, after the fabric was reset: the next command is the first again."""

@@ -85,18 +85,21 @@ class LoadedStep:
             InputError: an argument does not fit the plan; nothing has run.
             ChipFailed: a chip failed; the error names the chip, the op and its source line.
         """
-        self._hand_over(args, host or {})
-        self._node.command(Command.STEP, self._id, self._epoch)
-        return self._commit()
+        with self._node.turn:
+            self._hand_over(args, host or {})
+            self._node.command(Command.STEP, self._id, self._epoch)
+            return self._commit()
 
     def traced_step(
         self, args: Mapping[str, Tensor], host: Mapping[str, float] | None = None
     ) -> tuple[list[Number], Trace]:
         """A step as above, with when each op ran on each chip."""
-        self._hand_over(args, host or {})
-        answers = self._node.ask(Command.TRACED_STEP, self._id, self._epoch)
+        with self._node.turn:
+            self._hand_over(args, host or {})
+            answers = self._node.ask(Command.TRACED_STEP, self._id, self._epoch)
+            results = self._commit()
         times = [answer.times_ns for answer in answers if isinstance(answer, OpTimes)]
-        return self._commit(), as_trace(self.plan, times)
+        return results, as_trace(self.plan, times)
 
     def pull(self, names: Iterable[str] | None = None) -> dict[str, Number]:
         """The state as global tensors, by name: all of it, or what `names` asks for.
@@ -104,14 +107,15 @@ class LoadedStep:
         Raises:
             UnknownName: a name is none of a parameter, buffer or piece of state.
         """
-        self._node.check_open()
-        self._save()
         known = [port.name for port in self.plan.program.inputs if port.role in STATE]
         chosen = known if names is None else list(names)
         for name in chosen:
             if name not in known:
                 raise UnknownName(f"no state named {name!r}", fix=near_matches(name, known))
-        return {name: self._pulled(name) for name in chosen}
+        with self._node.turn:
+            self._node.check_open()
+            self._save()
+            return {name: self._pulled(name) for name in chosen}
 
     def push(self, values: Mapping[str, Tensor | float]) -> None:
         """Replaces state and host numbers by name; what is not named stays.
@@ -119,20 +123,21 @@ class LoadedStep:
         Raises:
             InputError: a value does not fit the plan; nothing is replaced.
         """
-        self._node.check_usable()
-        self._settable.check(values)
-        if not self._node.kind.state_in_arena:
-            self._save()
-        for name, value in values.items():
-            i = self._ports[name]
-            if name in self._numbers:
-                self._numbers[name] = float(value)
-                self._unset.discard(name)
-                continue
-            assert isinstance(value, Tensor)
-            scatter(value.detach(), self._layout(i), self.plan.mesh, self._pieces(i))
-        if not self._node.kind.state_in_arena:
-            self._node.command(Command.RESTORE, self._id, self._epoch)
+        with self._node.turn:
+            self._node.check_usable()
+            self._settable.check(values)
+            if not self._node.kind.state_in_arena:
+                self._save()
+            for name, value in values.items():
+                i = self._ports[name]
+                if name in self._numbers:
+                    self._numbers[name] = float(value)
+                    self._unset.discard(name)
+                    continue
+                assert isinstance(value, Tensor)
+                scatter(value.detach(), self._layout(i), self.plan.mesh, self._pieces(i))
+            if not self._node.kind.state_in_arena:
+                self._node.command(Command.RESTORE, self._id, self._epoch)
 
     def release(self) -> None:
         """Lets go of the arenas, when the node closes."""

@@ -2,7 +2,8 @@
 
 import atexit
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from threading import RLock
 from time import monotonic
 from types import TracebackType
 from typing import TypeVar
@@ -56,6 +57,8 @@ class Node:
             raise InputError(f"{chips} chips: one host can have {MOST_CHIPS}")
         self.kind = kind
         self.chips = chips
+        self.turn = RLock()
+        """Whoever uses the chips holds it: they do one thing at a time, threads wait."""
         self._failure: SupernodeError | None = None
         self._closed = False
         self._owner = os.getpid()
@@ -94,11 +97,13 @@ class Node:
             InputError: the plan is for another number of chips, or `values` do not fit it.
             ChipFailed: a chip could not make itself ready.
         """
+        self.check_usable()
         if plan.mesh.size != self.chips:
             wrong = f"the plan is for {plan.mesh.size} chips, the node has {self.chips}"
             raise InputError(wrong, asked=str(plan.mesh), fix=f"connect('local:{plan.mesh.size}')")
-        loaded = LoadedStep(self, plan, values)
-        self._loaded.append(loaded)
+        with self.turn:
+            loaded = LoadedStep(self, plan, values)
+            self._loaded.append(loaded)
         return loaded
 
     def ship(
@@ -172,6 +177,8 @@ class Node:
         """Raises what keeps this node from being used."""
         if self._closed:
             raise InputError("the node is closed", fix="connect anew")
+        if os.getpid() != self._owner:
+            raise InputError("the node belongs to another process", fix="connect in this one")
         if self._failure is None and self._arenas.aborted() is not None:
             self._stopped(ChipFailed(f"the run was stopped: {self._arenas.aborted()}"))
         if self._failure is not None:
@@ -244,7 +251,8 @@ class Node:
         end_s = monotonic() + _LEAVE_S
         outcomes = [w.outcome(max(0.0, end_s - monotonic())) for w in self._workers]
         own = [(rank, each.error) for rank, each in enumerate(outcomes) if each and each.own]
-        error = _on_chip(*own[0]) if own else ChipFailed(first.wrong)
+        left = [(rank, each.error) for rank, each in enumerate(outcomes) if each and not each.own]
+        error = _on_chip(*own[0], left) if own else ChipFailed(first.wrong)
         dead = any(worker.is_dead for worker in self._workers)
         if dead or None in outcomes or not self.kind.state_in_arena:
             return self.fail(error)
@@ -256,9 +264,17 @@ class Node:
         return error
 
 
-def _on_chip(rank: int, error: SupernodeError) -> ChipFailed:
+def _on_chip(
+    rank: int, error: SupernodeError, left: Sequence[tuple[int, SupernodeError]]
+) -> ChipFailed:
+    """`error` of chip `rank`; one that died can't say where, but those that waited for it can."""
     where = f"chip {rank}" + (f", {error.where}" if error.where else "")
-    return ChipFailed(error.wrong, asked=error.asked, where=where, fix=error.fix)
+    waited = next(((other, each) for other, each in left if each.asked), None)
+    if error.where or waited is None:
+        return ChipFailed(error.wrong, asked=error.asked, where=where, fix=error.fix)
+    other, each = waited
+    where = f"{where}; chip {other} was at {each.where or each.asked}"
+    return ChipFailed(error.wrong, asked=each.asked, where=where, fix=error.fix)
 
 
 @atexit.register

@@ -12,9 +12,9 @@ import struct
 import sys
 from collections.abc import Sequence
 
-from supernode.errors import InputError, SupernodeError
+from supernode.errors import DoesNotFit, InputError, SupernodeError
 from supernode.run.fabric.library import native_library
-from supernode.units import MIB
+from supernode.units import MIB, format_bytes
 
 WINDOW_BYTES = MIB
 """Size of each of the two staging windows: a chunk of a large tensor that stays in the cache.
@@ -131,13 +131,26 @@ class ArenaSet:
 
 def map_arena(fd: int) -> mmap.mmap:
     """The arena behind `fd`, shared with every process that maps it, on huge pages if allowed."""
-    memory = mmap.mmap(fd, 0)
+    try:
+        memory = mmap.mmap(fd, 0)
+    except OSError as error:
+        raise _no_memory(error, os.fstat(fd).st_size) from error
     with contextlib.suppress(OSError):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
 
 
 def _memory_file(name: str, size_bytes: int) -> int:
-    fd = os.memfd_create(name)
-    os.ftruncate(fd, size_bytes)
+    try:
+        fd = os.memfd_create(name)
+        os.ftruncate(fd, size_bytes)
+    except OSError as error:
+        raise _no_memory(error, size_bytes) from error
     return fd
+
+
+def _no_memory(error: OSError, size_bytes: int) -> DoesNotFit:
+    return DoesNotFit(
+        f"no {format_bytes(size_bytes)} of shared memory can be had: {error.strerror}",
+        fix="use fewer chips, or raise the limits of this process (ulimit -v, -n and -f)",
+    )

@@ -84,9 +84,8 @@ def _built() -> Path:
     target = _cache_folder() / f"fabric-{_key(compiler)}.so"
     if target.exists():
         return target
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Compiled aside and renamed: processes that start together may all build, and none sees half.
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+    with _folder_in(target.parent) as folder:
         fresh = Path(folder) / target.name
         command = [*compiler, *_FLAGS, "-o", str(fresh), str(_SOURCES / "fabric.c")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -98,6 +97,18 @@ def _built() -> Path:
             )
         fresh.replace(target)
     return target
+
+
+def _folder_in(cache: Path) -> "tempfile.TemporaryDirectory[str]":
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=cache)
+    except OSError as error:
+        raise SupernodeError(
+            f"{cache} can't be written: {error.strerror}",
+            asked="the shared-memory fabric, which is compiled at first use",
+            fix="set XDG_CACHE_HOME to a folder that can",
+        ) from error
 
 
 def _compiler() -> list[str]:

@@ -1,0 +1,170 @@
+"""What the chips of a Plan send each other in a step: by module, phase, collective and axis.
+
+One message often carries values of several modules. Each is counted where it comes from: what is
+added up with the module that made the parts, what is gathered or exchanged with the module that
+first reads it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from supernode.errors import UnknownOp
+from supernode.ir import Block, Op, Phase, Site, print_op
+from supernode.plan import Plan
+from supernode.report.repeats import common_name, ops_once, order_of, pattern_of
+from supernode.simulate import sent_bytes
+from supernode.simulate.collective_time import COLLECTIVES, Collective
+
+_COLLECTIVE: dict[str, Collective] = {f"fabric.{name}": name for name in COLLECTIVES}
+_REDUCTIONS = ("all_reduce", "reduce_scatter")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What each chip sends along one axis for one module; `module` is empty outside of all.
+
+    `calls` counts the collectives of a step that carry something of this module: modules that
+    share one both count it.
+    """
+
+    module: str
+    phase: Phase
+    collective: Collective
+    axis: str
+    calls: int
+    sent_bytes: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """What each chip sends along one axis, of `size` chips, by one kind of collective."""
+
+    axis: str
+    size: int
+    collective: Collective
+    calls: int
+    sent_bytes: float
+
+
+def traffic(plan: Plan) -> tuple[Traffic, ...]:
+    """The rows, module by module in the order of the forward ops.
+
+    Raises:
+        UnknownOp: the plan has a collective whose bytes are not known.
+    """
+    found: dict[tuple[str, Phase, Collective, str], _Sum] = {}
+    for message in _messages(plan):
+        touched: dict[_Sum, None] = {}
+        for site, size_bytes in message.parts:
+            key = (pattern_of(site.module), site.phase, message.collective, message.axis)
+            row = found.setdefault(key, _Sum())
+            row.names.append(site.module)
+            row.sent_bytes += message.calls * size_bytes
+            touched[row] = None
+        for row in touched:
+            row.calls += message.calls
+    order = order_of(op.site.module for _, op in ops_once(plan.program))
+    rows = sorted(found.items(), key=lambda item: order.get(item[0][0], len(order)))
+    return tuple(
+        Traffic(
+            module=common_name(row.names),
+            phase=phase,
+            collective=collective,
+            axis=axis,
+            calls=row.calls,
+            sent_bytes=row.sent_bytes,
+        )
+        for (_, phase, collective, axis), row in rows
+    )
+
+
+def totals(plan: Plan) -> tuple[Total, ...]:
+    """The sums, in the order of the axes of the mesh, then by collective.
+
+    Raises:
+        UnknownOp: the plan has a collective whose bytes are not known.
+    """
+    found: dict[tuple[str, Collective], _Sum] = {}
+    for message in _messages(plan):
+        row = found.setdefault((message.axis, message.collective), _Sum())
+        row.calls += message.calls
+        row.sent_bytes += message.calls * sum(size for _, size in message.parts)
+    return tuple(
+        Total(
+            axis=axis,
+            size=size,
+            collective=collective,
+            calls=found[axis, collective].calls,
+            sent_bytes=found[axis, collective].sent_bytes,
+        )
+        for axis, size in plan.mesh.axes
+        for collective in COLLECTIVES
+        if (axis, collective) in found
+    )
+
+
+class _Sum:
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.calls = 0
+        self.sent_bytes = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Message:
+    """One collective of the local program; `parts`: what it sends for each value, and for whom."""
+
+    collective: Collective
+    axis: str
+    calls: int
+    parts: tuple[tuple[Site, float], ...]
+
+
+def _messages(plan: Plan) -> Iterator[_Message]:
+    counts = plan.local.counts()
+    blocks = {block.name: _Wires(block) for block in plan.local.all_blocks()}
+    for block, op in ops_once(plan.local):
+        if not op.name.startswith("fabric."):
+            continue
+        collective, axis = _COLLECTIVE.get(op.name), op.args[1]
+        if collective is None:
+            raise UnknownOp(f"not known: what {print_op(op)} sends", where=str(op.site))
+        assert isinstance(axis, str)
+        values = op.outputs if collective == "all_gather" else op.inputs
+        size = plan.mesh.axis_size(axis)
+        yield _Message(
+            collective=collective,
+            axis=axis,
+            calls=counts.get(block.name, 1),
+            parts=tuple(
+                (
+                    blocks[block.name].site(op, i),
+                    sent_bytes(collective, value.type.size_bytes, size),
+                )
+                for i, value in enumerate(values)
+            ),
+        )
+
+
+class _Wires:
+    """Which op makes each value of a block, and which is the first to read it."""
+
+    def __init__(self, block: Block) -> None:
+        self._makers = {value.id: op for op in block.ops for value in op.outputs}
+        self._readers: dict[int, Op] = {}
+        for op in block.ops:
+            for value in op.inputs:
+                self._readers.setdefault(value.id, op)
+
+    def site(self, op: Op, position: int) -> Site:
+        """Where the value at `position` of a collective comes from or goes to, past others."""
+        reduces = op.name.removeprefix("fabric.") in _REDUCTIONS
+        value = (op.inputs if reduces else op.outputs)[position]
+        near = self._makers if reduces else self._readers
+        while (other := near.get(value.id)) is not None and other.name.startswith("fabric."):
+            ends = (other.outputs, other.inputs) if reduces else (other.inputs, other.outputs)
+            value = ends[1][ends[0].index(value)]
+        if other is None:
+            return op.site
+        # A view that a gather was moved before keeps its old phase; the gather says when it is.
+        return other.site if reduces else replace(other.site, phase=op.site.phase)
