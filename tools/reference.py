@@ -15,7 +15,7 @@ from typer.models import ArgumentInfo
 
 import supernode
 from supernode import errors
-from supernode.cli.main import BAD_INPUT, CHIP_FAILED, app
+from supernode.cli.main import BAD_INPUT, CHIP_FAILED, STOPPED, app
 from supernode.machine import catalogue, load_machine
 from supernode.models import recipes
 from supernode.units import format_bytes, format_si
@@ -41,6 +41,7 @@ def pages() -> dict[str, str]:
     }
     titles = {name: text.splitlines()[0].removeprefix("# ") for name, text in made.items()}
     titles["op-table.md"] = "The op table"
+    titles["op-coverage.md"] = "How far torch's samples try the op table"
     index = "".join(f"- [{title}]({name})\n" for name, title in sorted(titles.items()))
     return {"README.md": f"# Reference\n\n{NOTE}\n{index}", **made}
 
@@ -133,7 +134,8 @@ def prose(doc: str | None) -> str:
 
 def _cli() -> Iterator[str]:
     yield f"# The command line\n\n{NOTE}"
-    yield f"\nExit codes: 0 done, {BAD_INPUT} bad input, {CHIP_FAILED} a chip failed.\n"
+    codes = f"{BAD_INPUT} bad input, {CHIP_FAILED} a chip failed, {STOPPED} stopped by Ctrl-C"
+    yield f"\nExit codes: 0 done, {codes}.\n"
     for command in app.registered_commands:
         function: Any = command.callback
         parameters = list(_parameters(function))

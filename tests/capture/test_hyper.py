@@ -97,3 +97,11 @@ def test_train_mode_and_frozen_parameters_are_watched() -> None:
     made.model[0].bias.requires_grad_(False)  # type: ignore[index]
     with pytest.raises(CaptureError, match=r"model\.training, 0\.bias\.requires_grad changed"):
         captured.host_values()
+
+
+def test_a_module_that_changes_its_mode_is_noticed() -> None:
+    made = job(adamw)
+    captured = capture_job(made)
+    made.model[2].eval()  # type: ignore[index]
+    with pytest.raises(CaptureError, match=r"model\.2\.training changed since the capture"):
+        captured.host_values()

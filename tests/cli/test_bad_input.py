@@ -93,6 +93,18 @@ def test_a_file_that_is_no_program(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert "supernode-program-1" in capfd.readouterr().err
 
 
+def test_ctrl_c_says_so(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("supernode.cli.machines.catalogue", interrupted)
+    assert call(["machines"]) == 130
+    out, err = capfd.readouterr()
+    assert out.strip() == ""
+    assert "stopped by Ctrl-C" in err
+    assert "Traceback" not in err
+
+
 def test_on_takes_several_names() -> None:
     words = ["compare", "gpt-tiny", "--on", "a", "b", "--chips", "2", "--json"]
     spread = ["compare", "gpt-tiny", "--on", "a", "--on", "b", "--chips", "2", "--json"]

@@ -1,6 +1,7 @@
 """What the commands print: one JSON document on stdout, progress on stderr; pages and traces."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,19 @@ def test_what_does_not_fit_is_reported_with_numbers(capfd: Capture) -> None:
     document = json.loads(capfd.readouterr().out)
     assert document["fits"] is False
     assert document["step_s"] is None
+
+
+def test_a_locale_without_the_signs_of_units_is_no_error() -> None:
+    code = "from supernode.cli import main; main(['simulate', 'gpt-tiny', '--on', 'hgx-h20'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "step time" in done.stdout
 
 
 @pytest.mark.slow

@@ -36,9 +36,9 @@ KEYS = [
     "power_w",
     "energy_j",
     "tokens_per_joule",
+    "guessed_share",
     "sent_bytes",
     "memory",
-    "guessed_share",
 ]
 
 
@@ -55,7 +55,7 @@ def test_what_does_not_fit_has_the_same_keys_and_no_times() -> None:
     document = simulation_document(replace(SIM, capacity_bytes=1.0))
     assert list(document) == KEYS
     assert document["fits"] is False
-    assert all(document[key] is None for key in KEYS[9:25])
+    assert all(document[key] is None for key in KEYS[9:26])
     memory = document["memory"]
     assert isinstance(memory, dict)
     assert memory["peak_bytes"] == SIM.memory.peak_bytes

@@ -1,0 +1,47 @@
+from collections.abc import Callable
+
+import pytest
+
+from report.laid import gpt_plan, mlp_plan
+from supernode.report import as_text, explanation, layouts_report
+
+Golden = Callable[[str, str], None]
+
+
+def text(line: str, width: int = 80) -> str:
+    return as_text(layouts_report(explanation(gpt_plan(line))), width)
+
+
+def test_layouts(golden: Golden) -> None:
+    shown = layouts_report(explanation(mlp_plan("fsdp=2,tp=2")))
+    golden("report_layouts.txt", as_text(shown, 80))
+
+
+@pytest.mark.parametrize("line", ["", "zero1=4", "zero1=2,fsdp=2,tp=2"])
+def test_a_report_fits_a_terminal(line: str) -> None:
+    assert max(map(len, text(line).splitlines())) <= 80
+
+
+def test_names_in_brackets_are_no_markup() -> None:
+    assert "optimizer.*[blocks.*.mlp.up.weight]" in text("zero1=4")
+
+
+def test_state_that_lies_as_its_parameter_is_not_listed() -> None:
+    shown = text("fsdp=4")
+    assert "optimizer.*" not in shown
+    assert "as its parameters" in shown
+
+
+def test_each_phase_has_a_column() -> None:
+    (line,) = (
+        line
+        for line in text("fsdp=4").split("blocks.*.mlp.up\n")[1].splitlines()[:2]
+        if "all_gather" in line
+    )
+    assert line.split() == ["fsdp", "all_gather", "4", "98.3", "kB", "98.3", "kB"]
+
+
+def test_what_sends_nothing_has_no_traffic() -> None:
+    shown = text("")
+    assert "one chip" in shown
+    assert "sends" not in shown
