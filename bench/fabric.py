@@ -13,7 +13,8 @@ from typing import TypedDict
 import torch
 import torch.distributed as dist
 
-from bench.result import Row, Section, alternate
+from bench.result import Row, Section
+from bench.rounds import alternate
 from supernode.run.fabric import ArenaSet, Fabric, SharedMemoryFabric
 from supernode.units import KIB, MIB
 

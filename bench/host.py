@@ -43,8 +43,13 @@ class Hardware:
         words = re.findall(r"[a-z0-9]+", self.model.lower())
         return "-".join([*words, str(self.cores), "cores"])
 
+    @property
+    def name(self) -> str:
+        """The name in a table."""
+        return f"{self.model}, {self.cores} cores"
+
     def __str__(self) -> str:
-        return f"{self.model}, {self.cores} cores, {format_bytes(self.memory_bytes)} of memory"
+        return f"{self.name}, {format_bytes(self.memory_bytes)} of memory"
 
 
 def versions() -> dict[str, str]:
@@ -55,7 +60,7 @@ def versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
-        "gcc": compiler.stdout.splitlines()[0],
+        "C compiler": compiler.stdout.splitlines()[0],
         "kernel": platform.release(),
         "supernode": __version__,
     }

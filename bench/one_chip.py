@@ -1,15 +1,13 @@
 """A captured step on one chip beside eager PyTorch: in this process, and through a node."""
 
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor
 
 import supernode as sn
-from bench.result import Row, Section, alternate
+from bench.result import Row, Section
+from bench.rounds import TrainSteps, alternate
 from supernode.capture import capture
 from supernode.kernels import generate
 from supernode.models import Job, recipe
@@ -68,47 +66,33 @@ class InProcess:
     """A captured step as generated code on plain tensors, its state in two copies as on a chip."""
 
     def __init__(self, job: Job) -> None:
-        captured = capture(job.step, job.model, job.optimizer, job.inputs)
-        self._captured = captured
-        self._step = generate(captured.program)
-        self._ports = [port.name for port in captured.program.inputs]
-        state = captured.inputs()
-        self._state = {name: x.clone() if isinstance(x, Tensor) else x for name, x in state.items()}
-        self._spare = {name: x.clone() for name, x in state.items() if isinstance(x, Tensor)}
+        self._captured = capture(job.step, job.model, job.optimizer, job.inputs)
+        self._step = generate(self._captured.program)
+        program, state = self._captured.program, self._captured.inputs()
+        self._ports = [port.name for port in program.inputs]
+        self._state = {
+            name: value.clone() if isinstance(value, Tensor) else value
+            for name, value in state.items()
+        }
+        pairs = enumerate(program.updates)
+        self._changed = {i: self._ports[port] for i, port in pairs if port is not None}
+        self._spare = {
+            i: torch.empty_like(value)
+            for i in self._step.destinations
+            if isinstance(value := state[self._changed[i]], Tensor)
+        }
 
     def __call__(self, *batch: Tensor) -> Tensor:
-        program, captured = self._captured.program, self._captured
+        captured, count = self._captured, len(self._captured.program.updates)
         named = {**self._state, **captured.bind(*batch), **captured.host_values()}
-        out: list[Tensor | None] = [None] * len(program.updates)
-        for position in self._step.destinations:
-            out[position] = self._spare[self._ports[program.updates[position]]]
+        out = [self._spare.get(i) for i in range(count)]
         outputs = self._step([named[name] for name in self._ports], out)
-        for position, source in enumerate(program.updates):
-            if source is not None:
-                name, value = self._ports[source], outputs[position]
-                if out[position] is not None:
-                    self._spare[name] = self._state[name]
-                self._state[name] = value
+        for i, name in self._changed.items():
+            old, self._state[name] = self._state[name], outputs[i]
+            if i in self._spare and isinstance(old, Tensor):
+                self._spare[i] = old
         captured.after_step()
-        return captured.result([outputs[i] for i, s in enumerate(program.updates) if s is None])
-
-
-class Side:
-    """One way to run the steps of a job: its own data, and the losses so far."""
-
-    def __init__(self, job: Job, step: Callable[..., Tensor], steps: int) -> None:
-        assert job.batches is not None, "the recipe has no data"
-        self._batches, self._step, self._steps = job.batches(), step, steps
-        self.losses: list[float] = []
-
-    def __call__(self) -> float:
-        """Runs a round; the seconds of a step."""
-        batches = list(islice(self._batches, self._steps))
-        start = time.perf_counter()
-        losses = [self._step(*batch) for batch in batches]
-        seconds = (time.perf_counter() - start) / self._steps
-        self.losses += [float(loss) for loss in losses]
-        return seconds
+        return captured.result([outputs[i] for i in range(count) if i not in self._changed])
 
 
 def _rows(case: Case, rounds: int) -> list[Row]:
@@ -117,9 +101,9 @@ def _rows(case: Case, rounds: int) -> list[Row]:
     with sn.connect("local:1") as node:
         step = node.compile(on_node.step, on_node.model, on_node.optimizer)
         sides = {
-            "eager": Side(eager, eager.step, case.steps),
-            "generated": Side(inside, InProcess(inside), case.steps),
-            "node": Side(on_node, step, case.steps),
+            "eager": TrainSteps(eager, eager.step, case.steps),
+            "generated": TrainSteps(inside, InProcess(inside), case.steps),
+            "node": TrainSteps(on_node, step, case.steps),
         }
         for side in sides.values():  # the first round captures, compiles and touches memory
             side()

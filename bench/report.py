@@ -43,7 +43,7 @@ def markdown(
         "## Results\n\n" + table(("what", "result", "range", "wanted", ""), _results(section.rows)),
     ]
     headlines = [
-        (row.headline, _headline(row), f"{hardware}, {date}: {row.what}")
+        (row.headline, _headline(row), f"{hardware.name}, {date}: {row.what}")
         for row in section.rows
         if row.headline
     ]

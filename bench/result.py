@@ -72,7 +72,7 @@ class Row:
         if self.ratio is None:
             return self.text(self.value)
         theirs = self.text(statistics.median(self.theirs))
-        return f"{self.ratio:.2f}x ({theirs} / {self.text(self.value)})"
+        return f"{self.ratio:.2f}x ({self.text(self.value)} against {theirs})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,15 +85,3 @@ class Section:
     recipe: Mapping[str, object]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = field(default=())
-
-
-def alternate(
-    sides: Mapping[str, Callable[[], float]], rounds: int
-) -> dict[str, tuple[float, ...]]:
-    """What each side returns in each round; they take turns, and the order turns every round."""
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(rounds):
-        order = list(sides) if number % 2 == 0 else list(reversed(sides))
-        for name in order:
-            found[name].append(sides[name]())
-    return {name: tuple(values) for name, values in found.items()}

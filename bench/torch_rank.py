@@ -1,7 +1,8 @@
 """One rank of PyTorch's own data parallelism; `bench/training.py` starts it under torchrun.
 
-`torchrun -m bench.torch_rank ADDRESS ddp|fsdp2 RECIPE BATCH SEQUENCE`: connects to ADDRESS, and for
-each number read there does so many steps and answers with the seconds they took and their losses.
+`torchrun -m bench.torch_rank ADDRESS ddp|fsdp2 RECIPE BATCH SEQUENCE FUSED`: connects to ADDRESS,
+and for each number read there does so many steps and answers with the seconds they took and their
+losses. FUSED is 1 for AdamW's fused kernel, else 0.
 """
 
 import os
@@ -22,18 +23,20 @@ from supernode.models import Job, Recipe, recipe
 
 def main(argv: list[str]) -> None:
     """Serves rounds until the socket closes."""
-    address, kind, name, batch, sequence = argv
+    address, kind, name, batch, sequence, fused = argv
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     found = recipe(name)
     job = found.build(int(batch), sequence=int(sequence))
-    step = train_step(kind, job, found)
+    step = train_step(kind, job, found, fused=fused == "1")
     with Client(address, "AF_UNIX") as driver:
         _serve(driver, job, step)
     dist.destroy_process_group()
 
 
-def train_step(kind: str, job: Job, found: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
+def train_step(
+    kind: str, job: Job, found: Recipe, *, fused: bool
+) -> Callable[[Tensor, Tensor], Tensor]:
     """The recipe's train step over all ranks."""
     model: nn.Module = job.model
     if kind == "fsdp2":
@@ -44,7 +47,11 @@ def train_step(kind: str, job: Job, found: Recipe) -> Callable[[Tensor, Tensor],
         model = DistributedDataParallel(model)
     how = found.training
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=how.learning_rate, betas=how.betas, weight_decay=how.weight_decay
+        model.parameters(),
+        lr=how.learning_rate,
+        betas=how.betas,
+        weight_decay=how.weight_decay,
+        fused=fused or None,
     )
 
     def step(tokens: Tensor, targets: Tensor) -> Tensor:

@@ -1,21 +1,23 @@
 """Train steps on two chips beside torchrun: DDP and FSDP2 over gloo, same model, same data."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from itertools import islice
-from multiprocessing.connection import Connection, Listener
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 
 import supernode as sn
 from bench.host import cpu_s, descendants
-from bench.result import Row, Section, alternate
+from bench.result import Row, Section
+from bench.rounds import TrainSteps, alternate
 from supernode.models import recipe
 
 HOW = """\
@@ -24,10 +26,12 @@ the other sleeps (ours in a futex, theirs in a read of a socket). Ours is `node.
 `sn.connect("local:2")`, timed around whole calls that hand over the batch and give back the loss;
 theirs is DDP or FSDP2 (`fully_shard` of each block and of the model) under `torchrun` over gloo,
 timed inside the ranks, which have their part of the batch already and do not average the loss.
-Model, start, data, optimizer and clipping are the same, one thread a process. A ratio is their
+Model, start, data, optimizer and clipping are the same, one thread a process. The optimizer is the
+recipe's plain AdamW; `fused` is DDP with AdamW's fused kernel, for comparison. A ratio is their
 time over ours in the same round, the table shows the median. The losses of all steps must agree."""
 LOSS_TOLERANCE = 2e-3
 CHIPS = 2
+START_S, END_S = 180.0, 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +44,32 @@ class Case:
     steps: int
     layout: str
     torch: str
+    fused: bool = False
+
+    @property
+    def size(self) -> str:
+        """The size in a table."""
+        return f"{self.recipe}, {self.batch} x {self.sequence} tokens"
+
+    @property
+    def rival(self) -> str:
+        """The other side's name."""
+        return self.torch.upper() + (" with fused AdamW" if self.fused else "")
 
 
 def cases(*, quick: bool = False) -> tuple[Case, ...]:
     """DDP and FSDP2 at each size."""
-    sizes = [("gpt-tiny", 2, 16, 3)] if quick else [("gpt-mini", 8, 256, 2), ("gpt-mini", 2, 64, 8)]
+    large = Case(recipe="gpt-mini", batch=8, sequence=256, steps=2, layout="dp=2", torch="ddp")
+    small = replace(large, batch=2, sequence=64, steps=8)
+    tiny = replace(large, recipe="gpt-tiny", batch=2, sequence=16, steps=3)
     return tuple(
-        Case(recipe=name, batch=batch, sequence=sequence, steps=steps, layout=layout, torch=theirs)
-        for name, batch, sequence, steps in sizes
-        for layout, theirs in (("dp=2", "ddp"), ("fsdp=2", "fsdp2"))
+        case
+        for size in ((tiny,) if quick else (large, small))
+        for case in (
+            size,
+            replace(size, fused=True),
+            replace(size, layout="fsdp=2", torch="fsdp2"),
+        )
     )
 
 
@@ -82,22 +103,16 @@ class Ours:
 
     def __init__(self, case: Case) -> None:
         job = recipe(case.recipe).build(case.batch, sequence=case.sequence)
-        assert job.batches is not None, "the recipe has no data"
-        self._batches, self._steps = job.batches(), case.steps
         before = descendants(os.getpid())
         self._node = sn.connect(f"local:{CHIPS}")
         self.pids = {os.getpid(), *(descendants(os.getpid()) - before)}
-        self._step = self._node.compile(job.step, job.model, job.optimizer, layout=case.layout)
-        self.losses: list[float] = []
+        step = self._node.compile(job.step, job.model, job.optimizer, layout=case.layout)
+        self._steps = TrainSteps(job, step, case.steps)
+        self.losses = self._steps.losses
 
     def __call__(self) -> float:
         """Runs a round; the seconds of a step."""
-        batches = list(islice(self._batches, self._steps))
-        start = time.perf_counter()
-        losses = [self._step(*batch) for batch in batches]
-        seconds = (time.perf_counter() - start) / self._steps
-        self.losses += [float(loss) for loss in losses]
-        return seconds
+        return self._steps()
 
     def close(self) -> None:
         """Ends the chips."""
@@ -110,15 +125,20 @@ class Theirs:
     def __init__(self, case: Case) -> None:
         self._steps = case.steps
         self.losses: list[float] = []
+        self._ranks: list[Connection] = []
         self._folder = tempfile.TemporaryDirectory()
         address = str(Path(self._folder.name) / "driver")
-        with Listener(address, "AF_UNIX", backlog=CHIPS) as listener:
-            command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-            command += [f"--nproc-per-node={CHIPS}", "-m", "bench.torch_rank", address, case.torch]
-            command += [case.recipe, str(case.batch), str(case.sequence)]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": _path()}
-            self._process = subprocess.Popen(command, env=environment)
-            self._ranks: list[Connection] = [listener.accept() for _ in range(CHIPS)]
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(address)
+            listener.listen()
+            listener.settimeout(START_S)
+            self._process = _torchrun(case, address)
+            try:
+                for _ in range(CHIPS):
+                    self._ranks.append(Connection(listener.accept()[0].detach()))
+            except BaseException:
+                self.close()
+                raise
         self.pids = {self._process.pid, *descendants(self._process.pid)}
 
     def __call__(self) -> float:
@@ -136,46 +156,44 @@ class Theirs:
         for rank in self._ranks:
             rank.close()
         try:
-            self._process.wait(timeout=30)
-        finally:
-            self._process.kill()
+            self._process.wait(timeout=END_S)
+        except subprocess.TimeoutExpired:
+            self._process.terminate()  # torchrun ends its ranks
             self._process.wait()
+        finally:
             self._folder.cleanup()
 
 
+def _torchrun(case: Case, address: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={CHIPS}", "-m", "bench.torch_rank", address, case.torch]
+    command += [case.recipe, str(case.batch), str(case.sequence), str(int(case.fused))]
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path})
+
+
 def _row(case: Case, rounds: int, notes: list[str]) -> Row:
-    ours = Ours(case)
-    try:
-        theirs = Theirs(case)
-        try:
-            for side in (ours, theirs):  # captures, compiles, makes buckets and optimizer state
-                side()
-            idle: list[float] = []
-            times = alternate(
-                {
-                    "ours": lambda: _watched(ours, theirs.pids, idle),
-                    "theirs": lambda: _watched(theirs, ours.pids, idle),
-                },
-                rounds,
-            )
-        finally:
-            theirs.close()
-    finally:
-        ours.close()
+    idle: list[float] = []
+    with closing(Ours(case)) as ours, closing(Theirs(case)) as theirs:
+        for side in (ours, theirs):  # captures, compiles, makes buckets and optimizer state
+            side()
+        sides = {
+            "ours": lambda: _watched(ours, theirs.pids, idle),
+            "theirs": lambda: _watched(theirs, ours.pids, idle),
+        }
+        times = alternate(sides, rounds)
     torch.testing.assert_close(ours.losses, theirs.losses, rtol=LOSS_TOLERANCE, atol=0.0)
-    size = f"{case.recipe}, {case.batch} x {case.sequence} tokens"
-    name = case.torch.upper()
     notes.append(
-        f"{size}, {case.layout}: loss {ours.losses[0]:.4f} to {ours.losses[-1]:.4f}, at most "
-        f"{_apart(ours.losses, theirs.losses):.1e} of it apart; the side that slept used at most "
-        f"{max(idle):.1%} of a core"
+        f"{case.size}, {case.rival} / {case.layout}: loss {ours.losses[0]:.4f} to "
+        f"{ours.losses[-1]:.4f}, at most {_apart(ours.losses, theirs.losses):.1e} of it apart; the "
+        f"side that slept used at most {max(idle):.1%} of a core"
     )
     return Row(
-        what=f"{size}: {name} over gloo / {case.layout}",
+        what=f"{case.size}: {case.rival} over gloo / {case.layout}",
         ours=times["ours"],
         theirs=times["theirs"],
-        at_least=1.0,
-        headline=f"train step on two chips against PyTorch {name}, {size}",
+        at_least=None if case.fused else 1.0,
+        headline=f"train step on two chips against PyTorch {case.rival}, {case.size}",
     )
 
 
@@ -189,7 +207,3 @@ def _watched(side: Callable[[], float], sleeping: set[int], idle: list[float]) -
 
 def _apart(ours: list[float], theirs: list[float]) -> float:
     return max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
-
-
-def _path() -> str:
-    return os.pathsep.join(entry or os.getcwd() for entry in sys.path)

@@ -48,7 +48,9 @@ VISION_TOWER = {
     "window_size": 16,
     "fullatt_block_indexes": [1],
 }
-CNN = Stages(depths=(1, 2), widths=(16, 32), classes=10)
+GRID = torch.tensor([[1, 4, 4]] * BATCH)
+"""Frames, rows and columns of patches in each image: known when the step is written."""
+CNN = Stages(depths=(1, 2), widths=(16, 32), classes=12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +98,8 @@ def _pictures(model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
 
 
 def _looked_at(model: nn.Module, tokens: Tensor, pixels: Tensor) -> Tensor:
-    grid = torch.tensor([[1, 4, 4]] * BATCH)
     out = model(
-        input_ids=tokens, labels=tokens, pixel_values=pixels, image_grid_thw=grid, use_cache=False
+        input_ids=tokens, labels=tokens, pixel_values=pixels, image_grid_thw=GRID, use_cache=False
     )
     return out.loss
 
@@ -112,11 +113,11 @@ def _tokens() -> tuple[Tensor, ...]:
 
 
 def _images() -> tuple[Tensor, ...]:
-    return _pixels(BATCH, 3, PIXELS, PIXELS), _ids(BATCH, below=10)
+    return _pixels(BATCH, 3, PIXELS, PIXELS), _ids(BATCH, below=12)
 
 
 def _labelled_pixels() -> tuple[Tensor, ...]:
-    return _pixels(BATCH, 3, PIXELS, PIXELS), _ids(BATCH, PIXELS, PIXELS, below=10)
+    return _pixels(BATCH, 3, PIXELS, PIXELS), _ids(BATCH, PIXELS, PIXELS, below=12)
 
 
 def _sound() -> tuple[Tensor, ...]:
@@ -277,7 +278,7 @@ ZOO: dict[str, Entry] = {
             num_attention_heads=4,
             image_size=PIXELS,
             patch_size=8,
-            num_labels=10,
+            num_labels=12,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
         ),
@@ -287,17 +288,20 @@ ZOO: dict[str, Entry] = {
     "resnet": (lambda: ResNet(CNN), _scores, _images),
     "convnext": (lambda: ConvNeXt(CNN), _scores, _images),
     "swin": (lambda: Swin(CNN, d_head=8, window=4), _scores, _images),
-    "unet": (lambda: UNet((8, 16, 32), classes=10), _scores, _labelled_pixels),
+    "unet": (lambda: UNet((8, 16, 32), classes=12), _scores, _labelled_pixels),
 }
 
 CNNS = ("resnet", "convnext", "swin", "unet")
 
 
-def zoo_step(name: str) -> ZooStep:
-    """The model `name` with one train step: AdamW, or SGD with momentum for our vision models."""
+def zoo_step(name: str, dtype: torch.dtype = torch.float32) -> ZooStep:
+    """The model `name` with one train step: AdamW, or SGD with momentum for our vision models.
+
+    The model and what it is given are in `dtype`.
+    """
     make, loss, args = ZOO[name]
     torch.manual_seed(0)
-    model = make().train()
+    model = make().to(dtype).train()
     optimizer: torch.optim.Optimizer = (
         torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
         if name in CNNS
@@ -311,4 +315,5 @@ def zoo_step(name: str) -> ZooStep:
         optimizer.zero_grad()
         return value.detach()
 
-    return ZooStep(model=model, optimizer=optimizer, step=step, args=args())
+    given = tuple(arg.to(dtype) if arg.is_floating_point() else arg for arg in args())
+    return ZooStep(model=model, optimizer=optimizer, step=step, args=given)

@@ -53,8 +53,8 @@ class Proof:
         return f"Proof({', '.join(f'{k}={{{v}}}' for k, v in shown.items() if v)})"
 
 
-def prove(row: Row, sample: Sample) -> Proof:
-    """Tries every claim `row` makes about `sample`.
+def prove(row: Row, sample: Sample, meshes: Sequence[Mesh] = MESHES) -> Proof:
+    """Tries every claim `row` makes about `sample`, splits on each of `meshes`.
 
     Raises:
         Refuted: a claim is false; the message names the op, the claim and the first difference.
@@ -62,7 +62,7 @@ def prove(row: Row, sample: Sample) -> Proof:
     proof = Proof()
     formula = row.formula(sample.op)
     _check_form(formula, sample)
-    for mesh in MESHES:
+    for mesh in meshes:
         for split in _splits(formula, mesh):
             with _claim(sample, f"split {split}"):
                 _try_split(row, sample, formula, split, mesh)
@@ -159,8 +159,13 @@ def _try_split(row: Row, sample: Sample, formula: Formula, split: Split, mesh: M
             _check_type("local output", result, value.type)
         parts.append(results)
     for i, want in enumerate(sample.outputs):
-        got = _joined([results[i] for results in parts], formula, i, split, mesh)
-        _compare(sample, got, want, _length(formula))
+        pieces = [results[i] for results in parts]
+        got = _joined(pieces, formula, i, split, mesh)
+        if all(formula.kind(factor, i) in ("sum", "mean") for factor in split):
+            got, want = _beside(got, pieces), _beside(want, pieces)
+            _compare(sample, got, want, NOISE * _length(formula))
+        else:
+            _compare(sample, got, want, _length(formula))
 
 
 def _layout(dims: Sequence[tuple[str, ...]], split: Split) -> Layout:

@@ -10,35 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops.calls import Host, Sample, call
-
-FLOATS = (torch.float32, torch.bfloat16)
-BINARY = ("add", "sub", "mul", "div")
-COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-UNARY = ("abs", "relu", "sign", "square", "exp", "sin", "cos", "tanh", "sigmoid", "silu", "erf")
-POSITIVE = ("log", "log1p", "sqrt", "rsqrt", "reciprocal")
-
-
-def f(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Normal numbers; the same for one shape."""
-    generator = torch.Generator().manual_seed(1 + sum(shape))
-    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def g(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Other numbers than `f`, none near zero, all positive."""
-    generator = torch.Generator().manual_seed(100 + sum(shape))
-    return (torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5).to(dtype)
-
-
-def ids(*shape: int, below: int) -> Tensor:
-    """Indices."""
-    return torch.randint(below, shape, generator=torch.Generator().manual_seed(7))
-
-
-def mask(*shape: int) -> Tensor:
-    """True and False."""
-    return f(*shape) > 0
+from ops import samples_index, samples_pointwise, samples_vision
+from ops.calls import Host, Sample
+from ops.calls import call as call
+from ops.numbers import FLOATS, mask
+from ops.numbers import f as f
+from ops.numbers import g as g
+from ops.numbers import ids as ids
 
 
 @cache
@@ -51,105 +29,16 @@ def samples() -> dict[str, list[Sample]]:
     return found
 
 
-def _binary() -> Iterator[Sample]:
-    for name in BINARY:
-        tensor, scalar = f"aten.{name}.Tensor", f"aten.{name}.Scalar"
-        for dtype in FLOATS:
-            yield call(tensor, f(4, 8, dtype=dtype), g(4, 8, dtype=dtype))
-        yield call(tensor, f(2, 4, 8), g(4, 1))
-        yield call(tensor, f(4, 1), g(2, 1, 8))
-        yield call(tensor, ids(4, 2, below=9), ids(4, 2, below=5) + 1)
-        yield call(tensor, f(4, 8), 2.5)
-        yield call(tensor, f(4, 8), Host(2.5))
-        yield call(scalar, f(4, 8), 3)
-    for name in ("add", "sub"):
-        yield call(f"aten.{name}.Tensor", f(4, 8), g(8), alpha=-0.5)
-    both = f(4, 4)
-    yield call("aten.mul.Tensor", both, both)
-    yield call("aten.add.Tensor", both, both)
-    yield call("aten.mul.Tensor", f(4, 8), mask(4, 8))
-    yield call("aten.rsub.Scalar", f(4, 8), 1.0)
-    for name in COMPARISONS:
-        yield call(f"aten.{name}.Tensor", ids(4, 8, below=3), ids(4, 1, below=3))
-        yield call(f"aten.{name}.Scalar", f(4, 8), 0)
-    for name in ("maximum", "minimum"):
-        yield call(f"aten.{name}", f(4, 8), g(8))
-    for name in ("bitwise_and.Tensor", "bitwise_or.Tensor", "logical_and", "logical_or"):
-        yield call(f"aten.{name}", mask(4, 8), mask(2, 1, 8))
-    yield call("aten.bitwise_and.Tensor", ids(4, 8, below=9), ids(4, 8, below=5))
-    yield call("aten.pow.Tensor_Tensor", g(4, 8), f(8))
-    yield call("aten.pow.Scalar", 10000.0, f(4, 8))
-
-
-def _unary() -> Iterator[Sample]:
-    for name in UNARY:
-        yield call(f"aten.{name}", f(4, 8))
-    for name in POSITIVE:
-        yield call(f"aten.{name}", g(4, 8))
-    for name in ("neg", "gelu", "rsqrt", "silu"):
-        for dtype in FLOATS:
-            yield call(f"aten.{name}", g(2, 4, 1, dtype=dtype))
-    yield call("aten.gelu", f(4, 8), approximate="tanh")
-    yield call("aten.softplus", f(4, 8), 2.0, 5)
-    yield call("aten.bitwise_not", mask(4, 8))
-    yield call("aten.logical_not", f(4, 8))
-    yield call("aten.clamp", f(4, 8), -0.5, 0.5)
-    yield call("aten.clamp", f(4, 8), None, 1.0)
-    yield call("aten.clamp_min", f(4, 8), 0)
-    yield call("aten.clamp_max", f(4, 8), Host(0.5))
-    yield call("aten.pow.Tensor_Scalar", g(4, 8), Host(0.5))
-    yield call("aten.pow.Tensor_Scalar", f(4, 8), 2)
-
-
-def _optimizer() -> Iterator[Sample]:
-    for dtype in FLOATS:
-        x, y, z = (make(8, 4, dtype=dtype) for make in (f, g, g))
-        yield call("aten.lerp.Scalar", x, y, 0.1)
-        yield call("aten.addcmul", x, y, z.clone(), value=0.5)
-        yield call("aten.addcdiv", x, y, z.clone(), value=Host(-1e-2))
-    yield call("aten.lerp.Scalar", f(8), g(8), Host(0.9))
-    yield call("aten.lerp.Tensor", f(8, 4), g(8, 4), g(4))
-    yield call("aten.addcmul", f(8, 4), g(4), f(8, 1))
-    yield call("aten.addcdiv", f(8, 4), f(8, 1), g(4))
-    yield call("aten.copy", f(4, 8), g(8))
-    yield call("aten.copy", f(4, 8, dtype=torch.bfloat16), f(4, 8))
-
-
-def _selecting() -> Iterator[Sample]:
-    yield call("aten.where.self", mask(4, 8), f(4, 8), g(4, 8))
-    yield call("aten.where.self", mask(8), f(4, 1), g())
-    for other in (0.0, 1.5):
-        yield call("aten.where.ScalarOther", mask(4, 8), f(4, 8), other)
-        yield call("aten.where.ScalarOther", mask(4, 8), g(), other)
-        yield call("aten.masked_fill.Scalar", f(2, 4, 8), mask(4, 1), other)
-    yield call("aten.masked_fill.Scalar", f(4, 8), mask(4, 8), Host(0.0))
-
-
-def _casts() -> Iterator[Sample]:
-    yield call("aten._to_copy", f(4, 8), dtype=torch.bfloat16)
-    yield call("aten._to_copy", f(4, 8, dtype=torch.bfloat16), dtype=torch.float32)
-    yield call("aten._to_copy", f(4, 8), dtype=torch.int64)
-    yield call("aten._to_copy", mask(4, 8), dtype=torch.float32)
-    yield call("aten._to_copy", ids(4, 8, below=3), dtype=torch.bool)
-    yield call("aten._to_copy", f(4, 8))
-
-
-def _backward() -> Iterator[Sample]:
-    for dtype in FLOATS:
-        grad, x = f(4, 8, dtype=dtype), g(4, 8, dtype=dtype)
-        yield call("aten.silu_backward", grad, x)
-        yield call("aten.gelu_backward", grad, x)
-        yield call("aten.gelu_backward", grad, x, approximate="tanh")
-        yield call("aten.sigmoid_backward", grad, x.sigmoid())
-        yield call("aten.tanh_backward", grad, x.tanh())
-        yield call("aten.threshold_backward", grad, x - 1, 0)
-
-
 def _matmuls() -> Iterator[Sample]:
     for dtype in FLOATS:
         yield call("aten.mm", f(4, 8, dtype=dtype), g(8, 6, dtype=dtype))
         yield call("aten.bmm", f(2, 4, 8, dtype=dtype), g(2, 8, 6, dtype=dtype))
         yield call("aten.addmm", g(6, dtype=dtype), f(4, 8, dtype=dtype), g(8, 6, dtype=dtype))
+        batch = g(2, 4, 8, dtype=dtype), f(2, 8, 6, dtype=dtype)
+        yield call("aten.baddbmm", g(4, 6, dtype=dtype), *batch)
+    for bias in (g(2, 4, 6), g(2, 1, 6), g(6), g(1, 1), g()):
+        yield call("aten.baddbmm", bias, f(2, 4, 8), g(2, 8, 6))
+    yield call("aten.baddbmm", g(2, 4, 6), f(2, 4, 8), g(2, 8, 6), beta=0.5, alpha=2)
     square = f(4, 4)
     yield call("aten.mm", square, square)
     yield call("aten.mm", f(1, 8), g(8, 4))
@@ -179,6 +68,17 @@ def _attend(q: Tensor, k: Tensor, causal: bool = False, **kwargs: Any) -> Iterat
     yield call(f"{name}_backward", grad, q, k, v, out, lse, 0.0, causal, **kwargs)
 
 
+def _causal_pieces() -> Iterator[Sample]:
+    """The whole as the only piece."""
+    q, k, v = f(2, 4, 8, 4), g(2, 2, 8, 4), g(2, 2, 8, 4) - 1
+    for kwargs in ({}, {"scale": 0.25}):
+        forward = call("local.causal_attention", q, k, v, 0.0, (), **kwargs)
+        yield forward
+        out, lse = forward.outputs
+        grad = f(*out.shape)
+        yield call("local.causal_attention_backward", grad, q, k, v, out, lse, 0.0, (), **kwargs)
+
+
 def _softmaxes() -> Iterator[Sample]:
     for dim in (-1, 0, 1):
         for name in ("_softmax", "_log_softmax"):
@@ -187,6 +87,9 @@ def _softmaxes() -> Iterator[Sample]:
             yield forward
             grad = g(4, 8, 2)
             yield call(f"aten.{name}_backward_data", grad, *forward.outputs, dim, torch.float32)
+    hidden = f(4, 8).masked_fill(torch.arange(4)[:, None] == 1, -float("inf"))
+    yield call("aten._safe_softmax", hidden, -1)
+    yield call("aten._safe_softmax", f(4, 8, 2), 1)
     for name in ("_softmax", "_log_softmax"):
         x = f(4, 8, dtype=torch.bfloat16)
         forward = call(f"aten.{name}", x, -1, False)
@@ -239,60 +142,27 @@ def _reductions() -> Iterator[Sample]:
     yield call("aten.linalg_vector_norm", f(2, 4, 8), 2.0, [-1, 0], True)
     yield call("aten.linalg_vector_norm", f(4, 8, dtype=torch.bfloat16), dtype=torch.float32)
     yield call("aten.linalg_vector_norm", g(), 2.0)
-    yield call("aten.cumsum", f(4, 8), -1)
-    yield call("aten.cumsum", ids(4, 2, 6, below=3), 0)
+    for name in ("max", "min"):
+        yield call(f"aten.{name}", f(4, 8))
+        yield call(f"aten.{name}.dim", f(2, 4, 8), 1)
+        yield call(f"aten.{name}.dim", f(4, 8), -1, True)
+        yield call(f"aten.arg{name}", f(4, 8), 1, True)
+        yield call(f"aten.arg{name}", f(4, 8))
 
 
-def _lookups() -> Iterator[Sample]:
-    table, at = f(8, 6), ids(2, 4, below=8)
-    yield call("aten.embedding", table, at)
-    yield call("aten.embedding", table.to(torch.bfloat16), at, 3)
-    yield call("aten.embedding", table, ids(4, below=8))
-    yield call("local.embedding", table, at, ())
-    for grad in (f(2, 4, 6), f(2, 4, 6, dtype=torch.bfloat16)):
-        yield call("aten.embedding_dense_backward", grad, at, 8, -1, False)
-    yield call("aten.embedding_dense_backward", f(2, 4, 6), at, 8, int(at[0, 0]), False)
-    yield call("aten.embedding_dense_backward", f(2, 4, 6), at, 8, -1, True)
-    yield call("local.embedding_backward", f(2, 4, 6), at, 8, -1, ())
-    yield call("local.pick", f(4, 6), ids(4, below=6), ())
-    yield call("local.unpick", f(4), ids(4, below=6), 6, ())
-    yield call("aten.index.Tensor", f(4, 8), [ids(2, 6, below=4)])
-    yield call("aten.index.Tensor", f(4, 2, 8), [None, None, ids(6, below=8)])
-    yield call("aten.index.Tensor", f(4, 2, 8), [ids(2, 1, below=4), ids(6, below=2)])
-    yield call("aten.index.Tensor", f(4, 2, 8), [ids(2, below=4), None, ids(2, below=8)])
-    yield call(
-        "aten.index.Tensor", mask(4, 8), [ids(2, 1, 1, 1, below=4), ids(1, 1, 1, 6, below=8)]
-    )
-    yield call("aten.index.Tensor", f(4, 8), [mask(4)])
-
-
-def _losses() -> Iterator[Sample]:
-    x, targets = f(8, 6).log_softmax(1), ids(8, below=6)
-    ignored = targets.clone()
-    ignored[::3] = -100
-    for reduction in (0, 1, 2):
-        for weight in (None, g(6)):
-            yield from _nll(x, ignored, weight, reduction, -100)
-        yield from _nll(x, targets, None, reduction, int(targets[0]))
-    yield from _nll(x.to(torch.bfloat16), targets, None, 1, -100)
-    yield from _nll(x[0], targets[0], None, 1, -100)
-    hidden = torch.full((8,), -100)
-    grad, total = f(), torch.zeros(())
-    yield call("aten.nll_loss_backward", grad, x, hidden, None, 1, -100, total)
-    impossible = x.clone()
-    impossible[:, 0] = -float("inf")
-    yield from _nll(impossible, targets.masked_fill(targets == 0, 1), None, 1, -100)
-    yield from _nll(impossible, targets, None, 2, 0)
-
-
-def _nll(
-    x: Tensor, target: Tensor, weight: Tensor | None, reduction: int, ignore: int
-) -> Iterator[Sample]:
-    forward = call("aten.nll_loss_forward", x, target, weight, reduction, ignore)
-    yield forward
-    loss, total = forward.outputs
-    grad = g(*loss.shape, dtype=loss.dtype)
-    yield call("aten.nll_loss_backward", grad, x, target, weight, reduction, ignore, total)
+def _whole_reductions() -> Iterator[Sample]:
+    for name in ("any", "all"):
+        yield call(f"aten.{name}", mask(4, 8))
+        yield call(f"aten.{name}.dim", mask(2, 4, 8), 1)
+        yield call(f"aten.{name}.dims", mask(2, 4, 8), [0, 2], True)
+    yield call("aten.prod", g(4, 8))
+    yield call("aten.prod.dim_int", g(4, 8), 1, True)
+    for name in ("var", "std", "var_mean"):
+        yield call(f"aten.{name}.correction", f(2, 4, 8), [-1], correction=0)
+        yield call(f"aten.{name}.correction", f(2, 4, 8), [0, 2], keepdim=True)
+    yield call("aten.var.correction", f(4, 8))
+    yield call("aten.logsumexp", f(4, 8), [1])
+    yield call("aten.logsumexp", 100 * f(2, 4, 8), [0, 2], True)
 
 
 def _views() -> Iterator[Sample]:
@@ -327,6 +197,8 @@ def _slices() -> Iterator[Sample]:
     yield call("aten.unbind.int", f(2, 8))
     yield call("aten.split.Tensor", f(4, 8), 6, -1)
     yield call("aten.split_with_sizes", f(4, 8), [2, 6], 1)
+    yield call("aten.unsafe_split.Tensor", f(4, 8), 4, -1)
+    yield call("aten.unsafe_split_with_sizes", f(4, 8), [2, 6], 1)
     yield call("aten.slice_backward", f(4, 4), [4, 8], 1, 2, 6, 1)
     yield call("aten.slice_backward", f(4, 8), [4, 8], 0, 0, 9223372036854775807, 1)
     yield call("aten.select_backward", f(4, 2), [4, 8, 2], 1, 3)
@@ -341,6 +213,8 @@ def _copies() -> Iterator[Sample]:
     yield call("aten.cat", [f(4, 2), g(4, 6)], -1)
     yield call("aten.cat", [ids(2, 4, below=3), ids(2, 4, below=9)])
     yield call("aten.cat", [f(0), f(4, 8)], -1)
+    yield call("aten.repeat", f(4, 8), [2, 1])
+    yield call("aten.repeat", f(1, 4), [2, 4, 2])
     yield call("aten.stack", [f(4, 8), g(4, 8)], -1)
     yield call("aten.stack", [f(), g(), f()])
     yield call("aten.constant_pad_nd", f(2, 4, 8), [0, 1])
@@ -366,25 +240,24 @@ def _factories() -> Iterator[Sample]:
     yield call("aten.fill.Scalar", x, 1.5)
     yield call("aten.fill.Tensor", x, g())
     yield call("aten.scalar_tensor", Host(0.5), dtype=torch.float32)
+    yield call("aten.linspace", 0, 1, 8)
+    yield call("aten.eye", 8)
     yield call("aten.arange", 8)
     yield call("aten.arange.start", 2, 8)
     yield call("aten.arange.start_step", 0, 8, 2)
 
 
 _FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
-    _binary,
-    _unary,
-    _optimizer,
-    _selecting,
-    _casts,
-    _backward,
+    *samples_pointwise.FAMILIES,
     _matmuls,
     _attention,
+    _causal_pieces,
     _softmaxes,
     _layer_norms,
     _reductions,
-    _lookups,
-    _losses,
+    _whole_reductions,
+    *samples_index.FAMILIES,
+    *samples_vision.FAMILIES,
     _views,
     _slices,
     _copies,

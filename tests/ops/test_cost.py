@@ -16,20 +16,38 @@ MATMULS = sorted(name for name in table() if cost(samples()[name][0].op).unit ==
 
 def test_the_matrix_unit_does_the_contractions():
     assert MATMULS == [
+        "aten._grouped_mm",
         "aten._scaled_dot_product_flash_attention_for_cpu",
         "aten._scaled_dot_product_flash_attention_for_cpu_backward",
         "aten.addmm",
+        "aten.baddbmm",
         "aten.bmm",
+        "aten.convolution",
+        "aten.convolution_backward",
         "aten.mm",
+        "local.causal_attention",
+        "local.causal_attention_backward",
     ]
 
 
 @pytest.mark.parametrize("name", MATMULS)
 def test_flops_of_a_contraction_are_those_torch_counts(name: str):
     for sample in samples()[name]:
+        if name == "aten.convolution_backward" and sample.op.args[9] != 1:
+            continue
         with counter() as torch_counts:
             execute(sample.op, sample.inputs)
         assert cost(sample.op).flops == torch_counts.get_total_flops(), str(sample)
+
+
+def test_torch_counts_the_weights_of_a_grouped_convolution_once_per_group_too_often():
+    for sample in samples()["aten.convolution_backward"]:
+        groups, (read, weight, _) = sample.op.args[9], sample.op.args[10]
+        with counter() as torch_counts:
+            execute(sample.op, sample.inputs)
+        spent = cost(sample.op).flops
+        each = spent / (read + weight)
+        assert torch_counts.get_total_flops() == each * (read + weight * groups), str(sample)
 
 
 def test_torch_counts_nothing_for_attention_on_a_cpu_by_itself():

@@ -52,7 +52,7 @@ WRONG = {
         r"split \{'i1'",
     ),
     "causal attention over split tokens": (
-        planted(ATTENTION.op.name, formula=said_free(ATTENTION.op.name, "s")),
+        planted(ATTENTION.op.name, local=same),
         ATTENTION,
         r"split \{'s'",
     ),

@@ -67,13 +67,13 @@ def _unknown(name: str, site: Site = NOWHERE) -> Op:
 
 
 def test_an_op_without_a_row_says_where_to_add_one():
-    op = _unknown("aten.scatter_add", Site("model.experts.0", "backward", "moe.py:12"))
+    op = _unknown("aten.index_fill.int_Scalar", Site("model.experts.0", "backward", "moe.py:12"))
     with pytest.raises(UnknownOp) as caught:
         row(op)
     assert str(caught.value) == (
-        "no row in the op table for aten.scatter_add(f32[8, 4], i64[8])\n"
+        "no row in the op table for aten.index_fill.int_Scalar(f32[8, 4], i64[8])\n"
         "  where: model.experts.0 backward at moe.py:12\n"
-        "  fix: add a row to src/supernode/ops/gather.py (docs/howto/add-an-op.md), "
+        "  fix: add a row to src/supernode/ops/index.py (docs/howto/add-an-op.md), "
         "or run on one chip, which needs none"
     )
 
@@ -81,10 +81,15 @@ def test_an_op_without_a_row_says_where_to_add_one():
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("aten.native_group_norm", "normalisation.py"),
-        ("aten.log_sigmoid_forward", "pointwise.py"),
-        ("aten.baddbmm", "matmul.py"),
-        ("aten.convolution", "matmul.py"),
+        ("aten._weight_norm_interface", "normalisation.py"),
+        ("aten.batch_norm_stats", "batch_norm.py"),
+        ("aten.lgamma", "pointwise.py"),
+        ("aten.addbmm", "matmul.py"),
+        ("aten.conv_tbc", "convolution.py"),
+        ("aten.avg_pool3d", "pooling.py"),
+        ("aten.upsample_bicubic2d", "pooling.py"),
+        ("aten.multi_margin_loss", "loss.py"),
+        ("aten._embedding_bag", "lookup.py"),
         ("aten.view_as_complex", "view.py"),
         ("aten._scaled_dot_product_flash_attention", "attention.py"),
     ],

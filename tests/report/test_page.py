@@ -37,7 +37,8 @@ def test_a_page_shows_the_step_its_memory_and_the_machines() -> None:
     for name in ("timeline", "memory", "comparison"):
         assert f'id="{name}"' in html
     assert 'id="comparison"' not in own_text(page([SIM]))
-    assert "tiny on The tiny machine" in html
+    assert "tiny on 2 machines" in html
+    assert "tiny on The tiny machine" in own_text(page([SIM]))
 
 
 def test_a_page_is_the_same_again() -> None:

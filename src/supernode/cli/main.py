@@ -3,11 +3,13 @@
 import io
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from supernode import __version__
 from supernode.cli import explain, machines, predict, train
 from supernode.errors import ChipFailed, SupernodeError
 
@@ -29,8 +31,19 @@ app.command("explain")(explain.explain)
 app.command("machines")(machines.machines)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"supernode {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def supernode() -> None:
+def supernode(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
     """Many AI chips, one computer."""
 
 

@@ -1,4 +1,4 @@
-"""Between splits of factors and cuts of dims: a dim `(b s)` whose s is split by cp is cut `cp:8`."""
+"""Between splits of factors and cuts of dims: a dim `(b s)` whose s cp splits is cut `cp:8`."""
 
 from collections.abc import Mapping
 

@@ -21,7 +21,7 @@ def partition(program: Program, layout: str = "", chips: int | None = None) -> P
     """
     axes = parse_line(layout, chips)
     line = ",".join(f"{axis.name}={axis.size}" for axis in axes)
-    line += ",sp" if any(axis.scheme.tokens for axis in axes) else ""
+    line += ",sp" if any(axis.scheme.inner and axis.scheme.tokens for axis in axes) else ""
     if not axes:
         return _one_chip(program)
     classes = Classes(program)

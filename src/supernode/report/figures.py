@@ -153,8 +153,8 @@ _MEASURES: tuple[tuple[str, str, Measure], ...] = (
     ("step time (ms)", ",.4g", lambda sim: sim.step_s / MILLI),
     ("tokens/s per chip", ",.0f", lambda sim: sim.tokens_per_s_per_chip),
     ("achieved PFLOP/s", ",.3g", lambda sim: sim.achieved_flops_per_s / PETA),
-    ("model FLOP utilisation", ".1%", lambda sim: sim.mfu),
-    ("exposed communication", ".1%", lambda sim: sim.exposed_comm_s / sim.step_s),
+    ("MFU", ".1%", lambda sim: sim.mfu),
+    ("exposed comm", ".1%", lambda sim: sim.exposed_comm_s / sim.step_s),
     ("power (kW)", ",.3g", lambda sim: sim.power_w / KILO),
 )
 

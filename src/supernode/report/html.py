@@ -21,6 +21,7 @@ section {{ background: white; border: 1px solid {GRID}; border-radius: 10px;
 .tile {{ background: white; border: 1px solid {GRID}; border-radius: 10px; padding: 10px 14px; }}
 .tile span {{ color: {QUIET}; font-size: 13px; display: block; }}
 .tile b {{ font-size: 17px; font-weight: 600; }}
+header {{ margin-top: 32px; }}
 .bad {{ color: #b3261e; font-weight: 600; }}
 """
 

@@ -11,7 +11,7 @@ from supernode.simulate import Simulation
 
 
 def page(sims: Sequence[Simulation]) -> str:
-    """The first simulation in full, then all of them side by side if there are several.
+    """All simulations side by side if there are several, then the first of them in full.
 
     Raises:
         InputError: there is no simulation.
@@ -19,16 +19,20 @@ def page(sims: Sequence[Simulation]) -> str:
     if not sims:
         raise InputError("a page needs at least one simulation")
     first = sims[0]
-    sections = [_timeline(first)] if first.fits else []
-    sections.append(_memory(first))
-    if len(sims) > 1:
+    parts = [tiles(figures_of(first))]
+    parts += [_timeline(first)] if first.fits else []
+    parts.append(_memory(first))
+    laid_out = f"{first.chips} chips, layout {first.layout or 'one chip'}"
+    if len(sims) == 1:
+        title, about = f"{first.program} on {first.machine_title}", f"{laid_out}, simulated"
+    else:
+        title = f"{first.program} on {len(sims)} machines"
+        about = f"{', '.join(sim.machine for sim in sims)}; simulated"
         body = figure(comparison_figure(sims), "comparison")
-        sections.append(section("Machines side by side", "The same step on each.", body))
-    return document(
-        f"{first.program} on {first.machine_title}",
-        f"{first.chips} chips, layout {first.layout or 'one chip'}, simulated",
-        [*map(_verdict, sims), tiles(figures_of(first)), SCRIPT, *sections],
-    )
+        side_by_side = section("Machines side by side", "The same step on each.", body)
+        in_full = f"<h2>{escape(first.machine_title)} in full</h2><p>{escape(laid_out)}</p>"
+        parts = [side_by_side, f"<header>{in_full}</header>", *parts]
+    return document(title, about, [*map(_verdict, sims), SCRIPT, *parts])
 
 
 def _timeline(sim: Simulation) -> str:
@@ -49,4 +53,5 @@ def _verdict(sim: Simulation) -> str:
         return ""
     needed, available = sim.memory.peak_bytes / 1e9, sim.capacity_bytes / 1e9
     text = f"does not fit: needs {needed:,.3g} GB of {available:,.3g} GB per chip"
-    return f'<p class="bad">{escape(sim.machine)} {text}</p>'
+    most = ", ".join(f"{module} {size / 1e9:,.3g} GB" for module, size in sim.memory.modules)
+    return f'<p class="bad">{escape(sim.machine)} {text}</p><p>Most in {escape(most)}.</p>'

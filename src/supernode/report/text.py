@@ -131,4 +131,5 @@ def _verdict(sim: Simulation) -> Text:
     needed, available = sized(sim.memory.peak_bytes), sized(sim.capacity_bytes)
     holders = ", ".join(f"{module} {sized(held)}" for module, held in sim.memory.modules[:3])
     wrong = f"{sim.machine}: does not fit, needs {needed} of {available} per chip\n"
-    return Text(wrong, style="red").append(f"  most in {holders}", style="dim")
+    way_out = "a smaller --batch or --sequence, more chips, or a layout with tp and sp needs less"
+    return Text(wrong, style="red").append(f"  most in {holders}\n  {way_out}", style="dim")

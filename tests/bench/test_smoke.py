@@ -1,0 +1,16 @@
+"""Each theme runs at its smallest size; both sides compute the same, or it raises."""
+
+import pytest
+from bench.__main__ import THEMES
+
+ROWS = {"training": 3, "one-chip": 2, "fabric": 6, "planning": 12}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", THEMES)
+def test_a_theme_measures(theme: str):
+    section = THEMES[theme](quick=True)
+    assert section.theme == theme
+    assert len(section.rows) == ROWS[theme]
+    assert all(value > 0 for row in section.rows for value in (*row.ours, *row.theirs))
+    assert any(row.headline for row in section.rows)
