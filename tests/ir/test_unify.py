@@ -1,9 +1,9 @@
 """Equal views become one, and nothing else changes."""
 
 import torch
+
 from emulate import run_program
 from programs import Builder, random_inputs
-
 from supernode.ir import unify_views
 
 
@@ -26,7 +26,5 @@ def test_views_taken_twice_are_kept_once_per_phase() -> None:
     assert names.count("aten.t") == 1
     assert names.count("aten.mm") == 3
     inputs = random_inputs(program)
-    for got, want in zip(
-        run_program(unified, inputs), run_program(program, inputs), strict=True
-    ):
+    for got, want in zip(run_program(unified, inputs), run_program(program, inputs), strict=True):
         assert torch.equal(got, want)

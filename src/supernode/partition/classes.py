@@ -131,9 +131,7 @@ def is_host(name: str) -> bool:
     return name.startswith("host.") or name == "aten._local_scalar_dense"
 
 
-def contractions(
-    program: Program, classes: Classes
-) -> Iterator[tuple[tuple[Part, ...], int, int]]:
+def contractions(program: Program, classes: Classes) -> Iterator[tuple[tuple[Part, ...], int, int]]:
     """Per op that sums a dim away: the classes summed, the output's size, how often it runs."""
     counts = program.counts()
     for block in program.all_blocks():
