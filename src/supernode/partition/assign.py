@@ -125,19 +125,19 @@ def inner_classes(program: Program, classes: Classes) -> list[Part]:
     vocabulary). Of the two sides of each connected piece, splitting one leaves partial sums after
     the matmuls that contract it; the cheaper side is taken.
     """
+    summed: dict[Part, int] = defaultdict(int)
+    for places, size, count in contractions(program, classes):
+        for place in dict.fromkeys(places):
+            summed[place] += size * count
     neighbours: dict[Part, dict[Part, None]] = defaultdict(dict)
     for port, value in zip(program.inputs, program.main.inputs, strict=True):
         if port.role != "param" or len(value.tensor.shape) != 2:
             continue
         a, b = (classes.of("main", value, dim) for dim in (0, 1))
-        # What no op reads divides by nothing, and stays whole.
-        if a != b and classes.divisor(a) and classes.divisor(b):
+        # A table that is only looked up (a bias by relative position) is no weight matrix.
+        if a != b and a in summed and b in summed:
             neighbours[a][b] = None
             neighbours[b][a] = None
-    summed: dict[Part, int] = defaultdict(int)
-    for places, size, count in contractions(program, classes):
-        for place in dict.fromkeys(places):
-            summed[place] += size * count
     chosen: list[Part] = []
     seen: set[Part] = set()
     for start in neighbours:
