@@ -142,6 +142,15 @@ def cpu_s(pids: Iterable[int]) -> float:
     return total
 
 
+def others_s() -> float:
+    """The processor time that processes other than this one and its living descendants have used.
+
+    Only differences mean anything, and only between moments with the same descendants.
+    """
+    pid = os.getpid()
+    return _busy_and_stolen_s()[0] - cpu_s({pid, *descendants(pid)})
+
+
 def peak_memory_bytes() -> int:
     """The largest resident size of this process so far.
 

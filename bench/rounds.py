@@ -1,24 +1,79 @@
-"""Rounds: sides that take turns, and rounds of train steps."""
+"""Rounds: sides that take turns, on a host that others may use too, and rounds of train steps."""
 
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from torch import Tensor
 
+from bench.host import others_s
 from supernode.models import Job
 
+QUIET_SHARE = 0.1
+"""A round in which others used more than this share of the cores is taken again."""
+ATTEMPTS = 3
+"""At most so many times as many rounds are taken as are kept."""
 
-def alternate(
-    sides: Mapping[str, Callable[[], float]], rounds: int
-) -> dict[str, tuple[float, ...]]:
+Sides = Mapping[str, Callable[[], float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What each side took, and the share of the cores that others used meanwhile."""
+
+    times: Mapping[str, float]
+    others_share: float
+
+
+def alternate(sides: Sides, rounds: int) -> dict[str, tuple[float, ...]]:
     """What each side returns in each round; they take turns, and the order turns every round."""
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(rounds):
-        order = list(sides) if number % 2 == 0 else list(sides)[::-1]
-        for name in order:
-            found[name].append(sides[name]())
-    return {name: tuple(values) for name, values in found.items()}
+    return by_side([_turn(sides, number) for number in range(rounds)])
+
+
+def watched_round(sides: Sides, number: int) -> Round:
+    """One round, with what others used meanwhile."""
+    used_s, start_s = others_s(), time.monotonic()
+    times = _turn(sides, number)
+    cores_s = (time.monotonic() - start_s) * (os.cpu_count() or 1)
+    return Round(times=times, others_share=max(0.0, others_s() - used_s) / cores_s)
+
+
+def quiet_rounds(
+    sides: Sides, rounds: int, take: Callable[[Sides, int], Round] = watched_round
+) -> tuple[list[Round], int]:
+    """Rounds as above, taken again where others disturbed them; and how many were taken in all.
+
+    Which are kept depends on what others used alone, never on what was measured: the quiet ones,
+    or the quietest if after `ATTEMPTS` times as many there are not enough.
+    """
+    taken: list[Round] = []
+    quiet = 0
+    while quiet < rounds and len(taken) < ATTEMPTS * rounds:
+        taken.append(take(sides, len(taken)))
+        quiet += taken[-1].others_share <= QUIET_SHARE
+    order = sorted(range(len(taken)), key=lambda i: taken[i].others_share)
+    return [taken[i] for i in sorted(order[:rounds])], len(taken)
+
+
+def by_side(rounds: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
+    """The values of each side, round by round."""
+    return {name: tuple(times[name] for times in rounds) for name in rounds[0]}
+
+
+def told(kept: Sequence[Round], taken: int) -> str:
+    """In words, how quiet the host was."""
+    worst = max(each.others_share for each in kept)
+    return (
+        f"{len(kept)} of {taken} rounds kept, others used at most {worst:.1%} of the cores in them"
+    )
+
+
+def _turn(sides: Sides, number: int) -> dict[str, float]:
+    order = list(sides) if number % 2 == 0 else list(sides)[::-1]
+    times = {name: sides[name]() for name in order}
+    return {name: times[name] for name in sides}
 
 
 class TrainSteps:

@@ -2,7 +2,6 @@
 
 import pytest
 from bench.result import Row
-from bench.rounds import alternate
 
 
 def test_a_ratio_is_taken_within_each_round():
@@ -35,15 +34,3 @@ def test_a_row_of_which_nothing_is_asked_is_neither_met_nor_missed():
 def test_every_round_needs_both_sides():
     with pytest.raises(AssertionError, match="uneven rounds"):
         Row(what="step", ours=(1.0, 1.0), theirs=(1.0,))
-
-
-def test_sides_take_turns_and_the_first_changes():
-    called: list[str] = []
-
-    def side(name: str) -> float:
-        called.append(name)
-        return float(len(called))
-
-    times = alternate({"ours": lambda: side("ours"), "theirs": lambda: side("theirs")}, 2)
-    assert called == ["ours", "theirs", "theirs", "ours"]
-    assert times == {"ours": (1.0, 4.0), "theirs": (2.0, 3.0)}

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from supernode.errors import UnknownOp, near_matches
+from supernode.kernels.attention import attention, attention_backward
 
 # Ops whose `torch` function takes the arguments of the schema and reaches the same overload.
 _PUBLIC = """
@@ -38,6 +39,12 @@ METHODS: dict[str, Callable[..., Any]] = {
 }
 """Ops that are methods of a tensor, and no functions."""
 
+OURS: dict[str, Callable[..., Any]] = {
+    "aten._scaled_dot_product_flash_attention_for_cpu": attention,
+    "aten._scaled_dot_product_flash_attention_for_cpu_backward": attention_backward,
+}
+"""Ops that torch has on processors only, and that we compute elsewhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class Handle:
@@ -57,6 +64,8 @@ def handle(name: str) -> Handle:
     overload = find_overload(name)
     if name in RESHAPED:
         return Handle("torch_reshape", torch.reshape, overload)
+    if name in OURS:
+        return Handle(f"our_{OURS[name].__name__}", OURS[name], overload)
     if name in METHODS:
         return Handle(f"tensor_{METHODS[name].__name__}", METHODS[name], overload)
     namespace, short = name.split(".")[:2]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from supernode.kernels.attention import attention, attention_backward
 from supernode.kernels.surroundings import Grid
 
 
@@ -94,9 +95,7 @@ def causal_attention(
 ) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp of this chip's queries `q` [b, h, s, e] over all keys and values."""
     end, mask = _seen(q, axes, coordinate, mesh)
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        q, k[:, :, :end], v[:, :, :end], dropout_p, False, attn_mask=mask, scale=scale
-    )
+    return attention(q, k[:, :, :end], v[:, :, :end], dropout_p, False, attn_mask=mask, scale=scale)
 
 
 def causal_attention_backward(
@@ -117,7 +116,7 @@ def causal_attention_backward(
     """Gradients of this chip's queries, and its part of those of all keys and values."""
     assert attn_mask is None, "torch takes a mask or is_causal, not both"
     end, mask = _seen(q, axes, coordinate, mesh)
-    grad_q, grad_k, grad_v = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+    grad_q, grad_k, grad_v = attention_backward(
         grad,
         q,
         k[:, :, :end],
