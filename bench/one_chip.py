@@ -29,15 +29,15 @@ class Case:
     batch: int
     sequence: int
     steps: int
-    bound: str
+    kind: str
 
 
 FULL = (
-    Case(recipe="gpt-mini", batch=8, sequence=256, steps=2, bound="compute"),
-    Case(recipe="gpt-mini", batch=1, sequence=64, steps=8, bound="memory"),
-    Case(recipe="gpt-tiny", batch=1, sequence=16, steps=100, bound="overhead"),
+    Case(recipe="gpt-mini", batch=8, sequence=256, steps=2, kind="compute-bound"),
+    Case(recipe="gpt-mini", batch=1, sequence=64, steps=8, kind="small batch"),
+    Case(recipe="gpt-tiny", batch=1, sequence=16, steps=100, kind="overhead-bound"),
 )
-QUICK = (Case(recipe="gpt-tiny", batch=1, sequence=16, steps=5, bound="overhead"),)
+QUICK = (Case(recipe="gpt-tiny", batch=1, sequence=16, steps=5, kind="overhead-bound"),)
 
 
 def measure(*, quick: bool = False) -> Section:
@@ -116,7 +116,7 @@ def _rows(case: Case, rounds: int, notes: list[str]) -> list[Row]:
         torch.testing.assert_close(
             side.losses, sides["eager"].losses, rtol=LOSS_TOLERANCE, atol=0.0
         )
-    size = f"{case.recipe}, {case.batch} x {case.sequence} tokens, {case.bound}-bound"
+    size = f"{case.recipe}, {case.batch} x {case.sequence} tokens, {case.kind}"
     notes.append(f"{size}: {told(kept, taken)}")
     return [
         Row(
