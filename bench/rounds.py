@@ -65,9 +65,10 @@ def by_side(rounds: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...
 def told(kept: Sequence[Round], taken: int) -> str:
     """In words, how quiet the host was."""
     worst = max(each.others_share for each in kept)
-    return (
+    text = (
         f"{len(kept)} of {taken} rounds kept, others used at most {worst:.1%} of the cores in them"
     )
+    return text if worst <= QUIET_SHARE else f"{text}: **the host was not quiet**"
 
 
 def _turn(sides: Sides, number: int) -> dict[str, float]:

@@ -53,7 +53,7 @@ def test_on_a_busy_host_the_quietest_rounds_are_kept_and_it_is_told():
     kept, taken = quiet_rounds(SIDES, 2, scripted([0.9, 0.3, 0.8, 0.4, 0.7, 0.6]))
     assert taken == ATTEMPTS * 2
     assert [each.others_share for each in kept] == [0.3, 0.4]
-    assert "at most 40.0% of the cores" in told(kept, taken)
+    assert "at most 40.0% of the cores in them: **the host was not quiet**" in told(kept, taken)
 
 
 def test_a_round_says_what_others_used():
