@@ -46,13 +46,6 @@ class Formula:
             return None
         return self.reduced.get(factor, SUM)
 
-    def factor_at(self, dims: Dims, dim: int) -> str | None:
-        """The factor that a split of `dim` splits, or None where it can't be."""
-        if not dims[dim]:
-            return None
-        factor = dims[dim][0]
-        return factor if self.splittable(factor) else None
-
 
 def shape_of(value: Value) -> tuple[int, ...]:
     """The shape, `()` for a host number."""

@@ -64,11 +64,10 @@ class Emitter:
         args: tuple[Arg, ...],
         type_: Type,
         site: Site,
-        kwargs: tuple[tuple[str, Arg], ...] = (),
     ) -> Value:
         """Appends an op with one output and returns it."""
         out = self.fresh(type_)
-        self.ops.append(Op(name=name, args=args, kwargs=kwargs, outputs=(out,), site=site))
+        self.ops.append(Op(name=name, args=args, outputs=(out,), site=site))
         return out
 
     def define(

@@ -19,7 +19,6 @@ class Writer(Protocol):
         args: tuple[Arg, ...],
         type_: Type,
         site: Site,
-        kwargs: tuple[tuple[str, Arg], ...] = (),
     ) -> Value:
         """Appends an op with one output and returns it."""
         ...

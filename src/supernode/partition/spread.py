@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from supernode.errors import SupernodeError
 from supernode.ir import CALL, NOWHERE, Arg, Block, HostType, Op, Program, Type, Value, map_values
-from supernode.ops import Formula, row
+from supernode.ops import Formula, Row, row
 from supernode.partition.assign import Assignment
 from supernode.partition.choose import Choice, NeedsExpansion, Question, choose
 from supernode.partition.classes import Classes, is_host
@@ -160,10 +160,12 @@ class _Walk:
                                 found[axis].setdefault(where[0], (chosen[part], where[1]))
         return found
 
-    def _compute(self, op: Op, formula: Formula, preferences: Preferences) -> None:
+    def _compute(
+        self, op: Op, formula: Formula, preferences: Preferences, rule: Row | None = None
+    ) -> None:
         question = Question(
             op=op,
-            row=row(op),
+            row=rule or row(op),
             formula=formula,
             preferences=preferences,
             wanted=self.wanted,
@@ -187,7 +189,8 @@ class _Walk:
         assert expand is not None
         steps = expand(op, fresh)
         if steps is None:
-            self._emit_whole(op, formula)
+            # It can't be expanded after all.
+            self._compute(op, formula, {}, replace(row(op), expand=None))
             return
         known: dict[tuple[int, int], dict[str, Preference]] = {}
         for value, dims in zip(
@@ -218,18 +221,6 @@ class _Walk:
             for axis, preference in by_axis.items():
                 preferences[axis][factor] = preference
         self._compute(step, formula, preferences)
-
-    def _emit_whole(self, op: Op, formula: Formula) -> None:
-        """Emits an op that can't be expanded after all."""
-        question = Question(
-            op=op,
-            row=replace(row(op), expand=None),
-            formula=formula,
-            preferences={},
-            wanted=self.wanted,
-            emitter=self.emitter,
-        )
-        self._emit(question, choose(question))
 
     def _emit(self, question: Question, choice: Choice) -> None:
         op, formula, emitter = question.op, question.formula, self.emitter
