@@ -148,6 +148,7 @@ def _ordered() -> Iterator[Sample]:
     yield call("aten.histc", f(4, 8), 6, -2, 2)
     yield call("aten.histc", f(4, 8), 6)
     yield call("aten.bincount", ids(8, below=4))
+    yield call("local.inverse_permutation", torch.tensor([2, 0, 3, 1]))
 
 
 def _grouped() -> Iterator[Sample]:

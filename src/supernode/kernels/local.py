@@ -159,6 +159,13 @@ def _within(
     return at.masked_fill(~here, 0), here
 
 
+def inverse_permutation(places: Tensor, *, coordinate: Mapping[str, int], mesh: Grid) -> Tensor:
+    """`y` with `y[places[i]] = i`."""
+    return torch.empty_like(places).scatter_(
+        0, places, torch.arange(len(places), device=places.device)
+    )
+
+
 LOCAL: dict[str, Callable[..., Any]] = {
     "shard": shard,
     "embedding": embedding,
@@ -167,5 +174,6 @@ LOCAL: dict[str, Callable[..., Any]] = {
     "unpick": unpick,
     "causal_attention": causal_attention,
     "causal_attention_backward": causal_attention_backward,
+    "inverse_permutation": inverse_permutation,
 }
 """The function of each `local.*` op, by the name behind the dot."""

@@ -11,10 +11,7 @@ Local = Callable[[Op, Split, tuple[Type, ...]], Op]
 
 
 def _parts(op: Op) -> Formula:
-    """Each dim of the output may be made in parts; inputs give dtype and device only.
-
-    An input of the output's shape lies in parts like it, so that nothing is gathered for nothing.
-    """
+    """Each dim of the output may be made in parts; an input of its shape lies in parts like it."""
     shape = shape_of(op.outputs[0])
     names = tuple((f"i{k}",) for k in range(len(shape)))
     shapes = [shape_of(value) for value in op.inputs]
@@ -23,6 +20,12 @@ def _parts(op: Op) -> Formula:
         outputs=(names,),
         sizes={f"i{k}": size for k, size in enumerate(shape)},
     )
+
+
+def _new(op: Op) -> Formula:
+    """The first input gives dtype and device."""
+    unread = shape_of(op.inputs[0]) != shape_of(op.outputs[0])
+    return replace(_parts(op), unread=frozenset({0} if unread else ()))
 
 
 def _alike(op: Op) -> Formula:
@@ -62,9 +65,9 @@ def _row(name: str, formula: Callable[[Op], Formula], local: Local) -> Row:
 ROWS = [
     *(_row(f"aten.{name}", _parts, sized(0)) for name in ("full", "zeros", "ones")),
     _row("aten.empty.memory_format", _parts, sized(0)),
-    _row("aten.new_empty_strided", _parts, _unstrided),
+    _row("aten.new_empty_strided", _new, _unstrided),
     *(
-        _row(f"aten.{name}", _parts, sized(1))
+        _row(f"aten.{name}", _new, sized(1))
         for name in ("new_zeros", "new_ones", "new_full", "new_empty")
     ),
     *(_row(f"aten.{name}_like", _alike, same) for name in ("zeros", "ones", "full", "empty")),

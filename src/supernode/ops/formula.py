@@ -25,6 +25,8 @@ class Formula:
     `inputs` has one entry per value in `op.inputs` (a host number has no dims). A dim without a
     factor can't be split. A factor in `whole` can't be split either, though it is named. A factor
     that no output has is reduced: each part gives a partial result of kind `reduced[factor]`.
+    Of the inputs in `unread` no element is read, so any layout will do. Where a factor is split,
+    the inputs in `partial[factor]` are read as they are on each chip: partial sums.
     """
 
     inputs: tuple[Dims, ...]
@@ -32,6 +34,8 @@ class Formula:
     sizes: Mapping[str, int]
     whole: frozenset[str] = frozenset()
     reduced: Mapping[str, str] = field(default_factory=dict[str, str])
+    unread: frozenset[int] = frozenset()
+    partial: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
 
     def splittable(self, factor: str) -> bool:
         """Whether parts of `factor` can be computed apart: it is outermost wherever it appears."""

@@ -1,26 +1,39 @@
 """Grouped matrix products: tokens sorted by expert, each group times its expert's matrix.
 
-`offs` holds where each group ends, in the whole list of tokens, so tokens and groups stay whole.
+`offs` holds where each group ends, in the whole list of tokens, so tokens and groups stay whole,
+unless each chip has sorted its own tokens.
 """
+
+from collections.abc import Mapping
+from dataclasses import replace
 
 from supernode.ir import Op
 from supernode.ops.formula import Formula, from_template, shape_of
 from supernode.ops.row import Cost, Row, linear_in, same, traffic
 
 _FORMS: dict[tuple[int, ...], str] = {
-    (2, 3): "t k, e k n, e -> t n",
-    (3, 2): "e m k, k t, e -> m t",
+    (2, 3): "{t} k, e k n, e -> {t} n",
+    (3, 2): "e m k, k {t}, e -> m {t}",
+    (2, 2): "m {t}, {t} n, e -> e m n",
 }
+
+
+def _ranks(op: Op) -> tuple[int, ...]:
+    return tuple(len(shape_of(value)) for value in op.inputs[:2])
 
 
 def _formula(op: Op) -> Formula:
     """By rank: rows in groups, columns in groups, or the k of each product in groups."""
-    ranks = tuple(len(shape_of(value)) for value in op.inputs[:2])
-    if ranks == (2, 2):
-        return from_template(op, "m t, t n, e -> e m n", whole="t e")
-    if ranks == (3, 3):
+    if _ranks(op) == (3, 3):
         return from_template(op, "e m k, e k n -> e m n")
-    return from_template(op, _FORMS[ranks], whole="t e")
+    return from_template(op, _FORMS[_ranks(op)].format(t="t"), whole="t e")
+
+
+def routed_formula(op: Op, sizes: Mapping[str, int]) -> Formula:
+    """The formula where each chip has groups of its own: its rows `t`, or `(t j)` for `j` rows of
+    each token; `offs` is then a partial sum over chips."""
+    form = _FORMS[_ranks(op)].format(t="(t j)" if "j" in sizes else "t")
+    return replace(from_template(op, form, whole="j e", sizes=sizes), partial={"t": (2,)})
 
 
 def _cost(op: Op) -> Cost:

@@ -41,6 +41,14 @@ class Question:
     preferences: Mapping[str, Mapping[str, tuple[int, str]]]  # axis -> factor -> rank, cut
     wanted: Mapping[int, Layout]
     emitter: Emitter
+    pinned: Mapping[int, int]  # operand -> the dim whose cuts the op must take as they are
+    counts: bool  # whether it carries partial sums on that stay so
+
+    @property
+    def fixed(self) -> frozenset[str]:
+        """The factors that split as a pinned operand is cut, and no other way."""
+        dims = [self.formula.inputs[i][dim] for i, dim in self.pinned.items()]
+        return frozenset(factors[0] for factors in dims if factors)
 
     def operands(self) -> Iterator[tuple[int, Value, Layout]]:
         """Tensor operands with their position and the layout they have now."""
@@ -55,10 +63,15 @@ def choose(question: Question) -> Choice:
     Raises:
         NeedsExpansion: the op should be replaced by its expansion first.
     """
-    split: Split = {}
+    split, reasons = _pinned(question)
     passing: dict[str, str] = {}
-    reasons: list[str] = []
+    if question.counts:
+        for _, _, layout in question.operands():
+            passing |= dict(layout.partial)
+    taken = {cut_axis(each) for cuts in split.values() for each in cuts} | set(passing)
     for axis, size in question.emitter.mesh.axes:
+        if axis in taken:
+            continue
         found = _assigned(question, axis, size, split, first=True)
         if found is None and (kind := _passes(question, axis)):
             passing[axis] = kind
@@ -76,6 +89,17 @@ def choose(question: Question) -> Choice:
             split[factor] = (*split.get(factor, ()), how)
     ordered = {factor: _order(question, factor, cuts) for factor, cuts in split.items()}
     return Choice(split=ordered, passing=passing, reasons=tuple(reasons))
+
+
+def _pinned(question: Question) -> tuple[Split, list[str]]:
+    """Rows that each chip has sorted for itself stay where they are."""
+    for position, _, layout in question.operands():
+        dim = question.pinned.get(position)
+        if dim is not None and layout.dims[dim]:
+            (factor,) = question.fixed
+            cuts = layout.dims[dim]
+            return {factor: cuts}, [f"{cut_axis(c)} splits {factor}: sorted so" for c in cuts]
+    return {}, []
 
 
 def _assigned(
@@ -100,7 +124,7 @@ def _can_split(question: Question, found: Found, size: int, split: Split) -> boo
     already = math.prod(mesh.axis_size(cut_axis(each)) for each in split.get(factor, ()))
     inner = formula.sizes[factor] // cut_groups(how)
     return (
-        factor not in formula.whole
+        factor not in formula.whole | question.fixed
         and inner % size == 0
         and formula.sizes[factor] % (already * size) == 0
     )

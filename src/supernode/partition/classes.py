@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from supernode.ir import CALL, Block, HostType, Program, Value
 from supernode.ops import Formula, row
+from supernode.partition.routing import find_routing
 
 Place = tuple[str, int, int]
 """Block name, value id, dim."""
@@ -23,13 +24,17 @@ Node = TypeVar("Node", Place, Part)
 
 
 class Classes:
-    """Union-find over the dims of every value of a Program, and over their parts."""
+    """Union-find over the dims of every value of a Program, and over their parts.
+
+    `routing` says which rows each chip sorts for itself.
+    """
 
     def __init__(self, program: Program) -> None:
         self._same: dict[Place, Place] = {}
         self._parts: dict[Place, dict[int, Part]] = {}
         self._class: dict[Part, Part] = {}
         self._divisor: dict[Part, int] = {}
+        self.routing = find_routing(program)
         self._formulas: dict[tuple[str, int], Formula] = {}
         blocks = {block.name: block for block in program.blocks}
         for block in program.all_blocks():
@@ -66,7 +71,8 @@ class Classes:
                 for actual, formal in (*pairs, *zip(op.outputs, callee.outputs, strict=True)):
                     self._join_values(block.name, actual, callee.name, formal)
             elif not is_host(op.name):
-                formula = row(op).formula(op)
+                routed = self.routing.formulas.get((block.name, position))
+                formula = routed or row(op).formula(op)
                 self._formulas[block.name, position] = formula
                 self._join_factors(block.name, formula, (*op.inputs, *op.outputs))
 

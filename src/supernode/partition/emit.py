@@ -1,5 +1,6 @@
 """The body of a local block while it is being written: fresh values, ops, and changes of layout."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from supernode.ir import Arg, HostType, Op, Phase, Site, TensorType, Type, Value
@@ -36,11 +37,12 @@ class Emitter:
     """Writes one local block.
 
     `held` maps ids of global values to what the chips hold of them; `hosts` maps those of host
-    numbers to local values.
+    numbers to local values. `counts` are values whose parts are read even after they were added up.
     """
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: Mesh, counts: Collection[int] = ()) -> None:
         self.mesh = mesh
+        self._counts = counts
         self.ops: list[Op] = []
         self.held: dict[int, Held] = {}
         self.hosts: dict[int, Value] = {}
@@ -89,7 +91,10 @@ class Emitter:
         local = self._at_the_root(held, target, site)
         if local is None:
             local = move(self, held.local, held.whole, held.layout, target, site)
-        self._remember(held, target, local, site)
+        if value.id in self._counts:
+            held.versions = {target: local} | held.versions
+        else:
+            self._remember(held, target, local, site)
         return local
 
     def _remember(self, held: Held, target: Layout, local: Value, site: Site) -> None:

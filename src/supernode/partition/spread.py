@@ -67,7 +67,8 @@ class Spreader:
         ends: tuple[Layout | None, ...],
         name: str,
     ) -> LocalBlock:
-        emitter = Emitter(self.mesh)
+        counts = {value for name, value in self.classes.routing.counts if name == block.name}
+        emitter = Emitter(self.mesh, counts)
         formals: list[Value] = []
         for value, layout in zip(block.inputs, inputs, strict=True):
             local = emitter.fresh(
@@ -123,6 +124,7 @@ class _Walk:
         self.emitter = emitter
         self.wanted = wanted
         defined = [*block.inputs, *(value for op in block.ops for value in op.outputs)]
+        self.routing = spreader.classes.routing
         self.next_temporary = 1 + max((value.id for value in defined), default=0)
 
     def op(self, op: Op, position: int) -> None:
@@ -134,8 +136,9 @@ class _Walk:
         else:
             formula = self.spreader.classes.formula(self.block.name, position)
             preferences = self._preferences(op, formula)
+            rule = self.routing.rows.get((self.block.name, position))
             try:
-                self._compute(op, formula, preferences)
+                self._compute(op, formula, preferences, rule)
             except SupernodeError as error:
                 if error.where:
                     raise
@@ -170,6 +173,9 @@ class _Walk:
             preferences=preferences,
             wanted=self.wanted,
             emitter=self.emitter,
+            pinned=self._pinned(op, formula),
+            counts=any((self.block.name, v.id) in self.routing.counts for v in op.outputs)
+            and op.name != "aten.histc",
         )
         try:
             choice = choose(question)
@@ -177,6 +183,15 @@ class _Walk:
             self._expand(op, formula, preferences)
             return
         self._emit(question, choice)
+
+    def _pinned(self, op: Op, formula: Formula) -> dict[int, int]:
+        """The operands that stay as they are cut, with the dim; unread ones may lie anyhow."""
+        pinned = self.routing.pinned
+        return {
+            i: pinned[self.block.name, value.id]
+            for i, value in enumerate(op.inputs)
+            if (self.block.name, value.id) in pinned and i not in formula.unread
+        }
 
     def _expand(self, op: Op, formula: Formula, preferences: Preferences) -> None:
         """Replaces the op by several; dims of new values take the preferences of the old ones."""
@@ -230,14 +245,17 @@ class _Walk:
                 locals_.append(emitter.hosts[value.id])
                 continue
             current = emitter.held[value.id].layout
-            dims = formula.inputs[position]
+            if position in formula.unread:
+                locals_.append(emitter.held[value.id].local)
+                continue
+            apart = {*choice.passing, *_partial_axes(formula, choice, position)}
             target = Layout(
-                layout_of(dims, choice.split, formula.sizes),
-                tuple(p for p in current.partial if p[0] in choice.passing),
+                layout_of(formula.inputs[position], choice.split, formula.sizes),
+                tuple(p for p in current.partial if p[0] in apart),
             )
             locals_.append(emitter.get(value, target, op.site))
         layouts = [self._output_layout(formula, choice, i) for i in range(len(op.outputs))]
-        self._emit_op(op, choice, locals_, layouts)
+        self._emit_op(op, question.row, choice, locals_, layouts)
 
     def _output_layout(self, formula: Formula, choice: Choice, output: int) -> Layout:
         dims = layout_of(formula.outputs[output], choice.split, formula.sizes)
@@ -249,8 +267,10 @@ class _Walk:
         order = [name for name, _ in self.spreader.mesh.axes]
         return Layout(dims, tuple((axis, partial[axis]) for axis in order if axis in partial))
 
-    def _emit_op(self, op: Op, choice: Choice, locals_: list[Value], layouts: list[Layout]) -> None:
-        emitter, rule = self.emitter, row(op)
+    def _emit_op(
+        self, op: Op, rule: Row, choice: Choice, locals_: list[Value], layouts: list[Layout]
+    ) -> None:
+        emitter = self.emitter
         types = tuple(
             emitter.local_type(value.type, layout)
             for value, layout in zip(op.outputs, layouts, strict=True)
@@ -288,6 +308,8 @@ class _Walk:
         emitter = self.emitter
         for value in op.inputs:
             # Else every block that reads the parts would add them up for itself.
+            if (self.block.name, value.id) in self.routing.counts:
+                continue
             if value.id in emitter.held and (now := emitter.held[value.id].layout).partial:
                 emitter.get(value, self.wanted.get(value.id, Layout(now.dims)), op.site)
         inputs = tuple(
@@ -325,6 +347,13 @@ class _Walk:
             locals_.append(self.emitter.get(value, layout, site))
             layouts.append(layout)
         return tuple(locals_), tuple(layouts)
+
+
+def _partial_axes(formula: Formula, choice: Choice, position: int) -> Iterator[str]:
+    """The axes along which an operand is read as it is on each chip, a partial sum."""
+    for factor, positions in formula.partial.items():
+        if position in positions:
+            yield from map(cut_axis, choice.split.get(factor, ()))
 
 
 def _in_order(arg: Arg, values: Iterator[Value]) -> Arg:
