@@ -13,9 +13,18 @@ from supernode.models import recipe
 
 STEPS = 5
 LAYOUTS = {
-    1: ("",),
-    2: ("dp=2", "fsdp=2", "zero1=2", "tp=2", "tp=2,sp", "cp=2"),
-    4: ("dp=4", "fsdp=4", "tp=4", "dp=2,tp=2", "fsdp=2,tp=2", "fsdp=2,tp=2,sp", "dp=2,cp=2"),
+    1: ("", "micro=2"),
+    2: ("dp=2", "fsdp=2", "zero1=2", "tp=2", "tp=2,sp", "cp=2", "dp=2,micro=2"),
+    4: (
+        "dp=4",
+        "fsdp=4",
+        "tp=4",
+        "dp=2,tp=2",
+        "fsdp=2,tp=2",
+        "fsdp=2,tp=2,sp",
+        "dp=2,cp=2",
+        "fsdp=2,tp=2,micro=2",
+    ),
 }
 REDUCED = 4096
 """The longest sum behind a value: the tokens of a batch times the width of a layer."""

@@ -32,6 +32,14 @@ LINES = (
     "cp=2,dp=2",
     "cp=2,tp=2",
     "fsdp=2,cp=2",
+    "micro=2",
+    "micro=4",
+    "dp=2,micro=4",
+    "fsdp=2,micro=2",
+    "zero1=2,micro=2",
+    "fsdp=2,tp=2,micro=2",
+    "tp=2,sp,micro=2",
+    "cp=2,micro=4",
 )
 UNARY = ("aten.relu", "aten.tanh", "aten.neg", "aten.sigmoid", "aten.clone")
 

@@ -1,6 +1,5 @@
 """Named schemes on whole train steps: the result, and the bytes sent against the textbook."""
 
-from collections import Counter
 from functools import lru_cache
 
 import pytest
@@ -11,7 +10,7 @@ from supernode.capture import Captured, capture
 from supernode.ir import Program
 from supernode.models import recipe
 from supernode.partition import partition
-from supernode.plan import Plan
+from wires import parameter_bytes, sent, within
 
 LINES = (
     "dp=2",
@@ -24,6 +23,9 @@ LINES = (
     "cp=2",
     "dp=2,cp=2",
     "fsdp=2,cp=2",
+    "micro=4",
+    "dp=2,micro=2",
+    "fsdp=2,tp=2,sp,micro=2",
 )
 
 
@@ -53,28 +55,6 @@ def test_a_train_step_gives_the_one_chip_result(name: str, line: str) -> None:
             assert float((g - w).abs().max()) <= 2.5e-3
         else:
             assert_close(g, w, reduced=4096)
-
-
-def sent(plan: Plan) -> Counter[str]:
-    """Bytes each collective of the plan carries in one step, by name: its whole value."""
-    counts = plan.local.counts()
-    total: Counter[str] = Counter()
-    for block in plan.local.all_blocks():
-        for op in block.ops:
-            if op.name.startswith("fabric."):
-                sides = (op.inputs, op.outputs)
-                size = max(sum(v.type.size_bytes for v in side) for side in sides)
-                total[op.name.removeprefix("fabric.")] += size * counts.get(block.name, 1)
-    return total
-
-
-def parameter_bytes(of: Program) -> int:
-    pairs = zip(of.inputs, of.main.inputs, strict=True)
-    return sum(value.tensor.size_bytes for port, value in pairs if port.role == "param")
-
-
-def within(got: float, textbook: float) -> bool:
-    return textbook <= got <= 1.05 * textbook
 
 
 @pytest.mark.parametrize("name", ["gpt-tiny", "llama-tiny"])

@@ -17,7 +17,7 @@ from supernode.ir import Program
 from supernode.partition import partition
 from zoo import CNNS, ZOO, zoo_step
 
-LAYOUTS = ("dp=2", "fsdp=2", "tp=2", "fsdp=2,tp=2")
+LAYOUTS = ("dp=2", "fsdp=2", "tp=2", "fsdp=2,tp=2", "micro=2")
 STEPS = 3
 
 # Grouped matrix products know float32 only.

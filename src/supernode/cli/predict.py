@@ -15,7 +15,7 @@ from supernode.cli.train import check_writable, chips_of
 from supernode.errors import InputError
 from supernode.ir import Program, from_json, to_json
 from supernode.machine import Machine, load_machine
-from supernode.partition import partition
+from supernode.partition import num_parts, parse_line, partition
 from supernode.plan import Plan
 from supernode.report import (
     comparison_document,
@@ -72,7 +72,8 @@ class Captures:
         from supernode.models import recipe
 
         found = recipe(request.recipe)
-        batch = request.batch or found.batch_for(chips)
+        parts = num_parts(parse_line(request.layout or ""))
+        batch = request.batch or found.batch_for(chips * parts)
         return self._once(batch, lambda: _captured(found.name, batch, request.sequence))
 
     def _once(

@@ -15,6 +15,7 @@ from supernode.ir.program import Program as Program
 from supernode.ir.program import Role as Role
 from supernode.ir.program import Site as Site
 from supernode.ir.program import map_values as map_values
+from supernode.ir.scalars import free_scalars as free_scalars
 from supernode.ir.types import Arg as Arg
 from supernode.ir.types import DType as DType
 from supernode.ir.types import HostType as HostType

@@ -23,6 +23,17 @@ def shard(x: Tensor, dim: int, axis: str, *, coordinate: Mapping[str, int], mesh
     return x.narrow(dim, coordinate[axis] * size, size).contiguous()
 
 
+def part(
+    x: Tensor, dim: int, index: int, parts: int, *, coordinate: Mapping[str, int], mesh: Grid
+) -> Tensor:
+    """Piece `index` of `parts` equal ones of `x` along `dim`: what is done at one time, not place.
+
+    It is contiguous, as that of `shard`.
+    """
+    size = x.shape[dim] // parts
+    return x.narrow(dim, index * size, size).contiguous()
+
+
 def embedding(
     weight: Tensor,
     ids: Tensor,
@@ -168,6 +179,7 @@ def inverse_permutation(places: Tensor, *, coordinate: Mapping[str, int], mesh: 
 
 LOCAL: dict[str, Callable[..., Any]] = {
     "shard": shard,
+    "part": part,
     "embedding": embedding,
     "embedding_backward": embedding_backward,
     "pick": pick,

@@ -2,5 +2,7 @@
 
 from supernode.partition.line import SCHEMES as SCHEMES
 from supernode.partition.line import Scheme as Scheme
+from supernode.partition.line import num_chips as num_chips
+from supernode.partition.line import num_parts as num_parts
 from supernode.partition.line import parse_line as parse_line
 from supernode.partition.partition import partition as partition

@@ -224,8 +224,8 @@ def _home(
 
 
 def _may_split(port: Port, axis: Axis) -> bool:
-    """Arguments arrive split over batch and tokens, weights over inner dims."""
-    return port.role == "arg" or axis.scheme.inner
+    """Arguments arrive split over batch and tokens, weights over inner dims, all at one time."""
+    return not axis.scheme.time and (port.role == "arg" or axis.scheme.inner)
 
 
 def _stored_dim(

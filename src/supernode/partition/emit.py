@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from supernode.ir import Arg, HostType, Op, Phase, Site, TensorType, Type, Value
 from supernode.ops import row
 from supernode.partition.cuts import layout_of, split_of
+from supernode.partition.line import Axis, mesh_of
 from supernode.partition.moves import move
-from supernode.plan import Layout, Mesh
+from supernode.plan import Layout
 
 COLLECTIVES = ("fabric.all_reduce", "fabric.reduce_scatter", "fabric.all_gather")
 """The collectives that have a form for many values."""
@@ -37,11 +38,16 @@ class Emitter:
     """Writes one local block.
 
     `held` maps ids of global values to what the chips hold of them; `hosts` maps those of host
-    numbers to local values. `counts` are values whose parts are read even after they were added up.
+    numbers to local values. `time` names the axes of the mesh whose parts follow each other,
+    `scatters_first` those over which gradients go into pieces part by part: chips that keep only
+    pieces of the weights have no memory for whole gradients. `counts` are values whose parts are
+    read even after they were added up.
     """
 
-    def __init__(self, mesh: Mesh, counts: Collection[int] = ()) -> None:
-        self.mesh = mesh
+    def __init__(self, axes: tuple[Axis, ...], counts: Collection[int] = ()) -> None:
+        self.mesh = mesh_of(axes)
+        self.time = tuple(axis.name for axis in axes if axis.scheme.time)
+        self.scatters_first = tuple(axis.name for axis in axes if "param" in axis.scheme.keeps)
         self._counts = counts
         self.ops: list[Op] = []
         self.held: dict[int, Held] = {}

@@ -5,7 +5,7 @@ live from step to step it keeps in parts. Nothing else in supernode knows the na
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from supernode.errors import LayoutError, near_matches
 from supernode.plan import Mesh
@@ -18,12 +18,14 @@ class Scheme:
     `batch`: splits the first dim of the step's arguments. `inner`: splits one dim of each weight
     matrix, the one the residual stream does not have. `tokens`: splits the second dim of the
     arguments, where no inner dim is split. `keeps`: roles of the values that are stored in parts.
+    `time`: its parts run one after another on the same chips, not side by side on several.
     """
 
     batch: bool = False
     inner: bool = False
     tokens: bool = False
     keeps: tuple[str, ...] = ()
+    time: bool = False
     summary: str
 
 
@@ -41,6 +43,9 @@ SCHEMES = {
     ),
     "cp": Scheme(tokens=True, summary="context parallel: the tokens of each sequence are split"),
     "tp": Scheme(inner=True, summary="tensor parallel: heads, hidden units and vocabulary"),
+    "micro": Scheme(
+        batch=True, time=True, summary="microbatches: parts of the batch one after another"
+    ),
 }
 SEQUENCE = "sp"
 """The flag that lets every tp axis split tokens too where no inner dim is split."""
@@ -56,7 +61,7 @@ class Axis:
 
 
 def parse_line(line: str, chips: int | None = None) -> tuple[Axis, ...]:
-    """The axes of `line`; axes of size 1 are dropped. An empty line is one chip.
+    """The axes of `line`, those of time last; axes of size 1 are dropped. Empty: one chip.
 
     Raises:
         LayoutError: malformed, an unknown scheme, one named twice, more than three axes, or sizes
@@ -79,14 +84,25 @@ def parse_line(line: str, chips: int | None = None) -> tuple[Axis, ...]:
             raise LayoutError("sp needs a tp axis", asked=f"layout {line}", fix="add tp=N")
         axes = [_with_tokens(axis) if axis.scheme.inner else axis for axis in axes]
     axes = [axis for axis in axes if axis.size > 1]
-    if len(axes) > 3:
-        raise LayoutError(f"{len(axes)} axes, at most 3", asked=f"layout {line}")
-    return tuple(axes)
+    space = [axis for axis in axes if not axis.scheme.time]
+    if len(space) > 3:
+        raise LayoutError(f"{len(space)} axes, at most 3", asked=f"layout {line}")
+    return (*space, *(axis for axis in axes if axis.scheme.time))
 
 
 def mesh_of(axes: tuple[Axis, ...]) -> Mesh:
     """The mesh with these axes, the last one between neighbouring ranks."""
     return Mesh(tuple((axis.name, axis.size) for axis in axes))
+
+
+def num_chips(axes: tuple[Axis, ...]) -> int:
+    """How many chips these axes need; parts that follow each other in time share theirs."""
+    return math.prod(axis.size for axis in axes if not axis.scheme.time)
+
+
+def num_parts(axes: tuple[Axis, ...]) -> int:
+    """How many parts of the batch follow each other in time."""
+    return math.prod(axis.size for axis in axes if axis.scheme.time)
 
 
 def _axis(part: str, line: str) -> Axis:
@@ -104,8 +120,9 @@ def _axis(part: str, line: str) -> Axis:
     return Axis(name=name, size=int(size), scheme=SCHEMES[name])
 
 
-def _check_product(axes: list[Axis], line: str, chips: int | None) -> None:
-    product = math.prod(axis.size for axis in axes)
+def _check_product(named: list[Axis], line: str, chips: int | None) -> None:
+    axes = [axis for axis in named if not axis.scheme.time]
+    product = num_chips(tuple(axes))
     if chips is None or product == chips:
         return
     sizes = " x ".join(str(axis.size) for axis in axes)
@@ -118,12 +135,5 @@ def _check_product(axes: list[Axis], line: str, chips: int | None) -> None:
 
 
 def _with_tokens(axis: Axis) -> Axis:
-    scheme = axis.scheme
-    both = Scheme(
-        batch=scheme.batch,
-        inner=scheme.inner,
-        tokens=True,
-        keeps=scheme.keeps,
-        summary=scheme.summary + "; tokens elsewhere",
-    )
-    return Axis(name=axis.name, size=axis.size, scheme=both)
+    summary = axis.scheme.summary + "; tokens elsewhere"
+    return replace(axis, scheme=replace(axis.scheme, tokens=True, summary=summary))

@@ -12,6 +12,8 @@ class Writer(Protocol):
     """What writes the ops of a block."""
 
     mesh: Mesh
+    time: tuple[str, ...]
+    scatters_first: tuple[str, ...]
 
     def emit(
         self,
@@ -50,22 +52,27 @@ class _Move:
     def step(self, local: Value, target: Layout) -> tuple[Value, Layout]:
         """One collective or slice nearer to `target`, the cheapest kind first."""
         now, partial = self.layout, dict(self.layout.partial)
+        done = [axis for axis in partial if axis not in dict(target.partial)]
+        # What is added up part after part is sent to other chips once.
+        time = next((axis for axis in self.writer.time if axis in done), None)
         for dim, each in _appendable(now, target):
             axis = cut_axis(each)
             if axis not in partial and axis not in now.split_axes:
                 return self._shard(local, dim, each)
-            if partial.get(axis) in ("sum", MEAN):
+            if partial.get(axis) in ("sum", MEAN) and self._may_scatter(axis, time):
                 return self._reduce(local, axis, (dim, each))
             where = now.where(axis)
             if where is not None and now.dims[where[0]][-1] == where[1] == each == axis:
                 return self._exchange(local, axis, where[0], dim)
-        done = [axis for axis in partial if axis not in dict(target.partial)]
         if done:
-            return self._reduce(local, done[0], None)
+            return self._reduce(local, time or done[0], None)
         for dim, cuts in enumerate(now.dims):
             if cuts != target.dims[dim][: len(cuts)]:
                 return self._gather(local, dim)
         raise AssertionError(f"no way from {now} to {target}")
+
+    def _may_scatter(self, axis: str, time: str | None) -> bool:
+        return time is None or axis in self.writer.scatters_first
 
     def _shard(self, local: Value, dim: int, each: str) -> tuple[Value, Layout]:
         layout = _with_dim(self.layout, dim, (*self.layout.dims[dim], each))

@@ -8,6 +8,7 @@ from supernode.partition.classes import Classes
 from supernode.partition.line import Axis, mesh_of, parse_line
 from supernode.partition.merge import BUCKET_BYTES, merge
 from supernode.partition.spread import Spreader
+from supernode.partition.unroll import unroll
 from supernode.plan import Layout, Mesh, Plan, verify_plan
 
 
@@ -56,21 +57,24 @@ def _spread(
     axes: tuple[Axis, ...],
     line: str,
 ) -> Plan:
-    mesh = mesh_of(axes)
     goals = tuple(
         None if source is None else assignment.homes[source] for source in program.updates
     )
-    spreader = Spreader(program, classes, assignment, mesh)
+    spreader = Spreader(program, classes, assignment, axes)
     spread = spreader.main(goals)
+    local = replace(program, main=spread.block, blocks=tuple(spreader.blocks))
+    for axis in axes:
+        if axis.scheme.time:
+            local = unroll(local, axis.name, axis.size)
     local = replace(
-        program,
-        main=merge(spread.block, BUCKET_BYTES),
-        blocks=tuple(merge(block, float("inf")) for block in spreader.blocks),
+        local,
+        main=merge(local.main, BUCKET_BYTES),
+        blocks=tuple(merge(block, float("inf")) for block in local.blocks),
     )
     return verify_plan(
         Plan(
             program=program,
-            mesh=mesh,
+            mesh=mesh_of(tuple(axis for axis in axes if not axis.scheme.time)),
             layout=line,
             local=local,
             inputs=assignment.homes,

@@ -11,8 +11,9 @@ from supernode.partition.choose import Choice, NeedsExpansion, Question, choose
 from supernode.partition.classes import Classes, is_host
 from supernode.partition.cuts import factor_of, layout_of
 from supernode.partition.emit import Emitter
+from supernode.partition.line import Axis
 from supernode.partition.wanted import Wanted, wanted_in
-from supernode.plan import Layout, Mesh, Placement, cut, cut_axis, cut_groups
+from supernode.plan import Layout, Placement, cut, cut_axis, cut_groups
 
 Preference = tuple[int, str]
 """How much a split is preferred (0 first), and the cut."""
@@ -29,16 +30,16 @@ class LocalBlock:
 
 
 class Spreader:
-    """Spreads the blocks of one Program over one mesh; blocks met again in the same layouts are
+    """Spreads the blocks of one Program over some axes; blocks met again in the same layouts are
     shared."""
 
     def __init__(
-        self, program: Program, classes: Classes, assignment: Assignment, mesh: Mesh
+        self, program: Program, classes: Classes, assignment: Assignment, axes: tuple[Axis, ...]
     ) -> None:
         self.program = program
         self.classes = classes
         self.assignment = assignment
-        self.mesh = mesh
+        self.axes = axes
         self.placements: list[Placement] = []
         self.blocks: list[Block] = []
         self._known: dict[Signature, LocalBlock] = {}
@@ -57,6 +58,10 @@ class Spreader:
         return self._spread(main, self.assignment.homes, wanted, outputs, "main")
 
     def note(self, block: str, value: Value, layout: Layout, reason: str) -> None:
+        """Records where a value lies, as its chips hold it: parts in time are none of them."""
+        for axis in self.axes:
+            if axis.scheme.time:
+                layout = layout.without(axis.name)
         self.placements.append(Placement(block=block, value=value.id, layout=layout, reason=reason))
 
     def _spread(
@@ -68,7 +73,7 @@ class Spreader:
         name: str,
     ) -> LocalBlock:
         counts = {value for name, value in self.classes.routing.counts if name == block.name}
-        emitter = Emitter(self.mesh, counts)
+        emitter = Emitter(self.axes, counts)
         formals: list[Value] = []
         for value, layout in zip(block.inputs, inputs, strict=True):
             local = emitter.fresh(
@@ -264,7 +269,7 @@ class _Walk:
             kind = formula.kind(factor, output)
             if kind is not None:
                 partial.update(dict.fromkeys(map(cut_axis, cuts), kind))
-        order = [name for name, _ in self.spreader.mesh.axes]
+        order = [axis.name for axis in self.spreader.axes]
         return Layout(dims, tuple((axis, partial[axis]) for axis in order if axis in partial))
 
     def _emit_op(
@@ -342,7 +347,7 @@ class _Walk:
                 continue
             layout = goal or self.emitter.held[value.id].layout
             if goal is None and self.block is self.spreader.program.main:
-                layout = _plain(layout)
+                layout = _plain(layout, self.emitter.time)
             site = sites.get(value.id, NOWHERE)
             locals_.append(self.emitter.get(value, layout, site))
             layouts.append(layout)
@@ -365,7 +370,11 @@ def _in_order(arg: Arg, values: Iterator[Value]) -> Arg:
     return arg
 
 
-def _plain(layout: Layout) -> Layout:
-    """The same without partial results and without cuts of groups, as a plan may hand it out."""
-    dims = (dim if all(cut_groups(each) == 1 for each in dim) else () for dim in layout.dims)
-    return Layout(tuple(dims))
+def _plain(layout: Layout, time: tuple[str, ...]) -> Layout:
+    """The same without partial results, parts in time and cuts of groups, as a plan may hand it
+    out."""
+    dims = tuple(dim if all(cut_groups(each) == 1 for each in dim) else () for dim in layout.dims)
+    plain = Layout(dims)
+    for axis in time:
+        plain = plain.without(axis)
+    return plain

@@ -67,6 +67,11 @@ class Layout:
             None,
         )
 
+    def without(self, axis: str) -> "Layout":
+        """The layout along the other axes."""
+        dims = tuple(tuple(each for each in dim if cut_axis(each) != axis) for dim in self.dims)
+        return Layout(dims, tuple(part for part in self.partial if part[0] != axis))
+
     def kind_of(self, axis: str) -> str | None:
         """How the parts along `axis` combine to the true value (`sum`, `max` …), or None."""
         return dict(self.partial).get(axis)

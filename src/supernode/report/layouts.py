@@ -3,6 +3,7 @@
 Values whose names differ in layer numbers only, and that agree in all else, are one row.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -169,7 +170,10 @@ class _Placed:
 
     def __init__(self, plan: Plan) -> None:
         self._one_chip = plan.mesh.size == 1
-        self._counts = plan.local.counts()
+        self._counts: Counter[str] = Counter()
+        for name, count in plan.local.counts().items():
+            # Parts in time call forms of a block: `layers@first`, `layers@next`.
+            self._counts[name.partition("@")[0]] += count
         self._placements: dict[tuple[str, int], list[Placement]] = {}
         for each in plan.placements:
             self._placements.setdefault((each.block, each.value), []).append(each)
@@ -182,7 +186,7 @@ class _Placed:
         for number, placed in enumerate(placements):
             # The partition names the forms of a block in the order in which it places its values.
             form = f"{block.name}.{number}" if number else block.name
-            yield placed, self._counts.get(form, 1)
+            yield placed, self._counts[form] or 1
 
 
 def _products(block: Block) -> Mapping[int, Value]:

@@ -59,7 +59,7 @@ class Prices:
     def _price(self, op: Op) -> Price:
         if op.name.startswith("fabric."):
             return self._collective(op)
-        cost = _copy(op) if op.name == "local.shard" else self._cost(op)
+        cost = _copy(op) if op.name in ("local.shard", "local.part") else self._cost(op)
         return Price(
             stream=COMPUTE,
             kind=cost.unit,

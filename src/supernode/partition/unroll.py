@@ -1,0 +1,192 @@
+"""An axis of time, unrolled: its parts run one after another on each chip.
+
+A program is first spread over an axis of time as if its parts were chips side by side. Here each op
+that differs from part to part is written once a part, and a reduction over the axis becomes a
+running sum: the gradients of microbatches are added up, and what follows (reductions over chips,
+the optimizer) comes once, with or behind the last part.
+"""
+
+from collections import defaultdict
+from dataclasses import replace
+
+from supernode.ir import CALL, Arg, Block, Op, Program, TensorType, Value
+from supernode.partition.forms import early, form_name, form_of
+from supernode.partition.levels import (
+    EXCHANGE,
+    GATHER,
+    REDUCE,
+    SCATTER,
+    Levels,
+    Step,
+    over,
+    picks,
+    renamed,
+)
+from supernode.partition.running import combined, piece, rounded
+
+
+def unroll(local: Program, axis: str, parts: int) -> Program:
+    """`local` with the `parts` parts of `axis` one after another; results are unchanged."""
+    unroller = _Unroller(local, axis, parts)
+    main = unroller.main()
+    called = {op.block for op in main.ops if op.name == CALL}
+    blocks = (*local.blocks, *unroller.forms.values())
+    return replace(
+        local, main=main, blocks=tuple(block for block in blocks if block.name in called)
+    )
+
+
+class _Unroller:
+    """Writes the new main, and the forms of blocks it calls."""
+
+    def __init__(self, local: Program, axis: str, parts: int) -> None:
+        self.local, self.axis, self.parts = local, axis, parts
+        self.levels = Levels(local, axis)
+        self.blocks = {block.name: block for block in local.blocks}
+        self.forms: dict[str, Block] = {}
+        self.ops: list[Op] = []
+        self.once: dict[int, Value] = {value.id: value for value in local.main.inputs}
+        self.each: list[dict[int, Value]] = [{} for _ in range(parts)]
+        self.running: dict[int, list[Value]] = defaultdict(list)
+
+    def main(self) -> Block:
+        """The main that runs part after part."""
+        for level in range(self.levels.last + 1):
+            steps = [step for step in self.levels.steps if step.level == level]
+            inside = _feeding(steps)
+            for part in range(self.parts):
+                for step, feeds in zip(steps, inside, strict=True):
+                    if step.differs:
+                        self._part(step, part)
+                    elif feeds and part == 0:
+                        self._whole(step)
+            for step, feeds in zip(steps, inside, strict=True):
+                if not step.differs and not feeds:
+                    self._whole(step)
+        outputs = tuple(self.once[value.id] for value in self.levels.outputs)
+        return replace(self.local.main, ops=tuple(self.ops), outputs=outputs)
+
+    def _whole(self, step: Step) -> None:
+        """What is the same for all parts, once."""
+        outputs = self._fresh(step.op.outputs)
+        self.ops.append(replace(renamed(step.op, self.once), outputs=outputs))
+        self.once |= zip((value.id for value in step.op.outputs), outputs, strict=True)
+
+    def _part(self, step: Step, part: int) -> None:
+        op = renamed(step.op, {v.id: self._value(v, part) for v in step.op.inputs})
+        if over(op, self.axis):
+            self._collect(op, part)
+        elif op.name == CALL:
+            self._call(step, op, part)
+        elif picks(op, self.axis):
+            (out,) = self._fresh(op.outputs)
+            self.ops.append(piece(op.inputs[0], op.args[1], part, self.parts, out, op.site))
+            self.each[part][op.outputs[0].id] = out
+        else:
+            outputs = self._fresh(op.outputs)
+            self.ops.append(replace(op, outputs=outputs))
+            self.each[part] |= zip((value.id for value in op.outputs), outputs, strict=True)
+
+    def _call(self, step: Step, op: Op, part: int) -> None:
+        """The form of the block for this part, with what there is so far and what there then is."""
+        block = self.blocks[op.block]
+        name = form_name(block, self.axis, step.head, part, self.parts)
+        if name != block.name and name not in self.forms:
+            self.forms[name] = form_of(block, self.axis, step.head, part, self.parts)
+        form = self.forms.get(name, block)
+        key, last = op.outputs[0].id, part == self.parts - 1
+        given = list(range(len(op.outputs)))
+        if step.head is not None and not last:
+            given = early(block, step.head)
+        outputs = self._fresh(form.outputs)
+        args = (*op.args, *self.running[key])
+        self.ops.append(replace(op, args=args, outputs=outputs, block=name))
+        self.running[key] = list(outputs[len(given) :])
+        for i, value in zip(given, outputs, strict=False):
+            self._define(op.outputs[i], step.ends[i].differs, value, part)
+
+    def _define(self, value: Value, differs: bool, now: Value, part: int) -> None:
+        if differs:
+            self.each[part][value.id] = now
+        else:
+            self.once.setdefault(value.id, now)
+
+    def _collect(self, op: Op, part: int) -> None:
+        """One more part of a collective over the axis; with the last its results are there."""
+        (source,), (out,) = op.inputs, op.outputs
+        known = self.running[out.id]
+        if op.name in (GATHER, EXCHANGE):
+            known.append(source)
+        else:
+            kind = str(op.args[-1])
+            ops = combined(known[0] if known else None, source, kind, op.site, self.levels.fresh)
+            self.ops += ops
+            self.running[out.id] = [ops[-1].outputs[0] if ops else source]
+        if part == self.parts - 1:
+            self._complete(op, self.running.pop(out.id))
+
+    def _complete(self, op: Op, known: list[Value]) -> None:
+        (out,) = op.outputs
+        if op.name == REDUCE:
+            self.once[out.id] = self._rounded(known[0], out.tensor, op)
+        elif op.name == GATHER:
+            self.once[out.id] = self._joined(known, op.args[2], out, op)
+        elif op.name == SCATTER:
+            total = self._rounded(known[0], op.inputs[0].tensor, op)
+            for part in range(self.parts):
+                self.each[part][out.id] = self._piece(total, op.args[2], part, out.tensor, op)
+        else:
+            assert op.name == EXCHANGE
+            for part in range(self.parts):
+                mine = [self._piece(v, op.args[2], part, None, op) for v in known]
+                self.each[part][out.id] = self._joined(mine, op.args[3], out, op)
+
+    def _rounded(self, total: Value, type_: TensorType, op: Op) -> Value:
+        if total.type == type_:
+            return total
+        out = self.levels.fresh(type_)
+        self.ops.append(rounded(total, out, op.site))
+        return out
+
+    def _piece(
+        self, source: Value, dims: Arg, part: int, type_: TensorType | None, op: Op
+    ) -> Value:
+        dim = _only(dims)
+        if type_ is None:
+            shape = list(source.tensor.shape)
+            shape[dim] //= self.parts
+            type_ = TensorType(source.tensor.dtype, tuple(shape))
+        out = self.levels.fresh(type_)
+        self.ops.append(piece(source, dim, part, self.parts, out, op.site))
+        return out
+
+    def _joined(self, known: list[Value], dims: Arg, out: Value, op: Op) -> Value:
+        joined = self.levels.fresh(out.type)
+        args: tuple[Arg, ...] = (tuple(known), _only(dims))
+        self.ops.append(Op(name="aten.cat", args=args, outputs=(joined,), site=op.site))
+        return joined
+
+    def _value(self, value: Value, part: int) -> Value:
+        return self.each[part].get(value.id) or self.once[value.id]
+
+    def _fresh(self, values: tuple[Value, ...]) -> tuple[Value, ...]:
+        return tuple(self.levels.fresh(value.type) for value in values)
+
+
+def _only(dims: Arg) -> int:
+    assert isinstance(dims, tuple)
+    (dim,) = dims
+    assert isinstance(dim, int)
+    return dim
+
+
+def _feeding(steps: list[Step]) -> list[bool]:
+    """Which of the steps of one level come before one of them that differs by part."""
+    needed: set[int] = set()
+    feeds: list[bool] = []
+    for step in reversed(steps):
+        found = step.differs or any(value.id in needed for value in step.op.outputs)
+        if found:
+            needed |= {value.id for value in step.op.inputs}
+        feeds.append(found)
+    return feeds[::-1]

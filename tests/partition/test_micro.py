@@ -1,0 +1,127 @@
+"""Microbatches: the batch in parts one after another; gradients are added up, then sent once."""
+
+from collections import Counter
+from functools import lru_cache
+
+import pytest
+import torch
+
+from emulate import run_plan, run_program
+from numerics import assert_close
+from programs import Builder, random_inputs
+from supernode.capture import Captured, capture
+from supernode.errors import LayoutError
+from supernode.ir import CALL, Program, TensorType
+from supernode.models import recipe
+from supernode.partition import num_chips, parse_line, partition
+from supernode.plan import Plan
+from supernode.plan.memory import memory
+from wires import parameter_bytes, sent, within
+
+PARTS = 4
+
+
+@lru_cache
+def captured(batch: int = 8) -> Captured:
+    job = recipe("llama-tiny").build(batch=batch)
+    return capture(job.step, job.model, job.optimizer, job.inputs, name="llama-tiny")
+
+
+def plan(line: str) -> Plan:
+    return partition(captured().program, line)
+
+
+def test_parts_in_time_need_no_more_chips() -> None:
+    axes = parse_line("micro=4,dp=2,tp=2", 4)
+    assert [axis.name for axis in axes] == ["dp", "tp", "micro"]
+    assert num_chips(axes) == 4
+    assert plan("dp=2,micro=4").mesh.size == 2
+    assert plan("micro=4").mesh.size == 1
+
+
+def test_data_parallel_sends_the_gradients_once() -> None:
+    once, parts = sent(plan("dp=2")), sent(plan(f"dp=2,micro={PARTS}"))
+    assert within(parts["all_reduce"], once["all_reduce"])
+    assert parts["all_gather"] == 0
+
+
+def test_zero1_reduces_the_gradients_once() -> None:
+    once, parts = sent(plan("zero1=2")), sent(plan(f"zero1=2,micro={PARTS}"))
+    assert within(parts["reduce_scatter"], once["reduce_scatter"])
+
+
+def test_fsdp_gathers_weights_and_scatters_gradients_for_every_part() -> None:
+    """So no chip ever holds more than a block of whole weights or gradients."""
+    weights = parameter_bytes(captured().program)
+    parts = sent(plan(f"fsdp=2,micro={PARTS}"))
+    assert within(parts["reduce_scatter"], PARTS * weights)
+    assert parts["all_gather"] <= 1.05 * 2 * PARTS * weights
+
+
+def test_tensor_parallel_sends_what_the_whole_batch_would() -> None:
+    once, parts = sent(plan("tp=2")), sent(plan(f"tp=2,micro={PARTS}"))
+    assert within(parts["all_reduce"], once["all_reduce"])
+
+
+def test_activations_of_one_part_only_are_held() -> None:
+    whole, parts = memory(plan("").local), memory(plan(f"micro={PARTS}").local)
+    assert parts.parts["activations"] <= 1.05 / PARTS * whole.parts["activations"]
+    assert parts.peak_bytes < whole.peak_bytes
+
+
+def test_blocks_are_written_once_for_all_parts_between() -> None:
+    """More microbatches are more calls, not more blocks."""
+    few, many = plan("micro=4").local, plan("micro=8").local
+    assert [block.name for block in few.blocks] == [block.name for block in many.blocks]
+    calls = [Counter(op.block for op in p.main.ops if op.name == CALL) for p in (few, many)]
+    assert calls[1]["blocks_forward"] == 2 * calls[0]["blocks_forward"]
+
+
+def half(batch: int = 8) -> Program:
+    b = Builder()
+    x = b.input("x", "arg", (batch, 16), "bfloat16")
+    w = b.input("w", "param", (16, 4), "bfloat16")
+    y = b.op("aten.mm", x, w)
+    b.phase("backward")
+    grad = b.op("aten.mm", b.op("aten.t", x), y)
+    b.phase("optimizer")
+    b.update(w, b.op("aten.sub.Tensor", w, grad))
+    return b.build()
+
+
+def test_gradients_of_half_precision_are_added_up_in_float32() -> None:
+    """256 equal parts: in bfloat16 the sum would stop at 256 times the first, then not grow."""
+    program = half(batch=512)
+    x = torch.ones(512, 16, dtype=torch.bfloat16)
+    w = torch.full((16, 4), 2.0**-10, dtype=torch.bfloat16)
+    split = partition(program, "micro=512")
+    sums = [op for op in split.local.main.ops if op.name == "aten.add.Tensor"]
+    assert {op.outputs[0].type for op in sums} == {TensorType("float32", (16, 4))}
+    (got,), (want,) = run_plan(split, [x, w]), run_program(program, [x, w])
+    assert_close(got, want, reduced=16)
+
+
+def test_batch_statistics_are_those_of_the_whole_batch() -> None:
+    b = Builder()
+    x = b.input("x", "arg", (8, 3, 4))
+    scale, bias = b.input("scale", "param", (3,)), b.input("bias", "param", (3,))
+    mean, var = b.input("mean", "buffer", (3,)), b.input("var", "buffer", (3,))
+    out = b.op(
+        "aten._native_batch_norm_legit_functional", x, scale, bias, mean, var, True, 0.1, 1e-5
+    )
+    b.result(out[0])
+    b.update(mean, out[3])
+    b.update(var, out[4])
+    program = b.build()
+    inputs = random_inputs(program)
+    inputs[4] = inputs[4].abs()
+    for line in ("micro=4", "dp=2,micro=2"):
+        got, want = run_plan(partition(program, line), inputs), run_program(program, inputs)
+        for one, other in zip(got, want, strict=True):
+            assert_close(one, other, reduced=64)
+
+
+@pytest.mark.parametrize("line", ["micro=3", "dp=4,micro=4"])
+def test_parts_that_do_not_divide_the_batch(line: str) -> None:
+    with pytest.raises(LayoutError, match=r"does not divide dim 0 of .*, size 8"):
+        plan(line)
