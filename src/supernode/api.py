@@ -1,14 +1,15 @@
 """What a user calls: connect to chips, compile a step, call it, pull the state back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from supernode.capture import Captured, capture
-from supernode.errors import InputError
+from supernode.capture import Captured, capture, user_line
+from supernode.errors import InputError, SupernodeError
 from supernode.ir import HostType, Program
 from supernode.machine import Machine, load_machine
 from supernode.partition import partition
@@ -114,6 +115,11 @@ class Step:
             LayoutError: the layout does not fit the program or the number of chips.
             UnknownOp: more than one chip, and an op has no row in the op table.
         """
+        with _where_called():
+            self._prepare(args, kwargs)
+        return self
+
+    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._loaded is None:
             captured = capture(
                 self._step, self._model, self._optimizers, args, kwargs, name=self._name
@@ -125,7 +131,6 @@ class Step:
             values = captured.inputs()
             self._loaded = self._chips.load(plan, values)
             self._captured, self._plan = captured, plan
-        return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the step on all chips; returns what the function returns, as global tensors.
@@ -135,8 +140,8 @@ class Step:
                 captured with; nothing has run.
             ChipFailed: a chip died or raised; the error names the chip, the op and the module.
         """
-        with self._chips.turn:
-            self.prepare(*args, **kwargs)
+        with self._chips.turn, _where_called():
+            self._prepare(args, kwargs)
             loaded, captured = self._ready()
             results = loaded.step(captured.bind(*args, **kwargs), captured.host_values())
             captured.after_step()
@@ -144,8 +149,8 @@ class Step:
 
     def traced(self, *args: Any, **kwargs: Any) -> tuple[Any, Trace]:
         """A call as above, with the Trace of when each op ran on each chip."""
-        with self._chips.turn:
-            self.prepare(*args, **kwargs)
+        with self._chips.turn, _where_called():
+            self._prepare(args, kwargs)
             loaded, captured = self._ready()
             named = captured.bind(*args, **kwargs)
             results, trace = loaded.traced_step(named, captured.host_values())
@@ -201,6 +206,16 @@ class Step:
                 fix="call it once, or call step.prepare(*args)",
             )
         return self._loaded, self._captured
+
+
+@contextmanager
+def _where_called() -> Generator[None]:
+    """Says in an error that has no line of the model which line called us."""
+    try:
+        yield
+    except SupernodeError as error:
+        error.complete(where=user_line())
+        raise
 
 
 def simulate_program(

@@ -1,39 +1,48 @@
 """Every error a user of supernode can see.
 
-A message has up to four parts: what was asked, what is wrong (expected and got), where (op,
-module, line of the user's model) and what to do. Inner code gives the reason; the public
-function that was called adds the context once. Broken invariants of our own are `assert`s.
+A message has up to five parts: what is wrong (expected and got), what was asked, the op (dtypes,
+shapes, layouts where it has them), where (line and module of the user's model) and what to do.
+Inner code gives the reason; whoever knows more adds it with `complete`. Broken invariants of our
+own are `assert`s.
 """
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 
 class SupernodeError(Exception):
     """Something a user asked for can't be done.
 
-    `str(error)` is the whole message: `wrong`, then one line each for `asked`, `where` and `fix`
-    where they are given.
+    `str(error)` is the whole message: `wrong`, then one line each for `asked`, `op`, `where` and
+    `fix` where they are given. `where` is a line of the user's code; `module` the path of the
+    module that ran.
     """
 
-    def __init__(self, wrong: str, *, asked: str = "", where: str = "", fix: str = "") -> None:
+    def __init__(
+        self, wrong: str, *, asked: str = "", op: str = "", where: str = "", fix: str = ""
+    ) -> None:
+        super().__init__(wrong)
         self.wrong = wrong
         self.asked = asked
+        self.op = op
         self.where = where
+        self.module = ""
         self.fix = fix
-        parts = [wrong]
-        parts += [f"  {label}: {text}" for label, text in self._labelled() if text]
-        super().__init__("\n".join(parts))
 
-    def _labelled(self) -> tuple[tuple[str, str], ...]:
-        return (("asked", self.asked), ("where", self.where), ("fix", self.fix))
+    def complete(self, *, asked: str = "", op: str = "", where: str = "", module: str = "") -> Self:
+        """Adds what the raiser did not know; what it did say stays."""
+        self.asked = self.asked or asked
+        self.op = self.op or op
+        self.where = self.where or where
+        self.module = self.module or module
+        return self
 
-    def __reduce__(self):  # exceptions with keyword arguments do not pickle by themselves
-        return (_rebuild, (type(self), self.wrong, self.asked, self.where, self.fix))
-
-
-def _rebuild(kind: type[SupernodeError], wrong: str, asked: str, where: str, fix: str):
-    return kind(wrong, asked=asked, where=where, fix=fix)
+    def __str__(self) -> str:
+        where = self.where + (f", in {self.module}" if self.where and self.module else "")
+        labelled = {"asked": self.asked, "op": self.op, "where": where, "fix": self.fix}
+        lines = [f"  {label}: {text}" for label, text in labelled.items() if text]
+        return "\n".join([self.wrong, *lines])
 
 
 class UnknownName(SupernodeError):

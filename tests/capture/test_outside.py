@@ -96,7 +96,7 @@ def test_another_call_must_fit() -> None:
     assert set(captured.bind(torch.zeros(3), 2)) == {"x"}
     with pytest.raises(InputError, match="n is 3, captured as 2"):
         captured.bind(torch.zeros(3), 3)
-    with pytest.raises(InputError, match=r"x is float32\[4\]"):
+    with pytest.raises(InputError, match=r"x is f32\[4\]"):
         captured.bind(torch.zeros(4), 2)
 
 
@@ -223,7 +223,6 @@ def test_a_compiled_model_is_captured_as_plain_pytorch() -> None:
     [
         (lambda: nn.DataParallel(network()), "wrapped in DataParallel"),
         (lambda: nn.LazyLinear(4), "UninitializedParameter"),
-        (lambda: nn.LSTM(16, 4), "mkldnn_rnn_layer"),
         (lambda: nn.Embedding(16, 4, sparse=True), "sparse"),
     ],
 )

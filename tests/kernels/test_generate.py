@@ -70,10 +70,10 @@ def test_an_error_names_the_op_its_module_and_its_line():
     with pytest.raises(ChipFailed) as caught:
         step([torch.ones(4, 4), torch.ones(3, 3)])
     assert caught.value.wrong.startswith("aten.mm raised RuntimeError: mat1 and mat2 shapes")
-    assert caught.value.where == "layer.0 forward at model.py:1"
-    assert caught.value.asked == "%2: f32[4, 4] = aten.mm(%0, %1)"
+    assert caught.value.where == "model.py:1, in layer.0, forward"
+    assert caught.value.op == "aten.mm(f32[4, 4], f32[4, 4])"
     frames = traceback.extract_tb(caught.value.__cause__.__traceback__)
-    assert any("torch_mm(v0, v1)  # layer.0" in frame.line for frame in frames)
+    assert any("torch_mm(v0, v1)  # model.py:1, in layer.0" in frame.line for frame in frames)
 
 
 def test_a_negative_base_keeps_its_sign():

@@ -71,8 +71,9 @@ def test_an_op_without_a_row_says_where_to_add_one():
     with pytest.raises(UnknownOp) as caught:
         row(op)
     assert str(caught.value) == (
-        "no row in the op table for aten.index_fill.int_Scalar(f32[8, 4], i64[8])\n"
-        "  where: model.experts.0 backward at moe.py:12\n"
+        "no row in the op table for aten.index_fill.int_Scalar\n"
+        "  op: aten.index_fill.int_Scalar(f32[8, 4], i64[8])\n"
+        "  where: moe.py:12, in model.experts.0, backward\n"
         "  fix: add a row to src/supernode/ops/index.py (docs/howto/add-an-op.md), "
         "or run on one chip, which needs none"
     )

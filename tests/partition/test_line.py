@@ -52,8 +52,24 @@ def test_an_axis_that_does_not_divide_the_batch() -> None:
     assert str(caught.value) == (
         "dp=4 does not divide dim 0 of x (f32[6, 10]), size 6\n"
         "  asked: layout dp=4\n"
+        "  op: aten.mm(f32[6, 10] [dp, -], f32[10, 12] [-, -])\n"
+        "  where: model.py:1, in m, forward\n"
         "  fix: use sizes whose product divides 6"
     )
+
+
+def test_no_matrix_to_split() -> None:
+    b = Builder()
+    b.result(b.op("aten.mul.Tensor", b.input("x", "arg", (8,)), b.input("w", "param", (8,))))
+    with pytest.raises(LayoutError, match="tp=2 splits nothing"):
+        partition(b.build(), "tp=2")
+
+
+def test_one_layer_without_a_loss_is_split_by_its_outputs() -> None:
+    b = Builder()
+    b.result(b.op("aten.mm", b.input("x", "arg", (8, 4)), b.input("w", "param", (4, 6))))
+    plan = partition(b.build(), "tp=2")
+    assert plan.inputs[1] == Layout(((), ("tp",)))
 
 
 def test_no_tokens_to_split() -> None:
@@ -90,7 +106,7 @@ def test_an_op_without_a_row_names_op_module_and_file() -> None:
         partition(program, "dp=2")
     text = str(caught.value)
     assert "aten.frobnicate(f32[4, 4])" in text
-    assert "m forward at model.py:1" in text
+    assert "where: model.py:1, in m, forward" in text
     assert "src/supernode/ops/" in text
 
 
@@ -128,7 +144,8 @@ def test_one_value_read_twice_by_an_op(line: str) -> None:
     b = Builder()
     x = b.input("x", "arg", (4, 8))
     w = b.input("w", "param", (8, 8))
-    b.result(b.op("aten.mm", x, b.op("aten.mm", w, w)))
+    out = b.input("out", "param", (8, 12))
+    b.result(b.op("aten.mm", b.op("aten.mm", x, b.op("aten.mm", w, w)), out))
     program = b.build()
     inputs = random_inputs(program)
     (got,), (want,) = run_plan(partition(program, line), inputs), run_program(program, inputs)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from supernode.capture import compat
 from supernode.errors import InputError
+from supernode.ir import short_dtype
 
 Leaf = tuple[str, Any]
 
@@ -43,19 +44,24 @@ class Arguments:
         """
         if [name for name, _ in other.leaves] != [name for name, _ in self.leaves]:
             raise InputError(
-                "the arguments have another structure than those of the capture",
+                "the step was captured for other arguments: "
+                + ", ".join(name for name, _ in self.leaves),
                 asked=", ".join(name for name, _ in other.leaves),
-                fix=f"expected: {', '.join(name for name, _ in self.leaves)}",
+                fix="pass those, or compile the step again",
             )
         for (name, old), (_, new) in zip(self.leaves, other.leaves, strict=True):
             if _kind(old) != _kind(new):
-                raise InputError(f"argument {name} is {_kind(new)}, captured as {_kind(old)}")
+                what = "tensors of this shape and dtype" if isinstance(old, Tensor) else repr(old)
+                raise InputError(
+                    f"argument {name} is {_kind(new)}, captured as {_kind(old)}",
+                    fix=f"compile the step again for it: this one was captured for {what}",
+                )
         return other.tensors
 
 
 def _kind(leaf: Any) -> str:
     if isinstance(leaf, Tensor):
-        return f"{str(leaf.dtype).removeprefix('torch.')}{list(leaf.shape)}"
+        return f"{short_dtype(str(leaf.dtype).removeprefix('torch.'))}{list(leaf.shape)}"
     return repr(leaf)
 
 

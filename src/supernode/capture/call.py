@@ -9,13 +9,13 @@ from torch import Tensor
 
 from supernode.capture import compat
 from supernode.capture.compat import OpOverload
-from supernode.capture.functional import OpInfo, reason
+from supernode.capture.functional import FIXED_SHAPE, OpInfo, reason
 from supernode.capture.host import host_node
 from supernode.capture.sites import user_line
 from supernode.capture.tape import KwArgs
 from supernode.capture.tensors import Tensors, dtype_of
 from supernode.errors import CaptureError
-from supernode.ir import Arg
+from supernode.ir import Arg, short_dtype
 
 _DROPPED = frozenset({"device", "layout", "pin_memory", "non_blocking", "generator"})
 
@@ -65,8 +65,16 @@ class Call:
         if isinstance(arg, torch.memory_format):
             return str(arg).removeprefix("torch.")
         raise CaptureError(
-            f"{self.info.name} takes an argument of type {type(arg).__name__}", where=user_line()
+            f"{self.info.name} takes an argument of type {type(arg).__name__}, which a Program "
+            "has not",
+            fix="write the step with ordinary (dense, strided) tensors",
         )
+
+    def text(self) -> str:
+        """The op with dtypes and shapes, as errors show it."""
+        args = [_text(arg) for arg in self.args]
+        args += [f"{key}={_text(arg)}" for key, arg in self.kwargs.items() if key not in _DROPPED]
+        return f"{self.info.name}({', '.join(args)})"
 
     def faked(self, arg: Any) -> Any:
         """`arg` with fakes for real tensors, and any number for one that is known later."""
@@ -89,6 +97,31 @@ class Call:
         return [arg for arg in self.args if isinstance(arg, Tensor)]
 
 
+def depends_on_data(name: str, error: Exception | None = None) -> CaptureError:
+    """The refusal of an op whose shape, or whose Python number, is known only in a run."""
+    if isinstance(error, compat.DataDependentOutputException):
+        return CaptureError(
+            f"what {name} gives is a Python value that depends on data",
+            fix="keep it a tensor (torch.where, (a == b).all()), or decide outside of the step",
+        )
+    fix = FIXED_SHAPE.get(name.split(".")[1], "torch.where, or a multiplication by the mask")
+    return CaptureError(
+        f"the shape of what {name} gives depends on data", fix=f"keep shapes fixed: {fix}"
+    )
+
+
+def _text(arg: Any) -> str:
+    if isinstance(arg, Tensor):
+        name = short_dtype(str(arg.dtype).removeprefix("torch."))
+        return f"{name}[{', '.join(map(str, arg.shape))}]"
+    if isinstance(arg, list | tuple):
+        return f"[{', '.join(map(_text, arg))}]"
+    if isinstance(arg, torch.SymFloat):
+        return "host f64"
+    plain = bool | int | float | str | None | torch.dtype | torch.memory_format
+    return str(arg).removeprefix("torch.") if isinstance(arg, plain) else type(arg).__name__
+
+
 def flat(out: Any) -> list[Any]:
     """The results of an op as a list, also where it is one."""
     return list(out) if isinstance(out, list | tuple) else [out]
@@ -96,5 +129,5 @@ def flat(out: Any) -> list[Any]:
 
 def refuse(call: Call) -> Any:
     """Raises: the op can't be part of a Program."""
-    why, fix = reason(call.info.name.split(".")[1])
+    why, fix = reason(call.info.name)
     raise CaptureError(f"{call.info.name} {why}", where=user_line(), fix=fix)

@@ -28,6 +28,7 @@ NAMES = (
     "torch._C._AutoDispatchBelowAutograd",
     "torch._C._DisableTorchDispatch",
     "torch._C._current_autograd_node",
+    "torch._C._set_mkldnn_enabled",
     "torch._C._swap_tensor_impl",
     "torch.ops.aten.mm.default._op_dk",
     "torch.ops.aten.mm.default._schema",
@@ -232,6 +233,17 @@ def no_checkpointing() -> Generator[None]:
         name = "_checkpoint_without_reentrant_generator"
         stack.enter_context(patched(checkpointing, name, _plain_generator))
         yield
+
+
+@contextmanager
+def plain_recurrence() -> Generator[None]:
+    """LSTM as ordinary ops: that of oneDNN keeps a workspace that no other op can read."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
 
 
 def scheduler_classes() -> list[type[LRScheduler]]:

@@ -53,6 +53,7 @@ RENAMED = {
     "bernoulli_.float": "bernoulli.p",
     "zero_": "zeros_like",
     "fill_.Scalar": "full_like",
+    "transpose_": "transpose.int",
 }
 FILLS = {
     "aten.zeros": 0.0,
@@ -69,19 +70,37 @@ FILL_ARGUMENT = {"aten.full": 1, "aten.full_like": 1, "aten.new_full": 2, "aten.
 
 COMPARES = ("eq_", "ne_", "lt_", "le_", "gt_", "ge_", "logical_")
 _MUTATION = ("has no form without mutation", "write the step with ordinary tensor operations")
-_SPARSE = ("makes a sparse tensor", "use dense gradients (sparse=False)")
-REASONS = {
-    "mkldnn_rnn_layer": (
-        "keeps a workspace that is known to oneDNN alone",
-        "run the step under torch.backends.mkldnn.flags(enabled=False)",
-    ),
+_LAYOUTS = {
+    "sparse": ("makes a sparse tensor", "use dense gradients (sparse=False)"),
+    "nested_tensor": ("makes a nested tensor", "pad its parts to one size, and mask"),
 }
-REFUSED = frozenset({"set_", "resize_", "resize_as_", "resize", *REASONS})
+"""By what is in the name of an op: why its result can't be part of a Program, and what to do."""
+
+_DISTRIBUTED = ("c10d", "_c10d_functional")
+_TALKS = (
+    "talks to other processes",
+    "write the step for one device: supernode distributes it",
+)
+FIXED_SHAPE = {
+    "repeat_interleave": "give output_size=",
+    "bincount": "torch.zeros(n).scatter_add_(0, x, torch.ones_like(x))",
+    "_unique2": "sort, and compare neighbours",
+    "unique_consecutive": "compare neighbours",
+    "unique_dim": "compare rows with rows",
+    "arange": "give it plain numbers",
+    "range": "give it plain numbers",
+}
+"""By the base name of an op whose shape depends on data: how to do without."""
+
+REFUSED = frozenset({"set_", "resize_", "resize_as_", "resize"})
 
 
-def reason(base: str) -> tuple[str, str]:
+def reason(name: str) -> tuple[str, str]:
     """Why an op is refused, and what to do."""
-    return REASONS.get(base) or (_SPARSE if "sparse" in base else _MUTATION)
+    namespace, base, *_ = name.split(".")
+    if namespace in _DISTRIBUTED:
+        return _TALKS
+    return next((why for each, why in _LAYOUTS.items() if each in base), _MUTATION)
 
 
 @cache
@@ -107,7 +126,7 @@ def describe(op: OpOverload) -> OpInfo:
         return OpInfo(Kind.WRITES_ARGUMENTS, name, functional, written)
     if base == "_grouped_mm":
         return OpInfo(Kind.GROUPED_MM, name)
-    if base in REFUSED or "sparse" in base:
+    if base in REFUSED or any(each in base for each in _LAYOUTS) or op.namespace in _DISTRIBUTED:
         return OpInfo(Kind.REFUSED, name)
     if compat.is_composite(op):
         return OpInfo(Kind.COMPOSITE, name)
@@ -130,8 +149,7 @@ def _mutating(op: OpOverload, name: str, short: str, random: bool) -> OpInfo:
     if short == "copy_":
         return OpInfo(Kind.COPY, name)
     if torch.Tag.inplace_view in op.tags:
-        functional = _overload(op.namespace, short.replace("_", "", 1) if short == "t_" else "")
-        functional = functional or _overload(op.namespace, _without_underscore(short))
+        functional = _overload(op.namespace, RENAMED.get(short) or _without_underscore(short))
         return OpInfo(Kind.RESHAPES_SELF, name, functional)
     arguments = compat.arguments_of(op)
     written = tuple(argument.name for argument in arguments if _writes(argument))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from supernode.capture import compat
-from supernode.capture.sites import raising_line, user_line
+from supernode.capture.sites import user_line
 from supernode.capture.tape import Tape
 from supernode.errors import CaptureError
 from supernode.ir import HostType, Value
@@ -96,7 +96,8 @@ class HostLedger:
             return NotImplemented
         formulas = _formulas((left, right))
         if formulas is None:
-            raise data_dependent("compared with another number")
+            sources = [each.node.source for each in (left, right) if isinstance(each, HostFloat)]
+            raise data_dependent("compared with another number", sources[0])
         guard = Guard(
             comparison=comparison,
             left=formulas[0],
@@ -121,11 +122,15 @@ def _formulas(operands: tuple[Any, ...]) -> tuple[Formula | float, ...] | None:
     return tuple(found)
 
 
-def data_dependent(use: str, error: BaseException | None = None) -> CaptureError:
-    """The refusal of a number whose value is known only when the step runs."""
+def data_dependent(use: str, source: Value | None = None, where: str = "") -> CaptureError:
+    """The refusal of a number (that in `source`) whose value is known only when the step runs."""
+    decides = source is not None and source.tensor.dtype == "bool"
+    what = "a branch (if, while, and, assert) depends on data"
     return CaptureError(
-        f"a number that depends on data is {use}, so the step would differ from run to run",
-        where=user_line() if error is None else raising_line(error),
+        (what if decides else f"a number that depends on data is {use}")
+        + ", so the step would differ from run to run",
+        op="" if source is None else f"aten.item({source.type})",
+        where=where or user_line(),
         fix="keep it a tensor (torch.where, masks), or return it and decide outside of the step",
     )
 
@@ -172,7 +177,7 @@ class HostNode:
     def guard_float(self, file: str, line: int) -> float:
         """The number itself, which the step then holds as a constant."""
         if self.formula is None:
-            raise data_dependent("used as a plain number")
+            raise data_dependent("used as a plain number", self.source)
         number = self.formula.evaluate(self.ledger.numbers)
         self.ledger.compare("eq", HostFloat(self), number)
         return number
@@ -183,10 +188,10 @@ class HostNode:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        raise data_dependent(f"used by torch itself ({name})")
+        raise data_dependent(f"used by torch itself ({name})", self.source)
 
     def guard_int(self, file: str, line: int) -> int:
-        raise data_dependent("used as an integer")
+        raise data_dependent("used as an integer", self.source)
 
 
 class HostFloat(torch.SymFloat):
@@ -204,7 +209,7 @@ class HostFloat(torch.SymFloat):
         return int(float(self))
 
     def __index__(self) -> int:
-        raise data_dependent("used as an index or size")
+        raise data_dependent("used as an index or size", self.node.source)
 
     def __round__(self, ndigits: int | None = None) -> Any:
         return round(float(self), ndigits)

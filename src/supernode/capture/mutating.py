@@ -101,7 +101,11 @@ def out(call: Call) -> Any:
         results = flat(info.functional(*call.args, **rest))
         for target, result in zip(targets, results, strict=True):
             if target.shape != result.shape:
-                raise CaptureError(f"{info.name} resizes its result", where=user_line())
+                raise CaptureError(
+                    f"{info.name} resizes its result from {list(target.shape)} to "
+                    f"{list(result.shape)}",
+                    fix="leave out `out=`, or give it a tensor of that shape",
+                )
             target.copy_(result)
     return targets[0] if len(targets) == 1 else tuple(targets)
 

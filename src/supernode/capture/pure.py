@@ -6,14 +6,17 @@ import torch
 from torch import Tensor
 
 from supernode.capture import compat
-from supernode.capture.call import Call, flat
+from supernode.capture.call import Call, depends_on_data, flat
 from supernode.capture.fixed import fixed_number
 from supernode.capture.functional import FILL_ARGUMENT, FILLS
-from supernode.capture.host import HostFloat, HostLedger, HostNode
+from supernode.capture.host import HostFloat, HostLedger, HostNode, host_node
 from supernode.capture.sites import user_line
 from supernode.capture.tensors import is_dense
 from supernode.errors import CaptureError
 from supernode.ir import HostType, Type, Value
+
+_SIZED = ("aten.arange", "aten.range")
+"""Ops whose numbers decide how large the result is."""
 
 _COPIES = ("aten._to_copy", "aten.lift_fresh_copy")
 
@@ -22,6 +25,8 @@ def functional(call: Call) -> Any:
     """An op whose results have memory of their own."""
     tensors, name = call.tensors, call.info.name
     args, kwargs = call.lowered()
+    if name.startswith(_SIZED) and any(host_node(arg) is not None for arg in call.args):
+        raise depends_on_data(name)
     out = call.run()
     if name in _COPIES and not kwargs and is_dense(call.args[0]):
         assert isinstance(args[0], Value)

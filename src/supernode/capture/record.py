@@ -1,5 +1,7 @@
 """One run of the user's step on fakes, and all that is learned from it."""
 
+import random
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +15,8 @@ from torch.optim import Optimizer
 from supernode.capture import compat, hyper
 from supernode.capture.arguments import Arguments
 from supernode.capture.cleared import Cleared
-from supernode.capture.host import HostFloat, data_dependent, symbolic_items
+from supernode.capture.foreign import in_terms_of_the_step
+from supernode.capture.host import HostFloat, symbolic_items
 from supernode.capture.optimizer_state import OptimizerStates
 from supernode.capture.recorder import Recorder
 from supernode.capture.schedule import Schedule
@@ -67,7 +70,7 @@ def record(
         cleared = Cleared(subject.names())
         tensors = run.recorder.tensors
         with _patches(run, sites), cleared.watching(), mode, run.recorder:
-            leaves, run.result_spec = compat.flatten(_run(step, args, kwargs))
+            leaves, run.result_spec = compat.flatten(_run(step, args, kwargs, sites))
             run.results = [(path, _result(leaf, run.recorder)) for path, leaf in leaves]
             run.updates = updates(before, tensors, run.schedule)
         _check_arguments(fakes)
@@ -121,14 +124,19 @@ def _fake_arguments(run: Recording, arguments: Arguments, mode: Any) -> dict[str
     return fakes
 
 
-def _run(step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _run(
+    step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], sites: Sites
+) -> Any:
     try:
         return step(*args, **kwargs)
-    except (TypeError, IndexError) as error:
-        # Where torch wants a plain number it names the type it got.
-        if HostFloat.__name__ not in str(error):
+    except CaptureError as error:
+        error.complete(module=sites.raised_in)
+        raise
+    except Exception as error:
+        refusal = in_terms_of_the_step(error)
+        if refusal is None:
             raise
-        raise data_dependent("used as a plain number", error) from error
+        raise refusal.complete(module=sites.raised_in) from error
 
 
 def _check_arguments(fakes: dict[str, Tensor]) -> None:
@@ -166,11 +174,14 @@ def _patches(run: Recording, sites: Sites) -> Generator[None]:
             run.schedule.recording(),
             symbolic_items(),
             compat.no_checkpointing(),
+            compat.plain_recurrence(),
             compat.looking_real(run.recorder.tensors.is_unknown),
             compat.patched(torch.autocast, "__enter__", _enter_autocast),
             compat.patched(torch, "manual_seed", _refuse_seed),
             compat.patched(torch, "set_rng_state", _refuse_seed),
             compat.patched(torch.random, "set_rng_state", _refuse_seed),
+            compat.patched(torch, "get_rng_state", _refuse_state),
+            _python_random(),
             torch.compiler.set_stance("force_eager"),
             torch.autograd.set_multithreading_enabled(False),
         ):
@@ -184,6 +195,33 @@ def _refuse_seed(seed: Any) -> None:
         where=user_line(),
         fix="seed outside of the step",
     )
+
+
+def _refuse_state() -> None:
+    raise CaptureError(
+        "the step reads the state of the random generator",
+        where=user_line(),
+        fix="read it outside of the step",
+    )
+
+
+@contextmanager
+def _python_random() -> Generator[None]:
+    """Refuses a step that draws from the generators of Python or NumPy."""
+    before = _generators()
+    yield
+    for name, state in _generators().items():
+        if before[name] != state:
+            raise CaptureError(
+                f"the step draws numbers from {name}, which would be the same in every step",
+                fix="draw from torch (torch.rand), or pass the number as an argument",
+            )
+
+
+def _generators() -> dict[str, Any]:
+    numpy = sys.modules.get("numpy")
+    state = None if numpy is None else repr(numpy.random.get_state(legacy=True))
+    return {"Python's random": random.getstate(), "numpy.random": state}
 
 
 _plain_enter = torch.autocast.__enter__

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from supernode.capture import compat, mutating, pure
-from supernode.capture.call import Call, refuse
-from supernode.capture.compat import OpOverload, TorchDispatchMode
+from supernode.capture.call import Call, depends_on_data, refuse
+from supernode.capture.compat import TorchDispatchMode
 from supernode.capture.functional import Kind, describe
 from supernode.capture.host import HostLedger
 from supernode.capture.sites import Sites, user_line
@@ -49,14 +49,22 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": _CPU}
-        if not isinstance(func, OpOverload):
-            raise CaptureError(f"higher-order op {func} can't be recorded", where=user_line())
         info = describe(func)
+        call = Call(func, info, args, kwargs, self.tensors, self)
         try:
-            return self._handlers[info.kind](Call(func, info, args, kwargs, self.tensors, self))
+            return self._handlers[info.kind](call)
         except compat.UNSUPPORTED as error:
-            raise CaptureError(
-                f"{info.name}: the shape or path depends on data ({type(error).__name__})",
-                where=user_line(),
-                fix="keep shapes fixed: torch.where, or a multiplication by the mask",
-            ) from error
+            raise self._located(depends_on_data(info.name, error), call) from error
+        except CaptureError as error:
+            self._located(error, call)
+            raise
+
+    def _located(self, error: CaptureError, call: Call) -> CaptureError:
+        """`error` with the op, and the module it belongs to."""
+        site = self.tape.site()
+        module = {
+            "forward": site.module,
+            "backward": f"{site.module or 'the step'}, backward of {site.source}",
+            "optimizer": "the optimizer",
+        }[site.phase]
+        return error.complete(op=call.text(), where=user_line(), module=module)

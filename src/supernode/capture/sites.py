@@ -22,6 +22,7 @@ from supernode.ir import Phase, Site
 _NOT_THE_USERS = (
     str(Path(torch.__file__).parent),
     str(Path(__file__).parent),
+    str(Path(__file__).parents[1] / "api.py"),
     "<frozen",
     "<string>",
 )
@@ -98,6 +99,9 @@ class Sites:
         self._modules = modules
         self._parameters = parameters
         self._stack: list[str] = []
+        self._raised = 0
+        self.raised_in = ""
+        """The innermost module that the last error passed."""
         self._in_optimizer = 0
         self._by_sequence: dict[int, Site] = {}
         self._interned: dict[Site, Site] = {}
@@ -120,9 +124,14 @@ class Sites:
     def _tracked(self, plain: Callable[..., Any]) -> Callable[..., Any]:
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             outer = self._stack[-1] if self._stack else ""
-            self._stack.append(self._modules.get(id(module), outer))
+            here = self._modules.get(id(module), outer)
+            self._stack.append(here)
             try:
                 return plain(module, *args, **kwargs)
+            except BaseException as error:
+                if id(error) != self._raised:
+                    self._raised, self.raised_in = id(error), here
+                raise
             finally:
                 self._stack.pop()
 

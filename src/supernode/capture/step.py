@@ -50,8 +50,8 @@ def capture(
     except CaptureError as error:
         if error.where not in ("", outside):
             raise
-        where = definition_line(step)
-        raise CaptureError(error.wrong, asked=error.asked, where=where, fix=error.fix) from error
+        error.where = definition_line(step)
+        raise
 
 
 def _capture(

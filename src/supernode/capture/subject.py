@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import is_lazy
 from torch.optim import LBFGS, Optimizer
 
 from supernode.capture import compat
@@ -62,9 +63,16 @@ def subject_of(
     subject = Subject(model=model, optimizers=listed, params=params, buffers=buffers)
     for name, tensor in (*params.items(), *buffers.items()):
         if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer):
-            raise CaptureError(f"{name} is a {type(tensor).__name__}, not a plain tensor")
+            raise CaptureError(
+                f"{name} is of type {type(tensor).__name__}, not a plain tensor",
+                fix="call the model once before: lazy modules learn their sizes then"
+                if is_lazy(tensor)
+                else "make the model of plain parameters: supernode distributes it",
+            )
         if tensor.layout != torch.strided:
-            raise CaptureError(f"{name} is not a dense tensor but {tensor.layout}")
+            raise CaptureError(
+                f"{name} is not a dense tensor but {tensor.layout}", fix="call .to_dense() on it"
+            )
     for optimizer in listed:
         _check_optimizer(optimizer, subject)
     return subject
@@ -82,7 +90,7 @@ def _check_optimizer(optimizer: Optimizer, subject: Subject) -> None:
             if id(param) not in names:
                 raise CaptureError(
                     f"{type(optimizer).__name__} trains a parameter of shape "
-                    f"{tuple(param.shape)} that is not part of the model",
+                    f"{list(param.shape)} that is not part of the model",
                     fix="pass all trained modules as one model, e.g. nn.ModuleList([a, b])",
                 )
 
@@ -116,7 +124,7 @@ def made_fake(subject: Subject, mode: Any) -> Generator[None]:
             registries = [(table, dict(table)) for table in compat.registries(module)]
             stack.callback(_restore_module, module, dict(module.__dict__), registries)
         for optimizer in subject.optimizers:
-            groups = [dict(group) for group in optimizer.param_groups]
+            groups = [(group, dict(group)) for group in optimizer.param_groups]
             stack.callback(_restore_optimizer, optimizer, dict(optimizer.__dict__), groups)
         for tensor in subject.tensors():
             other = compat.fake_like(mode, tensor)
@@ -139,10 +147,13 @@ def _restore_module(
 
 
 def _restore_optimizer(
-    optimizer: Optimizer, attributes: dict[str, Any], groups: list[dict[str, Any]]
+    optimizer: Optimizer,
+    attributes: dict[str, Any],
+    groups: list[tuple[dict[str, Any], dict[str, Any]]],
 ) -> None:
     optimizer.__dict__.clear()
     optimizer.__dict__.update(attributes)
-    for group, content in zip(optimizer.param_groups, groups, strict=True):
+    optimizer.param_groups[:] = [group for group, _ in groups]
+    for group, content in groups:
         group.clear()
         group.update(content)

@@ -77,7 +77,12 @@ class Tensors:
         view: View | None = getattr(tensor, _VIEW, None)
         if view is None:
             if isinstance(tensor, compat.FakeTensor):
-                raise CaptureError("a tensor of another capture enters the step", where=user_line())
+                raise CaptureError(
+                    "a tensor enters the step that was made while nobody recorded: in another "
+                    "thread or another capture",
+                    where=user_line(),
+                    fix="make it in the step, or pass it as an argument",
+                )
             return getattr(self._constant(tensor), _VIEW)
         if view.memory.key != compat.storage_key(tensor):
             raise CaptureError(
@@ -101,7 +106,7 @@ class Tensors:
                 raise CaptureError(
                     f"the step holds a tensor of dtype {name}, which a Program can't",
                     where=user_line(),
-                    fix=f"use one of {', '.join(DTYPE_BYTES)}",
+                    fix=f"convert it (.to) to one of {', '.join(DTYPE_BYTES)}",
                 )
             known = TensorType(name, tuple(tensor.shape))
             self._types[key] = known
@@ -131,10 +136,11 @@ class Tensors:
             return fake
         if tensor.requires_grad and torch.is_grad_enabled():
             raise CaptureError(
-                f"the step differentiates a tensor of shape {tuple(tensor.shape)} that is neither "
+                f"the step differentiates a tensor of shape {list(tensor.shape)} that is neither "
                 "a parameter of the model nor an argument",
                 where=user_line(),
-                fix="pass all trained modules as one model (nn.ModuleList), tensors as arguments",
+                fix="make it part of the model (nn.ModuleList([a, b])) or an argument; "
+                ".requires_grad_(False) if it is not trained",
             )
         fake = compat.fake_like(self._mode, tensor.detach())
         self._fakes[id(tensor)] = fake

@@ -56,12 +56,17 @@ def updates(before: Before, tensors: Tensors, schedule: Schedule) -> dict[str, V
     for name, tensor in (*subject.params.items(), *subject.buffers.items()):
         after = current.get(name)
         if after is not tensor and (name in subject.params or not isinstance(after, Tensor)):
-            raise CaptureError(f"the step replaces {name} by another object")
+            raise CaptureError(
+                f"the step replaces {name} by another object",
+                fix="write into it: p.copy_(new) under torch.no_grad()",
+            )
         found[name] = tensors.value_of(tensor if after is None else after)
     for entry in before.states.entries:
         after = before.held[entry.optimizer][subject.params[entry.param]].get(entry.key)
         if not isinstance(after, Tensor):
-            raise CaptureError(f"the step removes {entry.name}")
+            raise CaptureError(
+                f"the step removes {entry.name}", fix="reset the optimizer outside of the step"
+            )
         found[entry.name] = tensors.value_of(after)
     for name, param in subject.params.items():
         if param.grad is not None:
@@ -106,7 +111,7 @@ def _check_groups(before: Before, schedule: Schedule) -> None:
     ]
     if names:
         raise CaptureError(
-            f"the step sets {', '.join(names)}",
+            f"the step sets {', '.join(names[:3])}{' …' if len(names) > 3 else ''}",
             fix="set it outside of the step; its current value is an input of the step",
         )
 

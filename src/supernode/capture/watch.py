@@ -10,7 +10,7 @@ from supernode.capture.recorder import Recorder
 from supernode.capture.subject import Subject
 from supernode.errors import CaptureError
 
-_AGAIN = "capture the step again"
+_AGAIN = "capture the step again (node.compile)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class Watch:
             if param.requires_grad != trained
         ]
         names += [
-            f"a constant of shape {tuple(tensor.shape)}"
+            f"a constant of shape {list(tensor.shape)}"
             for tensor, version in self.versions
             if compat.version_of(tensor) != version
         ]

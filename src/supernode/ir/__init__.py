@@ -5,6 +5,7 @@ from supernode.ir.json import from_json as from_json
 from supernode.ir.json import to_json as to_json
 from supernode.ir.printer import print_op as print_op
 from supernode.ir.printer import print_program as print_program
+from supernode.ir.printer import print_typed as print_typed
 from supernode.ir.program import CALL as CALL
 from supernode.ir.program import NOWHERE as NOWHERE
 from supernode.ir.program import Block as Block

@@ -54,10 +54,23 @@ def print_op(op: Op, note: Note = no_note) -> str:
     return f"{outputs} = {name}({', '.join(args)})" if outputs else f"{name}({', '.join(args)})"
 
 
-def print_arg(arg: Arg) -> str:
-    """A value, constant or list of them."""
+def print_typed(op: Op, note: Note = no_note) -> str:
+    """One op as `aten.mm(f32[4, 8], f32[8, 2])`, for texts in which values have no names."""
+
+    def show(value: Value) -> str:
+        return f"{value.type}{note(value)}"
+
+    args = [print_arg(arg, show) for arg in op.args]
+    args += [f"{name}={print_arg(arg, show)}" for name, arg in op.kwargs]
+    return f"{op.name}({', '.join(args)})"
+
+
+def print_arg(arg: Arg, show: Note = str) -> str:
+    """A value (as `show` has it), constant or list of them."""
     if isinstance(arg, tuple):
-        return f"[{', '.join(map(print_arg, arg))}]"
+        return f"[{', '.join(print_arg(each, show) for each in arg)}]"
+    if isinstance(arg, Value):
+        return show(arg)
     return repr(arg) if isinstance(arg, str | float) else str(arg)
 
 

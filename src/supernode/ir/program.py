@@ -27,8 +27,8 @@ class Site:
     source: str = ""
 
     def __str__(self) -> str:
-        parts = [self.module or "(step)", self.phase]
-        return " ".join(parts) + (f" at {self.source}" if self.source else "")
+        parts = [self.source, f"in {self.module}" if self.module else "", self.phase]
+        return ", ".join(part for part in parts if part)
 
 
 NOWHERE = Site()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from supernode.errors import ChipFailed, SupernodeError
-from supernode.ir import CALL, HostType, Op, Program, print_op
+from supernode.ir import CALL, HostType, Op, Program, print_typed
 from supernode.kernels.handles import find_overload
 from supernode.kernels.inplace import rewrites
 from supernode.kernels.schema import draws_random_numbers
@@ -163,12 +163,11 @@ def failing_op(traceback: TracebackType | None, code: Code) -> Op | None:
 def op_failed(op: Op, error: BaseException) -> SupernodeError:
     """The error a user sees when an op raises; one of ours keeps its kind and its words."""
     if isinstance(error, SupernodeError):
-        return type(error)(error.wrong, asked=print_op(op), where=str(op.site), fix=error.fix)
+        return error.complete(op=print_typed(op), where=str(op.site))
     lines = str(error).splitlines()
     reason = lines[0] if lines else type(error).__name__
-    return ChipFailed(
-        f"{op.name} raised {type(error).__name__}: {reason}", asked=print_op(op), where=str(op.site)
-    )
+    wrong = f"{op.name} raised {type(error).__name__}: {reason}"
+    return ChipFailed(wrong, op=print_typed(op), where=str(op.site))
 
 
 def _compile(program: Program, chip: Chip, *, into: bool, traced: bool) -> Code:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from supernode.errors import UnknownOp
-from supernode.ir import Arg, HostType, Op, Type, Value
+from supernode.ir import Arg, HostType, Op, Type, Value, print_typed
 from supernode.ops.formula import Formula
 
 Unit = Literal["matmul", "vector", "none"]
@@ -80,9 +80,9 @@ def row(op: Op) -> Row:
     """
     found = _TABLE.get(op.name)
     if found is None:
-        types = ", ".join(str(value.type) for value in op.inputs)
         raise UnknownOp(
-            f"no row in the op table for {op.name}({types})",
+            f"no row in the op table for {op.name}",
+            op=print_typed(op),
             where=str(op.site),
             fix=f"add a row to src/supernode/ops/{_family_file(op.name)} "
             "(docs/howto/add-an-op.md), or run on one chip, which needs none",

@@ -9,6 +9,7 @@ from supernode.errors import LayoutError
 from supernode.ir import HostType, Port, Program, Value
 from supernode.partition.classes import Classes, Part, contractions
 from supernode.partition.line import Axis
+from supernode.partition.reader import pointed
 from supernode.plan import Layout
 
 
@@ -32,7 +33,7 @@ def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str
     for axis in axes:
         chosen = split[axis.name]
         if axis.scheme.inner:
-            _take(chosen, inner_classes(program, classes), 0)
+            _take(chosen, _inner(program, classes, axis, line), 0)
         if axis.scheme.batch:
             _take(chosen, _batch(program, classes, axis, line), 0)
         if axis.scheme.tokens:
@@ -42,7 +43,10 @@ def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str
     homes: list[Layout | None] = []
     reasons: list[str] = []
     for port, value in zip(program.inputs, program.main.inputs, strict=True):
-        home, reason = _home(port, value, classes, axes, split, line)
+        try:
+            home, reason = _home(port, value, classes, axes, split, line)
+        except LayoutError as error:
+            raise pointed(error, program, classes, split, value) from None
         homes.append(home)
         reasons.append(reason)
     return Assignment(split=split, homes=tuple(homes), reasons=tuple(reasons))
@@ -88,6 +92,18 @@ def batch_classes(program: Program, classes: Classes) -> list[Part]:
     return list(found or firsts)
 
 
+def _inner(program: Program, classes: Classes, axis: Axis, line: str) -> list[Part]:
+    found = inner_classes(program, classes)
+    if not found:
+        raise LayoutError(
+            f"{axis.name}={axis.size} splits nothing: no parameter that the step reads is the "
+            "matrix of a matmul",
+            asked=f"layout {line}",
+            fix="split the batch and what is stored (dp, fsdp)",
+        )
+    return found
+
+
 def _tokens(program: Program, classes: Classes, axis: Axis, line: str) -> list[Part]:
     found = _token_classes(program, classes)
     if not found and not axis.scheme.inner:
@@ -130,15 +146,18 @@ def inner_classes(program: Program, classes: Classes) -> list[Part]:
         for place in dict.fromkeys(places):
             summed[place] += size * count
     neighbours: dict[Part, dict[Part, None]] = defaultdict(dict)
+    lone: list[Part] = []
     for port, value in zip(program.inputs, program.main.inputs, strict=True):
         if port.role != "param" or len(value.tensor.shape) != 2:
             continue
         a, b = (classes.of("main", value, dim) for dim in (0, 1))
         # A table that is only looked up (a bias by relative position) is no weight matrix.
         if a != b and a in summed and b in summed:
-            neighbours[a][b] = None
-            neighbours[b][a] = None
-    chosen: list[Part] = []
+            neighbours[a][b] = neighbours[b][a] = None
+        elif a != b and (a in summed or b in summed):
+            lone += [min((a, b), key=lambda place: summed[place])]
+    # A single layer without a loss: nothing sums its outputs.
+    chosen: list[Part] = [] if neighbours else lone
     seen: set[Part] = set()
     for start in neighbours:
         if start not in seen:
@@ -183,12 +202,13 @@ def _check_divisible(
             if divisor % count:
                 names = [axis.name for axis in axes if place in split[axis.name]]
                 unit = "" if divisor == size else f", which splits in {divisor} equal units"
-                raise LayoutError(
+                error = LayoutError(
                     f"{'*'.join(names)}={count} does not divide dim {dim} of {port.name} "
                     f"({value.type}), size {size}{unit}",
                     asked=f"layout {line}",
                     fix=f"use sizes whose product divides {divisor}",
                 )
+                raise pointed(error, program, classes, split, value)
 
 
 def _home(

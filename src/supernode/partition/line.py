@@ -77,7 +77,8 @@ def parse_line(line: str, chips: int | None = None) -> tuple[Axis, ...]:
     names = [axis.name for axis in axes]
     for name in names:
         if names.count(name) > 1:
-            raise LayoutError(f"{name} is named twice", asked=f"layout {line}")
+            fix = f"give {name} once, with the product of the sizes"
+            raise LayoutError(f"{name} is named twice", asked=f"layout {line}", fix=fix)
     _check_product(axes, line, chips)
     if sequence:
         if "tp" not in names:
@@ -86,7 +87,8 @@ def parse_line(line: str, chips: int | None = None) -> tuple[Axis, ...]:
     axes = [axis for axis in axes if axis.size > 1]
     space = [axis for axis in axes if not axis.scheme.time]
     if len(space) > 3:
-        raise LayoutError(f"{len(space)} axes, at most 3", asked=f"layout {line}")
+        fix = "leave out one of those that split the batch (dp, zero1, fsdp)"
+        raise LayoutError(f"{len(space)} axes, at most 3", asked=f"layout {line}", fix=fix)
     return (*space, *(axis for axis in axes if axis.scheme.time))
 
 

@@ -4,7 +4,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from supernode.errors import SupernodeError
-from supernode.ir import CALL, NOWHERE, Arg, Block, HostType, Op, Program, Type, Value, map_values
+from supernode.ir import (
+    CALL,
+    NOWHERE,
+    Arg,
+    Block,
+    HostType,
+    Op,
+    Program,
+    Type,
+    Value,
+    map_values,
+    print_typed,
+)
 from supernode.ops import Formula, Row, row
 from supernode.partition.assign import Assignment
 from supernode.partition.choose import Choice, NeedsExpansion, Question, choose
@@ -145,11 +157,12 @@ class _Walk:
             try:
                 self._compute(op, formula, preferences, rule)
             except SupernodeError as error:
-                if error.where:
-                    raise
-                raise type(error)(
-                    error.wrong, asked=error.asked, where=str(op.site), fix=error.fix
-                ) from error
+                error.complete(op=print_typed(op, self._layout_note), where=str(op.site))
+                raise
+
+    def _layout_note(self, value: Value) -> str:
+        held = self.emitter.held.get(value.id)
+        return "" if held is None else f" {held.layout}"
 
     def _preferences(self, op: Op, formula: Formula) -> Preferences:
         """Which factors of the op belong to a class that an axis splits, and how it cuts them."""

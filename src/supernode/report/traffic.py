@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from supernode.errors import UnknownOp
-from supernode.ir import Block, Op, Phase, Site, print_op
+from supernode.ir import Block, Op, Phase, Site, print_typed
 from supernode.plan import Plan
 from supernode.report.repeats import common_name, ops_once, order_of, pattern_of
 from supernode.simulate import sent_bytes
@@ -128,7 +128,8 @@ def _messages(plan: Plan) -> Iterator[_Message]:
             continue
         collective, axis = _COLLECTIVE.get(op.name), op.args[1]
         if collective is None:
-            raise UnknownOp(f"not known: what {print_op(op)} sends", where=str(op.site))
+            wrong = f"not known: what {op.name} sends"
+            raise UnknownOp(wrong, op=print_typed(op), where=str(op.site))
         assert isinstance(axis, str)
         values = op.outputs if collective == "all_gather" else op.inputs
         size = plan.mesh.axis_size(axis)

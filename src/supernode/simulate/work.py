@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from supernode.errors import UnknownOp
-from supernode.ir import Arg, Op, Value, print_op
+from supernode.ir import Arg, Op, Value, print_typed
 from supernode.machine import Machine
 from supernode.ops import Cost
 from supernode.plan import Mesh
@@ -72,7 +72,8 @@ class Prices:
         kind = _COLLECTIVE.get(op.name)
         if kind is None:
             fix = "add its time to src/supernode/simulate/collective_time.py"
-            raise UnknownOp(f"no time is known for {print_op(op)}", where=str(op.site), fix=fix)
+            wrong = f"no time is known for {op.name}"
+            raise UnknownOp(wrong, op=print_typed(op), where=str(op.site), fix=fix)
         axis = op.args[1]
         assert isinstance(axis, str)
         values = op.outputs if kind == "all_gather" else op.inputs

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from supernode.errors import InputError, UnknownName, near_matches
+from supernode.errors import ChipFailed, InputError, UnknownName, near_matches
 from supernode.ir import HostType, Role
 from supernode.plan import Layout, Plan
 from supernode.run.engine.check import Expected
@@ -87,7 +88,8 @@ class LoadedStep:
         """
         with self._node.turn:
             self._hand_over(args, host or {})
-            self._node.command(Command.STEP, self._id, self._epoch)
+            with self._naming_itself():
+                self._node.command(Command.STEP, self._id, self._epoch)
             return self._commit()
 
     def traced_step(
@@ -96,7 +98,8 @@ class LoadedStep:
         """A step as above, with when each op ran on each chip."""
         with self._node.turn:
             self._hand_over(args, host or {})
-            answers = self._node.ask(Command.TRACED_STEP, self._id, self._epoch)
+            with self._naming_itself():
+                answers = self._node.ask(Command.TRACED_STEP, self._id, self._epoch)
             results = self._commit()
         times = [answer.times_ns for answer in answers if isinstance(answer, OpTimes)]
         return results, as_trace(self.plan, times)
@@ -143,6 +146,17 @@ class LoadedStep:
         """Lets go of the arenas, when the node closes."""
         self._state, self._results, self._arguments = {}, {}, {}
         self._number_words = torch.empty(0)
+
+    @contextmanager
+    def _naming_itself(self) -> Generator[None]:
+        """Says in a chip's error which step on which chips it was."""
+        try:
+            yield
+        except ChipFailed as error:
+            chips = "1 chip" if self.plan.mesh.size == 1 else f"{self.plan.mesh.size} chips"
+            layout = self.plan.layout and f", layout {self.plan.layout}"
+            error.complete(asked=f"step {self.plan.program.name} on {chips}{layout}")
+            raise
 
     def _hand_over(self, args: Mapping[str, Tensor], host: Mapping[str, float]) -> None:
         self._node.check_usable()

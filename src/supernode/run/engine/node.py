@@ -44,7 +44,9 @@ def connect(address: str = "local") -> "Node":
     name, _, number = address.partition(":")
     kind = chip_kind(name)
     if number and not (number.isdecimal() and int(number)):
-        raise InputError(f"{number!r} is not a number of chips", asked=address, fix="local:4")
+        raise InputError(
+            f"{number!r} is not a number of chips", asked=address, fix="write it like local:4"
+        )
     return Node(kind, int(number) if number else kind.count())
 
 
@@ -185,6 +187,7 @@ class Node:
             raise ChipFailed(
                 f"the node has lost a chip: {self._failure.wrong}",
                 asked=self._failure.asked,
+                op=self._failure.op,
                 where=self._failure.where,
                 fix="pull() still gives the state of the last whole step; then connect anew",
             )
@@ -204,7 +207,7 @@ class Node:
         if self._failure is None:
             # A copy: one that was raised holds on to every frame it passed.
             self._failure = ChipFailed(
-                error.wrong, asked=error.asked, where=error.where, fix=error.fix
+                error.wrong, asked=error.asked, op=error.op, where=error.where, fix=error.fix
             )
         self._end_workers()
         return error
@@ -269,12 +272,12 @@ def _on_chip(
 ) -> ChipFailed:
     """`error` of chip `rank`; one that died can't say where, but those that waited for it can."""
     where = f"chip {rank}" + (f", {error.where}" if error.where else "")
-    waited = next(((other, each) for other, each in left if each.asked), None)
-    if error.where or waited is None:
-        return ChipFailed(error.wrong, asked=error.asked, where=where, fix=error.fix)
-    other, each = waited
-    where = f"{where}; chip {other} was at {each.where or each.asked}"
-    return ChipFailed(error.wrong, asked=each.asked, where=where, fix=error.fix)
+    waited = next(((other, each) for other, each in left if each.op or each.asked), None)
+    told = error
+    if not error.where and waited is not None:
+        other, told = waited
+        where = f"{where}; chip {other} was at {told.where or told.asked}"
+    return ChipFailed(error.wrong, asked=told.asked, op=told.op, where=where, fix=error.fix)
 
 
 @atexit.register
