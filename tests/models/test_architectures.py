@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from numerics import assert_close
 from supernode.models import GPT, GPTConfig, LanguageModel, Llama, LlamaConfig
-from supernode.models.llama import rotary_table, rotate
+from supernode.models.rotary import rotary_table, rotate
 
 VOCAB, CONTEXT = 64, 16
 LLAMA = LlamaConfig(
@@ -81,7 +81,8 @@ def test_generate_continues_past_the_context_and_follows_the_generator(model: La
 
 
 def test_rotary_scores_depend_on_the_distance_alone():
-    cos, sin = rotary_table(CONTEXT, LLAMA, like=torch.zeros((), dtype=torch.float32))
+    positions = torch.arange(CONTEXT)
+    cos, sin = rotary_table(positions, LLAMA.d_head, LLAMA.rope_theta, dtype=torch.float32)
     q, k = torch.randn(2, LLAMA.d_head, generator=torch.Generator().manual_seed(2))
     turned_q, turned_k = (
         rotate(x.expand(1, 1, CONTEXT, LLAMA.d_head), cos, sin)[0, 0] for x in (q, k)
@@ -91,57 +92,6 @@ def test_rotary_scores_depend_on_the_distance_alone():
         diagonal = scores.diagonal(distance)
         assert_close(diagonal, diagonal[:1].expand_as(diagonal), reduced=64)
     assert not torch.allclose(scores.diagonal(0)[0], scores.diagonal(3)[0])
-
-
-@pytest.mark.slow  # transformers takes seconds to import
-def test_llama_equals_that_of_transformers():
-    from transformers import LlamaConfig as ReferenceConfig
-    from transformers import LlamaForCausalLM
-
-    reference = LlamaForCausalLM(
-        ReferenceConfig(
-            vocab_size=VOCAB,
-            hidden_size=LLAMA.d_model,
-            intermediate_size=LLAMA.d_feed_forward,
-            num_hidden_layers=LLAMA.n_layers,
-            num_attention_heads=LLAMA.n_heads,
-            num_key_value_heads=LLAMA.n_kv_heads,
-            rms_norm_eps=LLAMA.norm_epsilon,
-            rope_parameters={"rope_type": "default", "rope_theta": LLAMA.rope_theta},
-        )
-    )
-    torch.manual_seed(3)
-    model = llama()
-    # Both list the same parameters, the reference with its four projections and three MLP
-    # matrices before the two norms of a layer.
-    theirs = dict(reference.named_parameters())
-    for name, parameter in model.named_parameters():
-        with torch.no_grad():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-            theirs.pop(their_name(name)).copy_(parameter)
-    assert not theirs
-    assert_close(model.logits(tokens()), reference(tokens()).logits, reduced=256)
-
-
-def their_name(name: str) -> str:
-    words = {
-        "embedding": "model.embed_tokens",
-        "blocks": "model.layers",
-        "lm_head": "lm_head",
-        "attention": "self_attn",
-        "attention_norm": "input_layernorm",
-        "mlp_norm": "post_attention_layernorm",
-        "query": "q_proj",
-        "key": "k_proj",
-        "value": "v_proj",
-        "output": "o_proj",
-        "gate": "gate_proj",
-        "up": "up_proj",
-        "down": "down_proj",
-    }
-    if name == "norm.weight":
-        return "model.norm.weight"
-    return ".".join(words.get(word, word) for word in name.split("."))
 
 
 def test_gpt_equals_its_formula_written_out():

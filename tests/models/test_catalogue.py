@@ -4,12 +4,23 @@ import pytest
 import torch
 
 from supernode.errors import InputError, UnknownName
-from supernode.models import byte_entropy, recipe, recipes, standard_library_text
+from supernode.models import PHASES, byte_entropy, recipe, recipes, standard_library_text
 
-# Source: the parameter counts of the published checkpoints; GPT-3 is published as "175B", and has
-# neither biases nor 50,257 tokens here.
+# Source: the parameter counts of the published checkpoints, of MPT those that its benchmarks print,
+# of DeepSeek-V3 the 671 B without the module ahead. GPT-3 is published as "175B", and has not
+# 50,257 tokens here.
 PUBLISHED = {
     "gpt-mini": (10.9e6, 0.01),
+    "mpt-7b": (6_658_859_008, 0),
+    "mpt-30b": (29_975_214_080, 0),
+    "llama2-7b": (6_738_415_616, 0),
+    "llama2-13b": (13_015_864_320, 0),
+    "llama2-70b": (68_976_648_192, 0),
+    "mixtral-8x7b": (46_702_792_704, 0),
+    "qwen2-7b": (7_615_616_512, 0),
+    "qwen3-32b": (32_762_123_264, 0),
+    "qwen3-30b-a3b": (30_532_122_624, 0),
+    "qwen3-235b-a22b": (235_093_634_560, 0),
     "llama3-8b": (8_030_261_248, 0),
     "llama3-70b": (70_553_706_496, 0),
     "gpt3-175b": (175e9, 0.005),
@@ -24,6 +35,46 @@ def test_a_model_has_the_published_number_of_parameters(name: str):
     count, tolerance = PUBLISHED[name]
     model = recipe(name).build(device="meta").model
     assert model.parameter_count() == pytest.approx(count, rel=tolerance, abs=0)
+
+
+def test_deepseek_v3_has_671_billion_parameters_without_the_module_ahead():
+    model = recipe("deepseek-v3").with_shape({"mtp": 0}).build(device="meta").model
+    assert model.parameter_count() == pytest.approx(671e9, rel=1e-3)
+
+
+def test_another_size_of_a_family_is_one_call():
+    other = recipe("llama3-8b").with_shape({"layers": 3, "hidden": 256, "heads": 4, "kv_heads": 2})
+    model = other.build(device="meta", sequence=64).model
+    assert len(model.blocks) == 3
+    assert model.embedding.weight.shape == (128_256, 256)
+    assert other.summary.endswith("with layers=3, hidden=256, heads=4, kv_heads=2")
+    assert recipe("llama3-8b").with_shape({}) is recipe("llama3-8b")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "wrong"),
+    [
+        ("llama3-8b", {"layer": 3}, "a shape has no 'layer'"),
+        ("llama3-8b", {"layers": -1}, "layers must be at least 0"),
+        ("gpt-mini", {"layers": 3}, "gpt-mini has no shape to change"),
+    ],
+)
+def test_a_shape_that_cannot_be_is_refused(name: str, changes: dict[str, int], wrong: str):
+    with pytest.raises((InputError, UnknownName), match=wrong):
+        recipe(name).with_shape(changes)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("name", ["gpt-tiny", "llama-tiny"])
+def test_a_step_of_each_phase_handles_its_tokens(name: str, phase: str):
+    job = recipe(name).build(batch=4, sequence=16, phase=phase)
+    result = job.step(*job.inputs)
+    handled = {"train": 64, "prefill": 64, "decode": 4}[phase]
+    assert job.tokens_per_step == handled
+    assert (job.optimizer == ()) == (phase != "train")
+    shape = {"train": (), "prefill": (4, 256), "decode": (4, 1, 256)}[phase]
+    assert result.shape == shape
+    assert phase == "train" or int(job.model.held) == 16
 
 
 def test_an_unknown_recipe_names_the_nearest():
@@ -72,7 +123,9 @@ def test_the_sequence_is_a_parameter():
     assert job.model.context == 512
 
 
-@pytest.mark.parametrize("asked", [{"batch": 0}, {"sequence": -1}, {"device": "cuda"}])
+@pytest.mark.parametrize(
+    "asked", [{"batch": 0}, {"sequence": -1}, {"device": "cuda"}, {"phase": "serve"}]
+)
 def test_what_cannot_be_built_is_refused(asked: dict[str, int]):
     with pytest.raises(InputError, match="asked: gpt-tiny with batch"):
         recipe("gpt-tiny").build(**asked)

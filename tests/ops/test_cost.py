@@ -11,6 +11,8 @@ from supernode.ir import TensorType
 from supernode.ops import Cost, cost, row, table
 from supernode.ops.row import traffic
 
+IN_PLACE = ("aten.index_copy",)
+"""What writes some rows of its first input, which is not copied for that."""
 MATMULS = sorted(name for name in table() if cost(samples()[name][0].op).unit == "matmul")
 
 
@@ -65,6 +67,9 @@ def test_bytes_are_between_what_matters_and_everything(name: str):
             assert spent == Cost(), str(sample)
             continue
         read, written = traffic(sample.op)
+        if name in IN_PLACE:
+            assert spent.bytes_written == sample.op.inputs[-1].type.size_bytes, str(sample)
+            continue
         assert spent.bytes_written == written, str(sample)
         assert _read_at_least(sample) <= spent.bytes_read <= read, str(sample)
 

@@ -10,9 +10,11 @@ from supernode.cli.predict import (
     AsJson,
     Batch,
     Captures,
+    Changes,
     Chips,
     Layout,
     Page,
+    PhaseOf,
     Recipe,
     Request,
     Sequence,
@@ -33,6 +35,8 @@ def explain(
     ] = None,
     batch: Batch = None,
     sequence: Sequence = None,
+    phase: PhaseOf = "train",
+    changes: Changes = None,
     html: Page = None,
     as_json: AsJson = False,
 ) -> None:
@@ -48,7 +52,15 @@ def explain(
             asked=f"explain {recipe}",
             fix="give --layout fsdp=8, --chips 8 or --on cloudmatrix384",
         )
-    request = Request(recipe=recipe, layout=layout, chips=chips, batch=batch, sequence=sequence)
+    request = Request(
+        recipe=recipe,
+        layout=layout,
+        chips=chips,
+        batch=batch,
+        sequence=sequence,
+        phase=phase,
+        changes=tuple(changes or ()),
+    )
     plan, _ = planned(request, Captures(request), None if on is None else load_machine(on))
     explained = explanation(plan)
     if html is not None:

@@ -14,6 +14,8 @@ from supernode.cli import explain, machines, predict, train
 from supernode.errors import ChipFailed, SupernodeError
 
 BAD_INPUT, CHIP_FAILED, STOPPED = 2, 1, 130
+MANY = ("--on", "--set")
+"""The options that take several words."""
 
 app = typer.Typer(
     name="supernode",
@@ -75,19 +77,19 @@ def call(argv: Sequence[str]) -> int:
 
 
 def spread_options(argv: Sequence[str]) -> list[str]:
-    """`--on a b c` as `--on a --on b --on c`, which is what the parser reads.
+    """`--on a b c` as `--on a --on b --on c`, which is what the parser reads; `--set` alike.
 
     >>> spread_options(["compare", "llama3-8b", "--on", "hgx-h20", "dgx-v100", "--json"])
     ['compare', 'llama3-8b', '--on', 'hgx-h20', '--on', 'dgx-v100', '--json']
     """
     out: list[str] = []
-    many = False
+    many = ""
     for word in argv:
         if word.startswith("-"):
-            many = word == "--on"
+            many = word if word in MANY else ""
             out.append(word)
             continue
-        if many and out[-1] != "--on":
-            out.append("--on")
+        if many and out[-1] != many:
+            out.append(many)
         out.append(word)
     return out

@@ -42,6 +42,13 @@ Batch = Annotated[
 Sequence = Annotated[
     int | None, typer.Option(min=1, help="tokens a sequence (default: the recipe's)")
 ]
+PhaseOf = Annotated[
+    str, typer.Option(help="train, prefill or decode (--sequence tokens are in the cache)")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="another shape of the recipe's family, e.g. layers=40 hidden=5120"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 Page = Annotated[Path | None, typer.Option("--html", help="write a self-contained page here")]
 
@@ -55,6 +62,22 @@ class Request:
     chips: int | None
     batch: int | None
     sequence: int | None
+    phase: str = "train"
+    changes: tuple[str, ...] = ()
+
+    def shape(self) -> dict[str, int]:
+        """The changes to the recipe's shape.
+
+        Raises:
+            InputError: one is not NAME=NUMBER.
+        """
+        found: dict[str, int] = {}
+        for change in self.changes:
+            name, _, value = change.partition("=")
+            if not value.isdecimal():
+                raise InputError(f"expected NAME=NUMBER, got {change!r}", asked=f"--set {change}")
+            found[name.strip()] = int(value)
+        return found
 
 
 class Captures:
@@ -71,10 +94,9 @@ class Captures:
             return self._once(0, lambda: _saved(request.recipe))
         from supernode.models import recipe
 
-        found = recipe(request.recipe)
         parts = num_parts(parse_line(request.layout or ""))
-        batch = request.batch or found.batch_for(chips * parts)
-        return self._once(batch, lambda: _captured(found.name, batch, request.sequence))
+        batch = request.batch or recipe(request.recipe).batch_for(chips * parts)
+        return self._once(batch, lambda: _captured(request, batch))
 
     def _once(
         self, key: int, make: Callable[[], tuple[Program, int | None]]
@@ -91,6 +113,8 @@ def simulate(
     chips: Chips = None,
     batch: Batch = None,
     sequence: Sequence = None,
+    phase: PhaseOf = "train",
+    changes: Changes = None,
     trace: Annotated[
         Path | None, typer.Option(help="write the timeline here (opens in Perfetto)")
     ] = None,
@@ -100,14 +124,22 @@ def simulate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict one train step of a recipe on one machine.
+    """Predict one step of a recipe on one machine.
 
     Example: supernode simulate llama3-8b --on cloudmatrix384 --layout dp=3,fsdp=128
     """
     for path in (trace, html, save_program):
         if path is not None:
             check_writable(path)
-    request = Request(recipe=recipe, layout=layout, chips=chips, batch=batch, sequence=sequence)
+    request = Request(
+        recipe=recipe,
+        layout=layout,
+        chips=chips,
+        batch=batch,
+        sequence=sequence,
+        phase=phase,
+        changes=tuple(changes or ()),
+    )
     captures = Captures(request)
     result = _predict(request, captures, load_machine(on))
     if save_program is not None:
@@ -130,17 +162,27 @@ def compare(
     chips: Chips = None,
     batch: Batch = None,
     sequence: Sequence = None,
+    phase: PhaseOf = "train",
+    changes: Changes = None,
     html: Page = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict one train step of a recipe on several machines, side by side.
+    """Predict one step of a recipe on several machines, side by side.
 
     Example: supernode compare llama3-8b --on cloudmatrix384 gb200-nvl72 hgx-h20
     """
     if html is not None:
         check_writable(html)
     targets = [load_machine(name) for name in on]
-    request = Request(recipe=recipe, layout=layout, chips=chips, batch=batch, sequence=sequence)
+    request = Request(
+        recipe=recipe,
+        layout=layout,
+        chips=chips,
+        batch=batch,
+        sequence=sequence,
+        phase=phase,
+        changes=tuple(changes or ()),
+    )
     captures = Captures(request)
     results = [_predict(request, captures, target) for target in targets]
     if html is not None:
@@ -188,13 +230,14 @@ def _page(results: list[Simulation]) -> str:
     return page(results)
 
 
-def _captured(name: str, batch: int, sequence: int | None) -> tuple[Program, int | None]:
+def _captured(request: Request, batch: int) -> tuple[Program, int | None]:
     from supernode.capture import capture
     from supernode.models import recipe
 
-    _say(f"capturing {name} with {batch} sequences a step")
-    job = recipe(name).build(batch=batch, device="meta", sequence=sequence)
-    captured = capture(job.step, job.model, job.optimizer, job.inputs, name=name)
+    found = recipe(request.recipe).with_shape(request.shape())
+    _say(f"capturing {found.name} with {batch} sequences a step")
+    job = found.build(batch=batch, device="meta", sequence=request.sequence, phase=request.phase)
+    captured = capture(job.step, job.model, job.optimizer, job.inputs, name=found.name)
     return captured.program, job.tokens_per_step
 
 

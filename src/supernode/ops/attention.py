@@ -29,7 +29,15 @@ def _formula(op: Op, ins: tuple[Dims, ...], outs: tuple[Dims, ...], whole: set[s
     sizes = sizes_of(tuple(pairs), {"g": groups})
     if isinstance(mask, Value):
         ins = (*ins, _mask_dims(shape_of(mask), sizes))
+    if groups == 1:  # heads that share all their keys and values can be on several chips
+        ins, outs, whole = _without_groups(ins), _without_groups(outs), whole - {"r"}
     return Formula(inputs=ins, outputs=outs, sizes=sizes, whole=frozenset(whole))
+
+
+def _without_groups(operands: tuple[Dims, ...]) -> tuple[Dims, ...]:
+    return tuple(
+        tuple(tuple(factor for factor in dim if factor != "g") for dim in dims) for dims in operands
+    )
 
 
 def _mask_dims(shape: tuple[int, ...], sizes: dict[str, int]) -> Dims:

@@ -153,6 +153,17 @@ def _first_and_last(op: Op) -> tuple[tuple[int, ...], ...]:
     return ((0, len(op.inputs) - 1),)
 
 
+def _write_cost(op: Op) -> Cost:
+    """What is written in place: the new rows and where they go, not the rest.
+
+    A recorded write is a write of memory that nothing reads afterwards, or it was no step of a user
+    (`kernels.inplace` runs it so): a cache is not copied to remember one more token.
+    """
+    base, *rest = (value.type for value in op.inputs)
+    read = float(sum(type_.size_bytes for type_ in rest))
+    return Cost(0.0, read, float(rest[-1].size_bytes), "vector", base.dtype)
+
+
 _COPY = streaming(0)
 
 
@@ -183,7 +194,13 @@ ROWS = [
     _row("aten.scatter_add", _scatter, _BOTH, "a copy with something added at some places"),
     _row("aten.scatter_reduce.two", _scatter, _where_summed, "a copy with some places combined"),
     _row("aten.index_add", _index_add, _BOTH, "a copy with rows added to some rows"),
-    _row("aten.index_copy", _index_add, _BOTH, "a copy with other rows at some places"),
+    _row(
+        "aten.index_copy",
+        _index_add,
+        _BOTH,
+        "other rows at some places, written in place",
+        _write_cost,
+    ),
     _row("aten.index_put", _index_put, _first_and_last, "x[:, i, j] = values, or += values"),
     _row("aten.masked_scatter", bare, _BOTH, "a copy, other elements in order where a mask is"),
     _row("aten.masked_scatter_backward", bare, linear_in((0,)), "elements in order, then zeros"),

@@ -193,7 +193,7 @@ def _check_divisible(
         for place in split[axis.name]:
             parts[place] *= axis.size
     for port, value in zip(program.inputs, program.main.inputs, strict=True):
-        if port.role not in ("param", "arg") or isinstance(value.type, HostType):
+        if port.role not in ("param", "arg", "buffer") or isinstance(value.type, HostType):
             continue
         for dim, size in enumerate(value.type.shape):
             place = classes.of("main", value, dim)
@@ -244,8 +244,11 @@ def _home(
 
 
 def _may_split(port: Port, axis: Axis) -> bool:
-    """Arguments arrive split over batch and tokens, weights over inner dims, all at one time."""
-    return not axis.scheme.time and (port.role == "arg" or axis.scheme.inner)
+    """Arguments arrive split over batch and tokens, weights over inner dims, all at one time.
+
+    What a step remembers of its batch (keys and values of earlier tokens) lies where the batch is.
+    """
+    return not axis.scheme.time and (port.role in ("arg", "buffer") or axis.scheme.inner)
 
 
 def _stored_dim(

@@ -1,0 +1,76 @@
+"""A serving step over chips gives the scores of one chip, and its cache lies where its work is."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from emulate import run_plan, run_program
+from numerics import assert_close
+from supernode.capture import capture
+from supernode.models import Shape, sized
+from supernode.partition import partition
+from supernode.plan import Plan
+
+SMALL = {"layers": 2, "hidden": 32, "heads": 4, "vocab": 64, "ffn": 48}
+SHAPES = {
+    "gpt": Shape(family="gpt", **SMALL, bias=True, tied=True),
+    "llama": Shape(family="llama", **SMALL, kv_heads=2, qk_norm=True),
+    "mixtral": Shape(family="llama", **SMALL, kv_heads=2, experts=4, topk=2),
+    "deepseek": Shape(
+        family="deepseek",
+        **SMALL,
+        experts=4,
+        topk=2,
+        expert_ffn=16,
+        shared_experts=1,
+        dense_layers=1,
+    ),
+}
+
+
+def served(family: str, phase: str, layout: str) -> tuple[Plan, list[Any], list[Any]]:
+    """The plan, and what it and one chip give for the same inputs."""
+    recipe = sized(family, SHAPES[family], sequence=8, summary="")
+    job = recipe.build(batch=4, phase=phase)
+    job.model.float()
+    captured = capture(job.step, job.model, job.optimizer, job.inputs)
+    program = captured.program
+    known = captured.inputs() | captured.host_values() | captured.bind(*job.inputs)
+    generator = torch.Generator().manual_seed(0)
+    for name, value in known.items():
+        if "BGSK" in name or "B1SW" in name:
+            known[name] = torch.randn(value.shape, generator=generator)
+    inputs = [known[port.name] for port in program.inputs]
+    plan = partition(program, layout)
+    return plan, run_plan(plan, inputs), run_program(program, inputs)
+
+
+@pytest.mark.parametrize("layout", ["dp=2", "tp=2", "dp=2,tp=2"])
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+@pytest.mark.parametrize("family", SHAPES)
+def test_a_served_model_over_chips_is_that_of_one(family: str, phase: str, layout: str):
+    _, got, want = served(family, phase, layout)
+    for many, one in zip(got, want, strict=True):
+        assert_close(many, one, reduced=256)
+
+
+@pytest.mark.parametrize(
+    ("layout", "dims"),
+    [("dp=2", "[dp, -, -, -]"), ("tp=2", "[-, tp, -, -]"), ("dp=2,tp=2", "[dp, tp, -, -]")],
+)
+def test_the_cache_of_a_sequence_and_head_lies_where_they_are_computed(layout: str, dims: str):
+    plan, _, _ = served("llama", "decode", layout)
+    caches = [
+        home
+        for port, home in zip(plan.program.inputs, plan.inputs, strict=True)
+        if port.name.endswith("BGSK")
+    ]
+    assert [str(home) for home in caches] == [dims] * 4
+    moved = {
+        op.name
+        for block in plan.local.all_blocks()
+        for op in block.ops
+        if op.name == "fabric.all_gather"
+    }
+    assert moved == set()
