@@ -30,6 +30,7 @@ PLANS = (
     (str(CLUSTER), 4096, "dp=32,fsdp=16,tp=8"),
 )
 BATCH = 12_288  # the least common multiple of the batch's parts (384 and 4,096)
+LONGEST_S = 900.0
 
 
 class Use(TypedDict):
@@ -106,6 +107,7 @@ def _fresh(*arguments: str) -> Use:
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         text=True,
+        timeout=LONGEST_S,
         check=True,
     )
     whole_s = time.perf_counter() - start

@@ -32,7 +32,7 @@ time over ours in the same round, the table shows the median. A round in which o
 more than {QUIET_SHARE:.0%} of the cores is taken again. The losses of all steps must agree."""
 LOSS_TOLERANCE = 2e-3
 CHIPS = 2
-START_S, END_S = 180.0, 30.0
+START_S, ROUND_S, END_S = 180.0, 900.0, 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +146,16 @@ class Theirs:
         """Runs a round; the seconds of a step, of the slower rank."""
         for rank in self._ranks:
             rank.send(self._steps)
-        answers: list[tuple[float, list[float]]] = [rank.recv() for rank in self._ranks]
+        answers = [self._answer(rank) for rank in self._ranks]
         # The parts of the batch are equal, so the mean of their losses is the loss of the whole.
         columns = zip(*(losses for _, losses in answers), strict=True)
         self.losses += [sum(column) / CHIPS for column in columns]
         return max(seconds for seconds, _ in answers) / self._steps
+
+    def _answer(self, rank: Connection) -> tuple[float, list[float]]:
+        if not rank.poll(ROUND_S):
+            raise TimeoutError(f"a rank of {self._process.args!r} gave no answer in {ROUND_S} s")
+        return rank.recv()
 
     def close(self) -> None:
         """Ends the ranks, which leave when their socket closes."""
@@ -160,7 +165,7 @@ class Theirs:
             self._process.wait(timeout=END_S)
         except subprocess.TimeoutExpired:
             self._process.terminate()  # torchrun ends its ranks
-            self._process.wait()
+            self._process.wait(timeout=END_S)
         finally:
             self._folder.cleanup()
 

@@ -228,7 +228,7 @@ def _piece(shape: tuple[int, ...], layout: Layout, chips: int) -> tuple[int, ...
 class Fabric:
     def __init__(self, chips: int) -> None:
         self.slots: list[Tensor] = [torch.empty(0)] * chips
-        self.barrier = Barrier(chips)
+        self.barrier = Barrier(chips, timeout=60.0)  # seconds: a chip that failed never comes
 
     def exchange(self, rank: int, piece: Tensor) -> list[Tensor]:
         self.slots[rank] = piece

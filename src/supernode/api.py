@@ -14,7 +14,7 @@ from supernode.ir import HostType, Program
 from supernode.machine import Machine, load_machine
 from supernode.partition import partition
 from supernode.plan import Plan
-from supernode.run import LoadedStep
+from supernode.run import STUCK_AFTER_S, LoadedStep
 from supernode.run import Node as Chips
 from supernode.run import connect as connect_chips
 from supernode.search import default_layout, usable_chips
@@ -22,15 +22,19 @@ from supernode.simulate import Simulation, simulate
 from supernode.trace import Trace
 
 
-def connect(address: str = "local") -> "Node":
+def connect(address: str = "local", *, stuck_after_s: float = STUCK_AFTER_S) -> "Node":
     """The chips at `address` as one computer: `local`, `local:4` (four of them), `cpu:2`.
+
+    A step may take as long as it will; but where chips stand still for `stuck_after_s` seconds (a
+    process stopped by a signal, or asleep while none works), it fails with `ChipFailed`.
 
     Raises:
         UnknownName: no such kind of chip.
-        InputError: the number of chips is no number, or more than there is memory for.
+        InputError: the number of chips is no number; the time is not positive.
+        DoesNotFit: there is not the memory for so many chips.
         ChipFailed: a chip did not start.
     """
-    return Node(connect_chips(address))
+    return Node(connect_chips(address, stuck_after_s=stuck_after_s))
 
 
 class Node:

@@ -69,7 +69,9 @@ def _without_torch(argv: list[str]) -> object:
         "from supernode.cli.main import call\n"
         f"sys.exit(call({argv!r}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -102,6 +104,7 @@ def test_a_locale_without_the_signs_of_units_is_no_error() -> None:
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
         text=True,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -11,13 +11,19 @@ import pytest
 
 from docs.pages import DOCS, ROOT
 
+LONGEST_S = 240.0
 SCRATCH = DOCS / "explain" / "from_scratch.py"
 
 
 def _output(*arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=LONGEST_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -41,6 +42,13 @@ def _fds() -> list[str]:
         with contextlib.suppress(OSError):  # that of the listing itself
             links.append(os.readlink(f"/proc/self/fd/{fd}"))
     return sorted(links)
+
+
+def _line(process: "subprocess.Popen[str]", within_s: float = 60.0) -> str:
+    """The next line of what the process prints; it prints no more than one at a time."""
+    assert process.stdout is not None
+    assert select.select([process.stdout], [], [], within_s)[0], f"silent for {within_s} s"
+    return process.stdout.readline()
 
 
 def _gone(pids: tuple[int, ...]) -> bool:
@@ -130,7 +138,7 @@ def test_last_words_of_a_worker_that_can_not_start(monkeypatch: pytest.MonkeyPat
 
 
 SCRIPT = """
-import os, sys, torch
+import os, pathlib, sys, torch
 sys.path.insert(0, {tests!r})
 from run.plans import LARGE, slow_plan
 from supernode.run import connect
@@ -143,7 +151,13 @@ try:
         loaded.step({{"x": torch.ones(LARGE)}})
 except KeyboardInterrupt:
     alive = [pid for pid in node.pids if os.path.exists(f"/proc/{{pid}}")]
-    print("interrupted", alive, flush=True)
+    node.close()
+# Only now are the frames of the interrupt gone, and what they hold.
+del node, loaded
+lines = open("/proc/self/maps").read().splitlines()
+fds = [os.readlink(fd) for fd in pathlib.Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+memory = sum("memfd:supernode" in each for each in lines + fds)
+print(f"interrupted, alive: {{alive}}, memory: {{memory}}", flush=True)
 """
 
 
@@ -154,8 +168,7 @@ def _script():
     with subprocess.Popen(
         [sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        assert process.stdout is not None
-        pids = tuple(map(int, process.stdout.readline().split()))
+        pids = tuple(map(int, _line(process).split()))
         time.sleep(0.3)
         try:
             yield process, pids
@@ -168,7 +181,7 @@ def test_ctrl_c_ends_the_workers_and_reaches_the_caller():
     with _script() as (process, pids):
         start = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
-        assert process.stdout.readline() == "interrupted []\n"
+        assert _line(process) == "interrupted, alive: [], memory: 0\n"
         assert time.monotonic() - start < 1.0
         assert process.wait(5) == 0
         assert _gone(pids)

@@ -5,7 +5,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Crew:
         self.kind, self.arenas, self.world, self.deadline_s = kind, arenas, world, deadline_s
         self.processes: list[subprocess.Popen[bytes]] = []
         self.connections: list[Connection] = []
+        self.owes = False
         for rank in range(world):
             process, connection = self.worker(rank)
             self.processes.append(process)
@@ -48,7 +49,13 @@ class Crew:
         self.processes[rank], self.connections[rank] = self.worker(rank)
         assert pickle.loads(self.connections[rank].recv_bytes()) == "ready"
 
+    @property
+    def is_idle(self) -> bool:
+        """Every process lives and waits for a program."""
+        return not self.owes and all(process.poll() is None for process in self.processes)
+
     def start(self, programs: list[list[Step]]) -> None:
+        self.owes = True
         for connection, steps in zip(self.connections, programs, strict=True):
             connection.send_bytes(pickle.dumps(steps))
 
@@ -61,6 +68,7 @@ class Crew:
                 found.append(pickle.loads(connection.recv_bytes()))
             except EOFError:
                 found.append(None)
+        self.owes = False
         return found
 
     def run(self, programs: list[list[Step]]) -> list[list[Any]]:
@@ -96,18 +104,46 @@ def started(
         yield crew
 
 
+class Standing:
+    """A crew for many tests; after one that failed half-way, the next gets a new crew."""
+
+    def __init__(self, kind: str, world: int, window_bytes: int = MIB) -> None:
+        self._start = lambda: started(kind, world, window_bytes=window_bytes)
+        self._stack = ExitStack()
+        self._crew: Crew | None = None
+
+    def crew(self) -> Crew:
+        if self._crew is None or not self._crew.is_idle:
+            self._stack.close()
+            self._crew = self._stack.enter_context(self._start())
+        return self._crew
+
+    def close(self) -> None:
+        self._stack.close()
+
+
 @pytest.fixture(scope="session", params=FABRICS)
-def pair(request: pytest.FixtureRequest) -> Iterator[Crew]:
+def standing_pair(request: pytest.FixtureRequest) -> Iterator[Standing]:
+    with closing(Standing(request.param, 2)) as standing:
+        yield standing
+
+
+@pytest.fixture(scope="session", params=FABRICS)
+def standing_square(request: pytest.FixtureRequest) -> Iterator[Standing]:
+    with closing(Standing(request.param, 4, 80 * 1024)) as standing:
+        yield standing
+
+
+@pytest.fixture
+def pair(standing_pair: Standing) -> Crew:
     """Two ranks."""
-    with started(request.param, 2) as crew:
-        yield crew
+    return standing_pair.crew()
 
 
-@pytest.fixture(scope="session", params=FABRICS)
-def square(request: pytest.FixtureRequest) -> Iterator[Crew]:
+@pytest.fixture
+def square(standing_square: Standing) -> Crew:
     """Four ranks, with windows small enough that most tensors go through in chunks."""
-    with started(request.param, 4, window_bytes=80 * 1024) as crew:
-        yield crew
+    return standing_square.crew()
 
 
 @pytest.fixture

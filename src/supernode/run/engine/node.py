@@ -16,9 +16,10 @@ from supernode.errors import ChipFailed, InputError, SupernodeError
 from supernode.plan import Plan, Progress, Task
 from supernode.run.chips import ChipKind, chip_kind
 from supernode.run.engine.doorbell import MOST_CHIPS, Command, Doorbell
+from supernode.run.engine.liveness import STUCK_AFTER_S
 from supernode.run.engine.loaded import LoadedStep
 from supernode.run.engine.messages import Load, Loaded, Message, Recover
-from supernode.run.engine.process import WorkerProcess
+from supernode.run.engine.process import GRACE_S, WorkerProcess
 from supernode.run.engine.watch import Watch
 from supernode.run.engine.window import Window, spot_of
 from supernode.run.fabric import ArenaSet, SharedMemoryFabric
@@ -26,19 +27,31 @@ from supernode.run.fabric import ArenaSet, SharedMemoryFabric
 _LOOK_UP_S = 0.1
 _LEAVE_S = 0.8
 
+_WAITED_FOR = {
+    Command.LOAD: "it to load a plan",
+    Command.STEP: "its step",
+    Command.TRACED_STEP: "its step",
+    Command.SAVE: "its state",
+    Command.RESTORE: "it to take its state",
+}
+
 T = TypeVar("T")
 _open: "WeakSet[Node]" = WeakSet()
 
 
-def connect(address: str = "local") -> "Node":
+def connect(address: str = "local", *, stuck_after_s: float = STUCK_AFTER_S) -> "Node":
     """The chips behind `address` as one node; close it, or use it in `with`.
 
     `local` is every chip of this host, of the best kind it has; `local:4` is four of them (on
     processors they share the cores). `cpu` or `cuda` in place of `local` choose the kind.
 
+    A step may take as long as it will. But where a chip stands still for `stuck_after_s` seconds
+    (its process stopped by a signal, or asleep while no chip works), the step fails with
+    `ChipFailed`; `math.inf` waits for ever, for a debugger.
+
     Raises:
         UnknownName: no such kind of chip.
-        InputError: the number is no number, or too large.
+        InputError: the number is no number, or too large; the time is not positive.
         ChipFailed: a worker did not start.
     """
     name, _, number = address.partition(":")
@@ -47,13 +60,19 @@ def connect(address: str = "local") -> "Node":
         raise InputError(
             f"{number!r} is not a number of chips", asked=address, fix="write it like local:4"
         )
-    return Node(kind, int(number) if number else kind.count())
+    if not stuck_after_s > 0:
+        raise InputError(
+            f"stuck_after_s = {stuck_after_s}: must be positive",
+            asked=address,
+            fix="give seconds, or math.inf to wait for ever",
+        )
+    return Node(kind, int(number) if number else kind.count(), stuck_after_s)
 
 
 class Node:
     """Worker processes, one a chip, and the memory they share."""
 
-    def __init__(self, kind: ChipKind, chips: int) -> None:
+    def __init__(self, kind: ChipKind, chips: int, stuck_after_s: float = STUCK_AFTER_S) -> None:
         kind.check(chips)
         if chips > MOST_CHIPS:
             raise InputError(f"{chips} chips: one host can have {MOST_CHIPS}")
@@ -77,9 +96,10 @@ class Node:
             self._bell = Doorbell(self._fabric, chips)
             for rank in range(chips):
                 self._workers.append(WorkerProcess(rank, chips, kind, self._arenas.fds))
-            for worker in self._workers:
-                worker.receive()
-            self._watch = Watch(self._workers, self._arenas)
+            self._watch = Watch(self._workers, self._arenas, stuck_after_s)
+            with self._watch.waiting("it to start"):
+                for worker in self._workers:
+                    worker.receive()
         except BaseException:
             self.close()
             raise
@@ -120,10 +140,8 @@ class Node:
             generator=torch.get_rng_state().numpy().tobytes(),
         )
         self.check_usable()
-        for worker in self._workers:
-            worker.send(load)
         self._loads += 1
-        answers = self.ask(Command.LOAD, load.number, 0)
+        answers = self._together(Command.LOAD, lambda: self._shipped(load))
         return load.number, [answer for answer in answers if isinstance(answer, Loaded)]
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -137,12 +155,17 @@ class Node:
             ChipFailed: a chip failed; the state is that of the last whole step.
         """
         self.check_usable()
-        self._together(lambda: self._obeyed(command, plan, epoch))
+        self._together(command, lambda: self._obeyed(command, plan, epoch))
 
     def ask(self, command: Command, plan: int, epoch: int) -> list[Message]:
         """A command that every chip answers over its pipe: the answers, by rank."""
         self.check_usable()
-        return self._together(lambda: self._answers(command, plan, epoch))
+        return self._together(command, lambda: self._answers(command, plan, epoch))
+
+    def _shipped(self, load: Load) -> list[Message]:
+        for worker in self._workers:
+            worker.send(load)
+        return self._answers(Command.LOAD, load.number, 0)
 
     def _answers(self, command: Command, plan: int, epoch: int) -> list[Message]:
         self._bell.ring(command, plan, epoch)
@@ -163,17 +186,20 @@ class Node:
             progress.finish(rank)
         assert progress.done
 
-    def _together(self, act: Callable[[], T]) -> T:
+    def _together(self, command: Command, act: Callable[[], T]) -> T:
         """What stops one chip, or this process, stops them all."""
-        try:
-            return act()
-        except SupernodeError as error:
-            # Without the frames below, which would keep the arenas mapped.
-            first = error.with_traceback(None)
-        except BaseException:
-            self.fail(ChipFailed("the last step was interrupted"))
-            raise
-        raise self._stopped(first)
+        assert self._watch is not None
+        with self._watch.waiting(_WAITED_FOR[command]):
+            try:
+                return act()
+            except SupernodeError as error:
+                # Without the frames below, which would keep the arenas mapped.
+                first = error.with_traceback(None)
+            except BaseException:
+                self.fail(ChipFailed("the last step was interrupted"))
+                raise
+            stopped = self._stopped(first)
+        raise stopped
 
     def check_usable(self) -> None:
         """Raises what keeps this node from being used."""
@@ -243,8 +269,9 @@ class Node:
             self._watch.close()
         for worker in self._workers:
             worker.hang_up()
+        end_s = monotonic() + GRACE_S
         for worker in self._workers:
-            worker.close()
+            worker.close(max(0.0, end_s - monotonic()))
 
     def _stopped(self, first: SupernodeError) -> SupernodeError:
         """The error of the chip that failed, after a run was stopped; `first` if none owns up.
@@ -255,15 +282,20 @@ class Node:
         outcomes = [w.outcome(max(0.0, end_s - monotonic())) for w in self._workers]
         own = [(rank, each.error) for rank, each in enumerate(outcomes) if each and each.own]
         left = [(rank, each.error) for rank, each in enumerate(outcomes) if each and not each.own]
-        error = _on_chip(*own[0], left) if own else ChipFailed(first.wrong)
-        dead = any(worker.is_dead for worker in self._workers)
-        if dead or None in outcomes or not self.kind.state_in_arena:
+        error = _on_chip(*own[0], left) if own else _on_none(first, left)
+        if None in outcomes or not self.kind.state_in_arena:
             return self.fail(error)
         self._arenas.reset()
+        # Only now: what the watch tells of a death from here on stands.
+        if any(worker.is_dead for worker in self._workers):
+            return self.fail(error)
         recover = Recover(number=self._bell.number)
         self._bell.reset()
-        for worker in self._workers:
-            worker.send(recover)
+        try:
+            for worker in self._workers:
+                worker.send(recover)
+        except ChipFailed as death:
+            return self.fail(death)
         return error
 
 
@@ -278,6 +310,12 @@ def _on_chip(
         other, told = waited
         where = f"{where}; chip {other} was at {told.where or told.asked}"
     return ChipFailed(error.wrong, asked=told.asked, op=told.op, where=where, fix=error.fix)
+
+
+def _on_none(first: SupernodeError, left: Sequence[tuple[int, SupernodeError]]) -> ChipFailed:
+    """No chip is to blame; where each was when it left."""
+    at = "; ".join(f"chip {rank} was at {e.where or e.asked}" for rank, e in left if e.asked)
+    return ChipFailed(first.wrong, where=at)
 
 
 @atexit.register

@@ -1,5 +1,6 @@
 """One worker process as its node sees it: how it is started, spoken to, and made to go away."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,7 +12,10 @@ from supernode.errors import ChipFailed
 from supernode.run.chips import ChipKind
 from supernode.run.engine.messages import Failed, Message
 
-_GRACE_S = 0.5
+GRACE_S = 0.5
+"""How long a process may take to end by itself."""
+_KILLED_S = 10.0
+"""How long a killed process may take to go: the kernel may be writing its memory to a disk."""
 _TAIL_BYTES = 2000
 
 
@@ -38,6 +42,7 @@ class WorkerProcess:
         self._pipe = Connection(ours.detach())
         self._closed = False
         self._outcome: Failed | None = None
+        self._verdict = ""
 
     @property
     def pid(self) -> int:
@@ -89,15 +94,25 @@ class WorkerProcess:
     def death(self) -> ChipFailed:
         """The error for a process that ended without a word."""
         wrong = f"the process of chip {self.rank} {self.fate()}"
+        if self._verdict:
+            return ChipFailed(wrong, fix="connect(…, stuck_after_s=…) has more patience")
         tail = self._last_words()
         return ChipFailed(wrong + (f"; its last words:\n{tail}" if tail else ""))
 
+    def put_down(self, why: str) -> None:
+        """Kills the process because it stands still; `why` is told as its fate."""
+        self._verdict = why
+        self._process.kill()
+
     def fate(self) -> str:
         """How the process ended, in words."""
+        # A process closes its pipe a moment before it has ended.
         try:
-            status = self._process.wait(_GRACE_S)
+            status = self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
             return "stopped answering"
+        if self._verdict:
+            return f"({self.pid}) stood still and was ended: {self._verdict}"
         return (
             f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited ({status})"
         )
@@ -107,17 +122,21 @@ class WorkerProcess:
         if not self._pipe.closed:
             self._pipe.close()
 
-    def close(self) -> None:
-        """Ends the process and frees what belongs to it; a second call does nothing."""
+    def close(self, grace_s: float = GRACE_S) -> None:
+        """Ends the process, by force after `grace_s`, and frees what belongs to it.
+
+        A second call does nothing.
+        """
         if self._closed:
             return
         self._closed = True
         self.hang_up()
         try:
-            self._process.wait(_GRACE_S)
+            self._process.wait(grace_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it ends when the kernel lets it
+                self._process.wait(_KILLED_S)
         os.close(self.pidfd)
         os.close(self._stderr)
 

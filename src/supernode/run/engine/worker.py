@@ -30,6 +30,9 @@ from supernode.run.engine.replica import Replica, Worksite  # noqa: E402
 from supernode.run.engine.window import Window  # noqa: E402
 from supernode.run.fabric import FabricAborted, SharedMemoryFabric  # noqa: E402
 
+_NO_DEADLINE_S = 1e9
+"""The node watches over who stands still; how long another chip computes is no fault."""
+
 
 class Worker:
     """One chip's process."""
@@ -41,7 +44,7 @@ class Worker:
         Thread(target=self._read, daemon=True).start()
         chip = KINDS[kind]
         device = chip.prepare(rank, chips)
-        shared = SharedMemoryFabric.attach(fds, rank)
+        shared = SharedMemoryFabric.attach(fds, rank, deadline_s=_NO_DEADLINE_S)
         self._shared = shared
         self._bell = Doorbell(shared, chips)
         self._replicas: dict[int, Replica] = {}

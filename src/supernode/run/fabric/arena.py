@@ -56,6 +56,10 @@ class Control:
         """Stops every rank, with `rank` to blame; only the first call counts."""
         self.native.sn_abort(self.state, rank, reason.encode())
 
+    def sleeps(self, rank: int) -> bool:
+        """Whether `rank` sleeps in a wait."""
+        return bool(self.native.sn_sleeps(self.state, rank))
+
     def aborted(self) -> str | None:
         """Who stopped the run and why, or None while it goes on."""
         blamed = ctypes.c_int32()
@@ -107,6 +111,10 @@ class ArenaSet:
     def aborted(self) -> str | None:
         """Who stopped the run and why, or None while it goes on."""
         return self._control.aborted()
+
+    def sleeps(self, rank: int) -> bool:
+        """Whether `rank` sleeps in a call of its fabric, until somebody comes."""
+        return self._control.sleeps(rank)
 
     def reset(self) -> None:
         """Makes the fabric as new after an abort, the arenas' contents kept.

@@ -37,6 +37,9 @@ DTYPES = (
 OPS: tuple[Reduction, ...] = ("sum", "max", "min")
 DONE, ABORTED, LATE, READING, MISMATCH = range(5)
 
+_COMPILE_S = 300.0
+"""Ten seconds on an idle host, far more on a busy one."""
+
 _SOURCES = Path(__file__).with_name("native")
 _FLAGS = ("-std=c11", "-O3", "-march=native", "-fwrapv", "-ffp-contract=off", "-shared", "-fPIC")
 
@@ -54,6 +57,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "sn_signal": (None, (c_void_p, c_int64, c_int64, c_uint64)),
     "sn_wait": (c_int, (c_void_p, c_int64, c_uint64)),
     "sn_slot_value": (c_uint64, (c_void_p, c_int64)),
+    "sn_sleeps": (c_int, (c_void_p, c_int64)),
     "sn_missing": (None, (c_void_p, c_int, c_void_p)),
     "sn_mismatch": (c_int64, (c_void_p, c_void_p)),
     "sn_prefer_huge_pages": (None, (c_void_p, c_int64)),
@@ -88,7 +92,7 @@ def _built() -> Path:
     with _folder_in(target.parent) as folder:
         fresh = Path(folder) / target.name
         command = [*compiler, *_FLAGS, "-o", str(fresh), str(_SOURCES / "fabric.c")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = _ran(command)
         if done.returncode:
             raise SupernodeError(
                 f"the C compiler failed on the shared-memory fabric:\n{done.stderr.strip()}",
@@ -97,6 +101,19 @@ def _built() -> Path:
             )
         fresh.replace(target)
     return target
+
+
+def _ran(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=_COMPILE_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SupernodeError(
+            f"the C compiler has not ended after {_COMPILE_S:g} s",
+            asked=shlex.join(command),
+            fix="set CC to a C11 compiler for this host",
+        ) from error
 
 
 def _folder_in(cache: Path) -> "tempfile.TemporaryDirectory[str]":
@@ -129,7 +146,7 @@ def _cache_folder() -> Path:
 
 
 def _key(compiler: list[str]) -> str:
-    version = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
+    version = _ran([*compiler, "--version"]).stdout.encode()
     digest = hashlib.sha256(version + shlex.join([*compiler, *_FLAGS]).encode() + _processor())
     for source in sorted(_SOURCES.iterdir()):
         digest.update(source.read_bytes())

@@ -176,6 +176,10 @@ const char *sn_abort_reason(Fabric *f, int32_t *blamed) {
     return f->ranks[writer - 1].reason;
 }
 
+int sn_sleeps(Fabric *f, int64_t rank) {
+    return atomic_load(&f->ranks[rank].sleepers) != 0;
+}
+
 void sn_signal(Fabric *f, int64_t rank, int64_t slot, uint64_t value) {
     atomic_store(&f->slots[rank * SLOTS + slot].value, value);
     ring(f, rank);
