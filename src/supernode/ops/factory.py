@@ -51,12 +51,17 @@ def _written(op: Op) -> Cost:
     return Cost(0.0, float(read), written, "vector", op.outputs[0].tensor.dtype)
 
 
+def _zeros(op: Op) -> tuple[tuple[int, ...], ...]:
+    """Zeros are parts of zeros: what is then added to them may stay in parts."""
+    return ((0,),) if "float" in op.outputs[0].tensor.dtype else ()
+
+
 def _row(name: str, formula: Callable[[Op], Formula], local: Local) -> Row:
     return Row(
         name=name,
         formula=formula,
         cost=_written,
-        linear=nonlinear,
+        linear=_zeros if name in ("aten.new_zeros", "aten.zeros_like") else nonlinear,
         local=local,
         note="written once",
     )

@@ -145,9 +145,10 @@ def _passes(question: Question, axis: str) -> str | None:
     if kind not in ("sum", "mean"):
         return None
     for group in question.row.linear(question.op):
-        # Only while it is carried along: before real work the parts are added up first.
-        others = [v for p, v, _ in question.operands() if p not in group]
-        if set(kinds) == set(group) and all(v.tensor.numel == 1 for v in others):
+        # Only while it is carried along, also to places that integers name: before real work the
+        # parts are added up first.
+        others = [v.tensor for p, v, _ in question.operands() if p not in group]
+        if set(kinds) == set(group) and all(t.numel == 1 or "int" in t.dtype for t in others):
             return kind
     return None
 
