@@ -18,7 +18,7 @@ from supernode.run.chips import ChipKind, chip_kind
 from supernode.run.engine.doorbell import MOST_CHIPS, Command, Doorbell
 from supernode.run.engine.liveness import STUCK_AFTER_S
 from supernode.run.engine.loaded import LoadedStep
-from supernode.run.engine.messages import Load, Loaded, Message, Recover
+from supernode.run.engine.messages import Failed, Load, Loaded, Message, Recover
 from supernode.run.engine.process import GRACE_S, WorkerProcess
 from supernode.run.engine.watch import Watch
 from supernode.run.engine.window import Window, spot_of
@@ -191,14 +191,15 @@ class Node:
         assert self._watch is not None
         with self._watch.waiting(_WAITED_FOR[command]):
             try:
-                return act()
-            except SupernodeError as error:
-                # Without the frames below, which would keep the arenas mapped.
-                first = error.with_traceback(None)
+                try:
+                    return act()
+                except SupernodeError as error:
+                    # Without the frames below, which would keep the arenas mapped.
+                    first = error.with_traceback(None)
+                stopped = self._stopped(first)
             except BaseException:
                 self.fail(ChipFailed("the last step was interrupted"))
                 raise
-            stopped = self._stopped(first)
         raise stopped
 
     def check_usable(self) -> None:
@@ -278,8 +279,7 @@ class Node:
 
         When every chip has left its command and lives, the node can go on as before it.
         """
-        end_s = monotonic() + _LEAVE_S
-        outcomes = [w.outcome(max(0.0, end_s - monotonic())) for w in self._workers]
+        outcomes = self._outcomes()
         own = [(rank, each.error) for rank, each in enumerate(outcomes) if each and each.own]
         left = [(rank, each.error) for rank, each in enumerate(outcomes) if each and not each.own]
         error = _on_chip(*own[0], left) if own else _on_none(first, left)
@@ -287,7 +287,7 @@ class Node:
             return self.fail(error)
         self._arenas.reset()
         # Only now: what the watch tells of a death from here on stands.
-        if any(worker.is_dead for worker in self._workers):
+        if self._any_dead():
             return self.fail(error)
         recover = Recover(number=self._bell.number)
         self._bell.reset()
@@ -297,6 +297,21 @@ class Node:
         except ChipFailed as death:
             return self.fail(death)
         return error
+
+    def _outcomes(self) -> list[Failed | None]:
+        """How the command ended on each chip; None where one has died and this one has not left.
+
+        Else a chip may finish its op, however long it takes: the watch ends one that stands still.
+        """
+        end_s = monotonic() + _LEAVE_S
+        outcomes = [w.outcome(max(0.0, end_s - monotonic())) for w in self._workers]
+        while None in outcomes and self.kind.state_in_arena and not self._any_dead():
+            pairs = zip(outcomes, self._workers, strict=True)
+            outcomes = [outcome or worker.outcome(_LOOK_UP_S) for outcome, worker in pairs]
+        return outcomes
+
+    def _any_dead(self) -> bool:
+        return any(worker.is_dead for worker in self._workers)
 
 
 def _on_chip(
