@@ -69,7 +69,7 @@ def test_a_failed_op_names_chip_op_module_and_line_and_loses_nothing():
         assert caught.value.wrong == "aten.embedding raised IndexError: index out of range in self"
         assert caught.value.where == "chip 1, model.py:7, in model.table, forward"
         assert caught.value.op.startswith("aten.embedding(f32[8, 8], i64[")
-        assert caught.value.asked == "step step on 2 chips"
+        assert caught.value.asked == "step toy on 2 chips, layout dp"
         assert torch.equal(loaded.pull()["w"], before)
         # The node goes on, and its random numbers are those of a run without the failure.
         loaded.step({"x": GOOD})
