@@ -6,10 +6,10 @@ BIN := .venv/bin
 VENV := .venv/.made-from-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check golden bench clean
+.PHONY: help venv demo test test-triton check golden bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(VENV) ## make .venv with the pinned tools and this package, editable
 
@@ -24,6 +24,16 @@ demo: $(VENV) ## train a small GPT on two chips of this host, then compare big m
 
 test: $(VENV) ## all tests, but for those that need a GPU or measure speed
 	$(BIN)/python -m pytest -q -m "not gpu and not bench"
+
+test-triton: .venv-triton36/.made .venv-triton39/.made ## the Triton backend on the oldest and newest triton
+	.venv-triton36/bin/python -m pytest -q tests/triton_cpu
+	.venv-triton39/bin/python -m pytest -q tests/triton_cpu
+
+.venv-triton%/.made: pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --constraint requirements.lock --editable . pytest hypothesis llvmlite \
+	  'triton==$(subst triton3,3.,$(patsubst .venv-%,%,$(@D))).*'
+	touch $@
 
 check: $(VENV) ## the gate, under two minutes: format, lint, types, imports, sizes, fast tests
 	$(BIN)/ruff format --check .
@@ -40,5 +50,5 @@ bench: $(VENV) ## measure speed beside torch and gloo; writes dated reports to b
 	$(BIN)/python -m bench
 
 clean: ## remove .venv, caches and build outputs
-	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-triton36 .venv-triton39 build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests tools -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""LLVM IR from a schedule: one module a family of ops."""

@@ -1,0 +1,192 @@
+"""Computes a lazy tile value for one chunk of lanes of a nest."""
+
+from dataclasses import dataclass, field
+
+from ..errors import CompileError, TritonCpuError
+from ..passes.steps import Buffer, Nest
+from ..tile.ops import Op, Value
+from ..tile.types import I32, Elem
+from . import memory
+from .context import Context
+from .elementwise import Apply, apply
+from .lanes import Lanes, as_vector, factor_of, moved, sequence
+from .writer import literal
+
+Index = tuple[tuple[str, bool], ...]
+"""Per dim: the i32 index, and whether the lanes run along it (lane i is then at index + i)."""
+
+
+@dataclass(eq=False, slots=True)
+class Chunk:
+    """`count` lanes of a nest at a time; `cache` holds what was computed at the current index."""
+
+    context: Context
+    nest: Nest
+    count: int
+    index_factor: dict[str, int] = field(default_factory=dict[str, int])
+    cache: dict[tuple[Value, Index], Lanes] = field(
+        default_factory=dict[tuple[Value, Index], Lanes]
+    )
+
+    def lanes(self, value: Value, index: Index) -> Lanes:
+        """The lanes of `value` at `index`."""
+        if not value.type.is_tile:
+            return self.context.lanes_of(value)
+        key = (value, index)
+        known = self.cache.get(key)
+        if known is None:
+            known = self.cache[key] = self._compute(value, index)
+        return known
+
+    def vector(self, value: Value, index: Index) -> str:
+        """The same as an LLVM vector."""
+        return as_vector(self.context.w, self.lanes(value, index), self.count)
+
+    def _compute(self, value: Value, index: Index) -> Lanes:
+        buffer = self.context.schedule.buffers.get(value)
+        if buffer is not None and value not in self.nest.values:
+            return self.read(buffer, index, value.type.pointee)
+        op = value.op
+        assert op is not None, f"{value} has no buffer"
+        try:
+            return self._lazy(op, value, index)
+        except TritonCpuError as error:
+            where = error.where or f"{op.name}, {op.location}"
+            raise type(error)(error.wrong, where=where, fix=error.fix) from None
+        except (AssertionError, KeyError, ValueError, TypeError) as error:
+            raise CompileError(
+                f"The compiler failed: {error!r}.", where=f"{op.name}, {op.location}"
+            ) from error
+
+    def _lazy(self, op: Op, value: Value, index: Index) -> Lanes:
+        view = _VIEWS.get(op.name)
+        if view is not None:
+            return view(self, op, index)
+        if op.name == "load":
+            return self._load(op, index)
+        return self._elementwise(op, value, index)
+
+    def _load(self, op: Op, index: Index) -> Lanes:
+        pointer, mask, other = memory.load_operands(op)
+        given = [None if one is None else self.lanes(one, index) for one in (mask, other)]
+        elem = op.result.type.elem
+        return memory.load(
+            self.context, self.lanes(pointer, index), given[0], given[1], elem, self.count, op
+        )
+
+    def _elementwise(self, op: Op, value: Value, index: Index) -> Lanes:
+        w = self.context.w
+        args = [self.lanes(operand, index) for operand in op.operands]
+        elem, pointee = value.type.elem, value.type.pointee
+        if not any(arg.is_vector for arg in args):
+            if op.name == "addptr":
+                assert pointee is not None
+                return moved(w, args[0], args[1], pointee)
+            if elem.is_int and elem.bits > 1:
+                result = sequence(w, op.name, args, elem, self.count)
+                if result is not None:
+                    return result
+            if op.name == "bitcast" and elem.is_pointer and args[0].is_uniform:
+                return Lanes(args[0].value, elem, 0, 1, False, pointee)
+        uniform = all(arg.is_uniform for arg in args)
+        count = 0 if uniform else self.count
+        names = [arg.value if uniform else as_vector(w, arg, count) for arg in args]
+        kinds = [arg.elem for arg in args]
+        contract = self.context.target.contract
+        written = apply(w, Apply(op.name, op.attrs, names, kinds, elem, count, pointee, contract))
+        return Lanes(written, elem, 0 if uniform else None, pointee=pointee)
+
+    def read(self, buffer: Buffer, index: Index, pointee: Elem | None = None) -> Lanes:
+        """Lanes of a stored tile."""
+        w, elem = self.context.w, buffer.elem
+        address = self.context.address(buffer, [name for name, _ in index])
+        stride = _lane_stride(buffer, index)
+        if stride == 0:
+            return Lanes(w.load(elem, address), elem, 0, pointee=pointee)
+        if stride == 1:
+            return Lanes(w.load(elem, address, self.count), elem, None, pointee=pointee)
+        gathered = memory.strided_load(w, address, stride, elem, self.count)
+        return Lanes(gathered, elem, None, pointee=pointee)
+
+    def write(self, buffer: Buffer, index: Index, lanes: Lanes) -> None:
+        """Stores lanes to a buffer."""
+        w, elem = self.context.w, buffer.elem
+        address = self.context.address(buffer, [name for name, _ in index])
+        stride = _lane_stride(buffer, index)
+        if not any(along for _, along in index):
+            w.store(elem, lanes.value, address)
+            return
+        value = as_vector(w, lanes, self.count)
+        if stride == 1 or self.count == 1:
+            w.store(elem, value, address, self.count)
+        else:
+            memory.strided_store(w, value, address, stride, elem, self.count)
+
+
+def _lane_stride(buffer: Buffer, index: Index) -> int:
+    for (_, along), stride in zip(index, buffer.strides, strict=True):
+        if along:
+            return stride
+    return 0
+
+
+def _splat(chunk: Chunk, op: Op, index: Index) -> Lanes:
+    return chunk.context.lanes_of(op.operands[0])
+
+
+def _const(chunk: Chunk, op: Op, index: Index) -> Lanes:
+    elem, value = op.result.type.elem, op.attrs["value"]
+    if elem.is_int and elem.bits > 1:
+        number = int(value)
+        return Lanes(str(number), elem, 0, factor_of(number), number >= 0)
+    return Lanes(literal(value, elem), elem, 0)
+
+
+def _poison(chunk: Chunk, op: Op, index: Index) -> Lanes:
+    elem = op.result.type.elem
+    return Lanes(literal(0, elem), elem, 0, pointee=op.result.type.pointee)
+
+
+def _range(chunk: Chunk, op: Op, index: Index) -> Lanes:
+    (name, along), start = index[0], int(op.attrs["start"])
+    factor = chunk.index_factor.get(name, 1)
+    if name == "0":
+        value, factor = str(start), factor_of(start)
+    elif start:
+        value = chunk.context.w.let(f"add i32 {name}, {start}")
+        factor = min(factor, factor_of(start))
+    else:
+        value = name
+    return Lanes(value, I32, 1 if along else 0, factor, start >= 0)
+
+
+def _expand(chunk: Chunk, op: Op, index: Index) -> Lanes:
+    axis = int(op.attrs["axis"])
+    return chunk.lanes(op.operands[0], index[:axis] + index[axis + 1 :])
+
+
+def _broadcast(chunk: Chunk, op: Op, index: Index) -> Lanes:
+    source = op.operands[0].type.dims
+    inner = tuple(
+        ("0", False) if size == 1 and full != 1 else at
+        for size, full, at in zip(source, op.result.type.dims, index, strict=True)
+    )
+    return chunk.lanes(op.operands[0], inner)
+
+
+def _trans(chunk: Chunk, op: Op, index: Index) -> Lanes:
+    inner = [("0", False)] * len(index)
+    for dim, source in enumerate(op.attrs["order"]):
+        inner[source] = index[dim]
+    return chunk.lanes(op.operands[0], tuple(inner))
+
+
+_VIEWS = {
+    "splat": _splat,
+    "const": _const,
+    "poison": _poison,
+    "range": _range,
+    "expand": _expand,
+    "broadcast": _broadcast,
+    "trans": _trans,
+}

@@ -1,0 +1,1 @@
+"""Passes over tile IR: what is stored where, and which ops share one loop nest."""

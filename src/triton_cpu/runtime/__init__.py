@@ -1,0 +1,1 @@
+"""What runs at launch time: machine code, native threads, arguments."""

@@ -1,0 +1,155 @@
+"""Launches a compiled kernel: packs the arguments, runs the grid, reports faults."""
+
+import ctypes
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import KernelAssertion
+from . import arguments
+from .codegen import Loaded
+from .pool import CALLER_STACK_BYTES, pool, thread_count
+
+_FAULT = struct.Struct("<6iq")  # taken, site, three program ids, size, detail: see emit.fault
+
+
+_current = threading.local()  # the launcher this thread made last
+
+
+def attach(code: Loaded, function: int) -> None:
+    """Tells the launcher this thread has just made where its code is. Triton makes the launcher,
+    lets other threads see it, and only then loads the code; it may also load it twice."""
+    launcher: Launcher | None = getattr(_current, "launcher", None)
+    if launcher is not None:
+        launcher.code, launcher.function = code, function
+        launcher.loaded.set()
+        _current.launcher = None
+
+
+class Launcher:
+    """What Triton calls for each launch of one kernel."""
+
+    def __init__(self, src: Any, metadata: Any) -> None:
+        self.code: Loaded | None = None  # kept alive while a launch is on its way
+        self.function = 0
+        self.loaded = threading.Event()
+        _current.launcher = self
+        self.name: str = metadata.name
+        self.sites: list[dict[str, Any]] = metadata.sites
+        self.sanitize: bool = metadata.sanitize
+        self.threads: int = metadata.num_threads
+        self.aside = int(metadata.scratch_bytes > CALLER_STACK_BYTES)
+        signature = arguments.flatten(list(src.signature.values()))
+        self.paths = [path for path, _ in signature]
+        self.flat = [path[0] for path in self.paths] if _is_flat(self.paths) else None
+        self.descriptors = [kind.startswith("tensordesc") for _, kind in signature]
+        self.kinds: list[str] = metadata.arguments
+        names = _names(src, len(self.kinds))
+        self.convert: list[Callable[[Any], Any]] = [
+            arguments.pointer_of(number in metadata.written, names[number])
+            if kind == "ptr"
+            else arguments.scalar_of(kind)
+            for number, kind in enumerate(self.kinds)
+        ]
+        ranges = "QQ" * self.kinds.count("ptr") if self.sanitize else ""
+        self.layout = struct.Struct(
+            "<Q" + "".join(arguments.FORMATS[kind] for kind in self.kinds) + ranges
+        )
+        self.pool = pool()
+
+    def __call__(
+        self,
+        grid0: int,
+        grid1: int,
+        grid2: int,
+        stream: int,
+        function: int | None,
+        packed_metadata: Any,
+        launch_metadata: Any,
+        enter_hook: Any,
+        exit_hook: Any,
+        *args: Any,
+    ) -> None:
+        programs = grid0 * grid1 * grid2
+        if programs <= 0:
+            return
+        if enter_hook is not None:
+            enter_hook(launch_metadata)
+        values = self._values(args)
+        packed = [one(value) for one, value in zip(self.convert, values, strict=True)]
+        if self.sanitize:
+            for kind, value in zip(self.kinds, values, strict=True):
+                if kind == "ptr":
+                    packed += arguments.memory_range(value)
+        fault = ctypes.create_string_buffer(_FAULT.size) if self.sites else None
+        record = ctypes.addressof(fault) if fault is not None else 0
+        slots = ctypes.create_string_buffer(self.layout.pack(record, *packed))
+        if function is None:
+            self.loaded.wait()
+            function = self.function
+        threads = min(self.threads or thread_count(), programs)
+        if threads > 1 or self.aside:
+            self.pool.ensure(threads - 1 + self.aside)
+        self.pool.launch(
+            function, ctypes.addressof(slots), grid0, grid1, grid2, programs, threads, self.aside
+        )
+        if fault is not None and fault.raw[0]:
+            self._raise(fault.raw)
+        if exit_hook is not None:
+            exit_hook(launch_metadata)
+
+    def _values(self, args: tuple[Any, ...]) -> list[Any]:
+        """The arguments the kernel reads, in its order."""
+        if self.flat is not None:
+            values = [args[index] for index in self.flat]
+        else:
+            values = [_at(args, path) for path in self.paths]
+        if any(self.descriptors):
+            spread: list[Any] = []
+            for value, is_descriptor in zip(values, self.descriptors, strict=True):
+                spread += _decompose(value) if is_descriptor else [value]
+            values = spread
+        return values
+
+    def _raise(self, raw: bytes) -> None:
+        _, number, x, y, z, size, detail = _FAULT.unpack(raw)
+        site = self.sites[number]
+        text = str(site["message"])
+        if size:
+            text = f"{text}: byte {detail}, element {detail // size} of {size} bytes"
+        raise KernelAssertion(
+            f"{self.name}, program ({x}, {y}, {z}): {text}.",
+            where=f"{site['file']}:{site['line']}",
+        )
+
+
+def _is_flat(paths: list[tuple[int, ...]]) -> bool:
+    return all(len(path) == 1 for path in paths)
+
+
+def _at(args: Any, path: tuple[int, ...]) -> Any:
+    for number in path:
+        args = args[number]
+    return args
+
+
+def _names(src: Any, count: int) -> list[str]:
+    """The names of the parameters, where each is one argument; else their numbers."""
+    names = [name for name, kind in src.signature.items() if kind != "constexpr"]
+    return (
+        [str(name) for name in names]
+        if len(names) == count
+        else [str(number) for number in range(count)]
+    )
+
+
+def _decompose(descriptor: Any) -> list[Any]:
+    """A host tensor descriptor as the arguments the frontend makes of it."""
+    try:
+        from triton.backends.driver import decompose_descriptor
+    except ImportError:  # before 3.9
+        shape, strides = descriptor.shape, descriptor.strides
+        padding = descriptor.padding == "nan"
+        return [descriptor.base, *shape, *strides, padding, *shape, *strides]
+    return list(decompose_descriptor(descriptor))

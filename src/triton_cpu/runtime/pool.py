@@ -1,0 +1,79 @@
+"""The native thread pool (pool.ll), compiled at first use."""
+
+import ctypes
+import functools
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from . import codegen
+
+STACK_BYTES = 256 << 20
+"""Address space of a worker's stack; memory is used only as it is touched."""
+
+CALLER_STACK_BYTES = 2 << 20
+"""Programs with more scratch than this do not run on the calling thread."""
+
+_SPINS = 1500  # turns of a `pause` before an idle worker sleeps: some tens of microseconds
+
+Launch = Callable[[int, int, int, int, int, int, int, int], None]
+
+
+class Pool:
+    """Native threads that run the programs of a launch."""
+
+    def __init__(self) -> None:
+        self._code = codegen.compile_ir(_source())
+        address = self._code.address
+        i32, i64, pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
+        self.launch: Launch = ctypes.CFUNCTYPE(
+            None, pointer, pointer, i32, i32, i32, i64, i32, i32
+        )(address("pool_launch"))
+        self._grow = ctypes.CFUNCTYPE(i32, i32)(address("pool_grow"))
+        self._reset = ctypes.CFUNCTYPE(None)(address("pool_reset"))
+        self._reset()
+        self.workers = 0
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self._reset()
+        self.workers = 0
+
+    def ensure(self, workers: int) -> None:
+        """Starts threads until there are that many besides the caller's."""
+        if self.workers < workers:
+            self.workers = int(self._grow(workers))
+
+
+def _source() -> str:
+    text = (Path(__file__).parent / "pool.ll").read_text()
+    x86 = platform.machine().lower() in ("x86_64", "amd64", "i686")
+    pause = (
+        'call void asm sideeffect "pause", ""()'
+        if x86
+        else ('call void asm sideeffect "yield", ""()')
+    )
+    detached = 2 if sys.platform == "darwin" else 1  # PTHREAD_CREATE_DETACHED
+    values = {"PAUSE": pause, "SPINS": str(_SPINS), "STACK": str(STACK_BYTES)}
+    for name, value in {**values, "DETACHED": str(detached)}.items():
+        text = text.replace(f" {name}", f" {value}")
+    return text
+
+
+@functools.cache
+def pool() -> Pool:
+    """The process's pool."""
+    return Pool()
+
+
+def thread_count() -> int:
+    """Threads a launch may use: `TRITON_CPU_NUM_THREADS`, else what torch uses, else all cores."""
+    given = os.environ.get("TRITON_CPU_NUM_THREADS")
+    if given:
+        return max(1, int(given))
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return int(torch.get_num_threads())
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

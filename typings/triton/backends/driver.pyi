@@ -1,0 +1,6 @@
+from typing import Any
+
+class DriverBase:
+    def __init__(self) -> None: ...
+
+def decompose_descriptor(arg: Any) -> list[Any]: ...

@@ -1,0 +1,5 @@
+from typing import Any
+
+from . import jit as jit
+
+driver: Any

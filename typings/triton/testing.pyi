@@ -1,0 +1,3 @@
+from collections.abc import Callable, Sequence
+
+do_bench: Callable[..., Sequence[float]]
