@@ -1,11 +1,10 @@
-"""Tests of the Triton backend need triton and llvmlite (extra `kernels`); without them they skip."""
+"""Tests of the Triton backend need triton and llvmlite (extra `kernels`), else they skip."""
 
 import os
 
 import pytest
 
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # 3.9 warns while this is unset
-collect_ignore: list[str] = []
 
 
 @pytest.fixture(autouse=True)

@@ -146,9 +146,7 @@ def test_launch_in_the_child_of_a_fork():
 
 
 def test_autotune_and_heuristics():
-    @triton.autotune(
-        configs=[triton.Config({"BLOCK": size}) for size in (64, 256)], key=["n"]
-    )
+    @triton.autotune(configs=[triton.Config({"BLOCK": size}) for size in (64, 256)], key=["n"])
     @triton.heuristics({"EVEN": lambda args: args["n"] % args["BLOCK"] == 0})
     @triton.jit
     def tuned(x, out, n, BLOCK: tl.constexpr, EVEN: tl.constexpr):
@@ -160,5 +158,5 @@ def test_autotune_and_heuristics():
 
     for n in (512, 500):
         x, out = torch.randn(n), torch.empty(n)
-        tuned[lambda meta: (triton.cdiv(n, meta["BLOCK"]),)](x, out, n)
+        tuned[lambda meta, n=n: (triton.cdiv(n, meta["BLOCK"]),)](x, out, n)
         assert torch.equal(out, x * 2)
