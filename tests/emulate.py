@@ -108,8 +108,12 @@ _HOST = {
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
     "truediv": lambda a, b: a / b,
-    "pow": lambda a, b: a**b,
+    "pow": lambda a, b: a**b if a > 0 or b == int(b) else float("nan"),
     "neg": lambda a: -a,
+    "min": min,
+    "max": max,
+    "gt": lambda a, b: a > b,
+    "ne": lambda a, b: a != b,
     "sqrt": lambda a: a**0.5,
 }
 _FORMATS = {"contiguous_format": torch.contiguous_format, "preserve_format": torch.preserve_format}

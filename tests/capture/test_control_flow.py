@@ -58,6 +58,18 @@ def test_item_that_is_only_returned() -> None:
     assert_exact(lambda: custom(body))
 
 
+def test_the_larger_of_two_numbers() -> None:
+    def body(model: nn.Module, opt: optim.Optimizer) -> Step:
+        def step(x: Tensor, y: Tensor) -> Any:
+            norm = model(x).detach().norm().item()
+            scaled = x / max(1.0, norm) + torch.tensor(min(norm, 0.5))
+            return scaled, max(norm, 100), max(3, 2), max([1, 2, 3])
+
+        return step
+
+    assert_exact(lambda: custom(body))
+
+
 def test_branch_on_constants_is_taken() -> None:
     def body(model: nn.Module, opt: optim.Optimizer) -> Step:
         def step(x: Tensor, y: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """Optimizer state and gradients that outlive a step."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, optim
+from torch.optim.lr_scheduler import StepLR
 
 from capture.jobs import Step, adamw, capture_job, custom, data, job, network, refused
 from capture.steps import Job, assert_exact
@@ -33,9 +35,24 @@ def test_state_that_starts_from_the_first_gradient_is_refused() -> None:
     refused(made, "from the first gradient", line=False)
 
 
-@pytest.mark.parametrize("name", ["RAdam", "Adafactor"])
-def test_optimizers_that_branch_on_the_step_count_are_refused(name: str) -> None:
-    refused(job(lambda m: getattr(optim, name)(m.parameters())), "depends on data")
+BRANCHING: dict[str, Callable[[nn.Module], optim.Optimizer]] = {
+    "RAdam": lambda m: optim.RAdam(m.parameters(), lr=1e-2),
+    "RAdam decoupled": lambda m: optim.RAdam(
+        m.parameters(), weight_decay=0.1, decoupled_weight_decay=True
+    ),
+    "RAdam short": lambda m: optim.RAdam(m.parameters(), betas=(0.9, 0.5)),
+    "ASGD": lambda m: optim.ASGD(m.parameters(), lr=1e-2, t0=4),
+    "ASGD decay": lambda m: optim.ASGD(m.parameters(), weight_decay=0.1),
+    "Adafactor": lambda m: optim.Adafactor(m.parameters()),
+    "Adafactor fast": lambda m: optim.Adafactor(m.parameters(), lr=0.5, d=2.0),
+}
+
+
+@pytest.mark.parametrize("name", BRANCHING)
+def test_optimizers_that_branch_on_the_step_count(name: str) -> None:
+    """RAdam goes another way from its sixth step, ASGD averages from `t0`."""
+    assert_exact(lambda: job(BRANCHING[name]), steps=10)
+    assert_exact(lambda: job(BRANCHING[name], scheduler=lambda o: StepLR(o, 2)), steps=4)
 
 
 def test_lbfgs_is_refused() -> None:

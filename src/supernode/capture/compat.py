@@ -35,6 +35,8 @@ NAMES = (
     "torch.ops.aten.mm.default.decompose",
     "torch._subclasses.fake_tensor.FakeTensorMode",
     "torch.autograd._get_sequence_nr",
+    "torch.optim.asgd._single_tensor_asgd",
+    "torch.optim.radam._single_tensor_radam",
     "torch.utils._pytree.tree_flatten_with_path",
     "torch.utils._python_dispatch.TorchDispatchMode",
     "torch.utils.checkpoint.CheckpointFunction",
@@ -233,6 +235,12 @@ def no_checkpointing() -> Generator[None]:
         name = "_checkpoint_without_reentrant_generator"
         stack.enter_context(patched(checkpointing, name, _plain_generator))
         yield
+
+
+def branching_loops() -> list[tuple[Any, str]]:
+    """The plain loops of optimizers that branch on the number of the step: module and name."""
+    names = ("radam", "asgd")
+    return [(importlib.import_module(f"torch.optim.{n}"), f"_single_tensor_{n}") for n in names]
 
 
 @contextmanager

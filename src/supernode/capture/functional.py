@@ -54,6 +54,10 @@ RENAMED = {
     "zero_": "zeros_like",
     "fill_.Scalar": "full_like",
     "transpose_": "transpose.int",
+    "ldexp_": "ldexp.Tensor",
+    "floor_divide_.Tensor": "floor_divide",
+    "pow_.Scalar": "pow.Tensor_Scalar",
+    "pow_.Tensor": "pow.Tensor_Tensor",
 }
 FILLS = {
     "aten.zeros": 0.0,
@@ -161,7 +165,7 @@ def _mutating(op: OpOverload, name: str, short: str, random: bool) -> OpInfo:
         kind = Kind.REFUSED if functional is None else Kind.WRITES_ARGUMENTS
         return OpInfo(kind, name, functional, written, random=random)
     functional = _overload(op.namespace, RENAMED.get(short) or _without_underscore(short))
-    if functional is None:
+    if functional is None or not _alike(op, functional):
         return OpInfo(Kind.REFUSED, name)
     compares = short.startswith(COMPARES)
     defaults = _defaults(op, functional)
@@ -175,6 +179,12 @@ def _defaults(op: OpOverload, functional: OpOverload) -> tuple[tuple[int, Any], 
         for position, argument in enumerate(compat.arguments_of(op))
         if argument.has_default_value() and not wanted.get(argument.name, True)
     )
+
+
+def _alike(op: OpOverload, functional: OpOverload) -> bool:
+    """Whether both take the same arguments, as far as both have any (`polygamma` turns them)."""
+    pairs = zip(compat.arguments_of(op), compat.arguments_of(functional), strict=False)
+    return all(str(ours.type) == str(theirs.type) for ours, theirs in pairs)
 
 
 def _without_underscore(short: str) -> str:

@@ -5,6 +5,7 @@ operation on it is recorded as a `host.*` op, so the recorded step repeats the s
 precision arithmetic on new numbers.
 """
 
+import builtins
 import operator
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "pow": operator.pow,
     "neg": operator.neg,
     "abs": abs,
+    "min": min,
+    "max": max,
 }
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 
@@ -67,6 +70,23 @@ class Guard:
         return bool(getattr(operator, self.comparison)(left, right)) == self.outcome
 
 
+class Choices:
+    """The answers to comparisons that no hyper-parameter decides: `taken`, and then yes.
+
+    `conditions` are the values that will decide them when the step runs.
+    """
+
+    def __init__(self, taken: list[bool]) -> None:
+        self.conditions: list[Value] = []
+        self._taken = taken
+
+    def answer(self, condition: Value) -> bool:
+        """How the next comparison, whose outcome is `condition`, comes out."""
+        self.conditions.append(condition)
+        position = len(self.conditions) - 1
+        return self._taken[position] if position < len(self._taken) else True
+
+
 class HostLedger:
     """Makes host numbers on a tape; knows the hyper-parameters and what was branched on."""
 
@@ -74,6 +94,16 @@ class HostLedger:
         self.tape = tape
         self.numbers: dict[str, float] = {}
         self.guards: list[Guard] = []
+        self._choices: Choices | None = None
+
+    @contextmanager
+    def choosing(self, choices: Choices) -> Generator[None]:
+        """Inside, `choices` answers what would be refused: which way the step goes."""
+        self._choices = choices
+        try:
+            yield
+        finally:
+            self._choices = None
 
     def hyper_parameter(self, name: str, value: Value, number: float) -> "HostFloat":
         """The host number that stands for hyper-parameter `name`, `number` at present."""
@@ -95,6 +125,9 @@ class HostLedger:
         if not isinstance(right, int | float | HostFloat):
             return NotImplemented
         formulas = _formulas((left, right))
+        if formulas is None and self._choices is not None:
+            condition = self.compute(comparison, (left, right))
+            return self._choices.answer(condition.node.value)
         if formulas is None:
             sources = [each.node.source for each in (left, right) if isinstance(each, HostFloat)]
             raise data_dependent("compared with another number", sources[0])
@@ -278,5 +311,33 @@ def symbolic_items() -> Generator[None]:
         node = host_node(number)
         return number if node is None else HostFloat(node)
 
-    with compat.patched(torch.Tensor, "item", item):
+    with (
+        compat.patched(torch.Tensor, "item", item),
+        compat.patched(torch, "as_tensor", _tensor_of(torch.as_tensor)),
+        compat.patched(torch, "tensor", _tensor_of(torch.tensor)),
+        compat.patched(builtins, "max", _extreme("max", max)),
+        compat.patched(builtins, "min", _extreme("min", min)),
+    ):
         yield
+
+
+def _tensor_of(plain: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def made(data: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if isinstance(data, HostFloat) and not args:
+            kwargs.setdefault("dtype", torch.get_default_dtype())
+            return torch.scalar_tensor(data, **kwargs)  # pyright: ignore[reportArgumentType]
+        return plain(data, *args, **kwargs)
+
+    return made
+
+
+def _extreme(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    """`max` or `min` of Python, which of two numbers that are known later is a host op."""
+
+    def chosen(*args: Any, **kwargs: Any) -> Any:
+        hosts = [arg for arg in args if isinstance(arg, HostFloat)]
+        if not hosts or len(args) != 2 or kwargs:
+            return plain(*args, **kwargs)
+        return hosts[0].node.ledger.compute(name, args)
+
+    return chosen

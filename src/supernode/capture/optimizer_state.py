@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 
 from supernode.capture import compat, hyper
+from supernode.capture.choices import both_ways
 from supernode.capture.host import symbolic_items
 from supernode.capture.recorder import Recorder
 from supernode.capture.sites import Sites
@@ -127,7 +128,7 @@ def _from_one_step(subject: Subject, optimizer: Optimizer) -> Found:
         for param in _trained(optimizer):
             param.grad = compat.fake_like(mode, param.detach())
             tensors.register(param.grad)
-        with symbolic_items(), mode, recorder:
+        with symbolic_items(), both_ways(tensors, recorder.host), mode, recorder:
             optimizer.step()
         names = subject.names()
         return {

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from supernode.capture import compat, hyper
 from supernode.capture.arguments import Arguments
+from supernode.capture.choices import both_ways
 from supernode.capture.cleared import Cleared
 from supernode.capture.foreign import in_terms_of_the_step
 from supernode.capture.host import HostFloat, symbolic_items
@@ -173,6 +174,7 @@ def _patches(run: Recording, sites: Sites) -> Generator[None]:
             sites.tracking(),
             run.schedule.recording(),
             symbolic_items(),
+            both_ways(run.recorder.tensors, run.recorder.host),
             compat.no_checkpointing(),
             compat.plain_recurrence(),
             compat.looking_real(run.recorder.tensors.is_unknown),

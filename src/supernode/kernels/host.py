@@ -12,7 +12,6 @@ INFIX = {
     "div": "/",
     "floordiv": "//",
     "mod": "%",
-    "pow": "**",
     "eq": "==",
     "ne": "!=",
     "lt": "<",
@@ -21,9 +20,17 @@ INFIX = {
     "ge": ">=",
 }
 
+
+def power(base: float, exponent: float) -> float:
+    """A real power, nan where there is none, so that a branch not taken does no harm."""
+    result = base**exponent
+    return math.nan if isinstance(result, complex) else result
+
+
 FUNCTIONS: dict[str, Callable[..., object]] = {
     "neg": operator.neg,
     "abs": abs,
+    "pow": power,
     "min": min,
     "max": max,
     "int": int,
