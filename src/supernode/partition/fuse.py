@@ -1,0 +1,120 @@
+"""Blocks joined and trimmed: two calls as one, and no output, op or input that nobody reads."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from supernode.ir import CALL, Block, Op, Program, Value
+from supernode.partition.levels import renamed
+
+Key = tuple[str, str, tuple[int, ...], tuple[int, ...]]
+
+
+class Fuser:
+    """Joins pairs of calls; pairs that are wired alike share one block."""
+
+    def __init__(self, blocks: dict[str, Block]) -> None:
+        self._blocks = blocks
+        self.joined: dict[Key, Block] = {}
+
+    def fused(self, first: Op, second: Op) -> Op:
+        """One call for both; of what `first` gives, nobody but `second` reads anything."""
+        given = {value.id: -1 - i for i, value in enumerate(first.outputs)}
+        outer: dict[int, int] = {}
+        for value in (*first.inputs, *second.inputs):
+            if value.id not in given:
+                outer.setdefault(value.id, len(outer))
+        places = outer | given
+        key: Key = (
+            first.block,
+            second.block,
+            tuple(places[value.id] for value in first.inputs),
+            tuple(places[value.id] for value in second.inputs),
+        )
+        if key not in self.joined:
+            self.joined[key] = self._join(key, len(outer))
+            self._blocks[self.joined[key].name] = self.joined[key]
+        values = {value.id: value for value in (*first.inputs, *second.inputs)}
+        args = tuple(values[id_] for id_ in outer)
+        return replace(second, args=args, block=self.joined[key].name)
+
+    def _join(self, key: Key, inputs: int) -> Block:
+        first, second = self._blocks[key[0]], self._blocks[key[1]]
+        outer: list[Value | None] = [None] * inputs
+        ops: list[Op] = []
+        results: list[Value] = []
+        next_id = inputs
+        for block, places in ((first, key[2]), (second, key[3])):
+            mapping: dict[int, Value] = {}
+            for formal, place in zip(block.inputs, places, strict=True):
+                if place < 0:
+                    mapping[formal.id] = results[-1 - place]
+                else:
+                    value = outer[place] or Value(place, formal.type)
+                    outer[place] = mapping[formal.id] = value
+            for op in block.ops:
+                outputs: list[Value] = []
+                for value in op.outputs:
+                    outputs.append(Value(next_id, value.type))
+                    next_id += 1
+                ops.append(replace(renamed(op, mapping), outputs=tuple(outputs)))
+                mapping |= zip((value.id for value in op.outputs), outputs, strict=True)
+            results = [mapping[value.id] for value in block.outputs]
+        number = sum(name == key[1] for _, name, _, _ in self.joined)
+        return Block(
+            name=f"{second.name}_again{number + 1 if number else ''}",
+            inputs=tuple(value for value in outer if value is not None),
+            ops=tuple(ops),
+            outputs=tuple(results),
+        )
+
+
+def trimmed(program: Program) -> Program:
+    """`program` without blocks nobody calls, outputs nobody reads, and what only these needed."""
+    blocks = {block.name: block for block in program.blocks}
+    read = {value.id for op in program.main.ops for value in op.inputs}
+    read |= {value.id for value in program.main.outputs}
+    kept_out: dict[str, set[int]] = {}
+    for op in program.main.ops:
+        if op.name == CALL:
+            wanted = {i for i, value in enumerate(op.outputs) if value.id in read}
+            kept_out.setdefault(op.block, set()).update(wanted)
+    small = {name: _small(blocks[name], wanted) for name, wanted in kept_out.items()}
+    ops: list[Op] = []
+    for op in program.main.ops:
+        if op.name == CALL:
+            block = blocks[op.block]
+            kept_in = {value.id for value in small[op.block].inputs}
+            pairs = zip(op.inputs, block.inputs, strict=True)
+            args = tuple(actual for actual, formal in pairs if formal.id in kept_in)
+            outputs = tuple(op.outputs[i] for i in sorted(kept_out[op.block]))
+            op = replace(op, args=args, outputs=outputs)
+        ops.append(op)
+    main = replace(program.main, ops=tuple(ops))
+    return replace(program, main=main, blocks=tuple(small.values()))
+
+
+def _small(block: Block, wanted: set[int]) -> Block:
+    outputs = tuple(block.outputs[i] for i in sorted(wanted))
+    ops = Slices(block.ops).leading_to({value.id for value in outputs})
+    read = {value.id for op in ops for value in op.inputs} | {value.id for value in outputs}
+    inputs = tuple(value for value in block.inputs if value.id in read)
+    return Block(name=block.name, inputs=inputs, ops=tuple(ops), outputs=outputs)
+
+
+class Slices:
+    """Which of some ops lead to a value."""
+
+    def __init__(self, ops: tuple[Op, ...]) -> None:
+        self._ops = ops
+        self._made = {value.id: i for i, op in enumerate(ops) for value in op.outputs}
+
+    def leading_to(self, wanted: set[int], held: Collection[int] = ()) -> list[Op]:
+        """The ops that lead to the values `wanted` from those `held` and from what no op gives."""
+        found: set[int] = set()
+        open_ = list(wanted)
+        while open_:
+            at = self._made.get(open_.pop())
+            if at is not None and at not in found:
+                found.add(at)
+                open_ += [v.id for v in self._ops[at].inputs if v.id not in held]
+        return [self._ops[at] for at in sorted(found)]

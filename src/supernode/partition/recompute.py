@@ -1,0 +1,219 @@
+"""Activations computed again in backward, rather than held from forward on.
+
+A value that forward computes and only backward still reads is dropped, and the ops that lead to it
+from what is held run once more, right before its first reader. For a repeated block that is a block
+of its own, joined to the backward block that reads it: a weight that both need is gathered once.
+"""
+
+import re
+from collections import defaultdict
+from dataclasses import replace
+
+from supernode.ir import CALL, Block, Op, Program, Value, verify
+from supernode.ops import cost
+from supernode.partition.fuse import Fuser, Slices, trimmed
+from supernode.partition.levels import renamed
+
+MODES = {
+    "none": "every activation is held until backward has read it",
+    "selective": "what costs little to compute again is not held: norms, activation functions, masks, "
+    "scores of attention that is not fused",
+    "full": "of each repeated block only what it reads is held; all of it runs again in backward",
+}
+
+CHEAP_FLOPS_PER_BYTE = 256.0
+"""Up to how many FLOP for each byte not held `selective` computes again.
+
+Elementwise ops need a few, the scores of an attention with heads of 128 about 128, a linear layer of
+4096 inputs 4096."""
+
+_LAYER = re.compile(r"^(.*?\.\d+)(?:\.|$)")
+
+
+def recompute(program: Program, mode: str) -> Program:
+    """`program` with activations dropped and computed again; results are unchanged."""
+    if mode == "none":
+        return program
+    return verify(trimmed(_Again(program, mode).program()))
+
+
+class _Again:
+    """Rewrites main."""
+
+    def __init__(self, program: Program, mode: str) -> None:
+        self.source = program
+        self.blocks = {block.name: block for block in program.blocks}
+        self.readers = _readers(program)
+        self.made = {v.id: at for at, op in enumerate(program.main.ops) for v in op.outputs}
+        self.dropped: set[int] = set()
+        self.again: dict[str, tuple[Block, list[int]]] = {}
+        self.group_of: dict[int, str] = {}  # by position in main
+        self.now: dict[int, Value] = {}
+        values = (*program.main.inputs, *(v for op in program.main.ops for v in op.outputs))
+        self.next_id = 1 + max((value.id for value in values), default=0)
+        self._choose_in_blocks(mode)
+        self._choose_in_main(mode)
+        self.fuser = Fuser(self.blocks)
+
+    def program(self) -> Program:
+        """The new program, with outputs of forward blocks that nobody reads any more."""
+        ops: list[Op] = []
+        for position, op in enumerate(self.source.main.ops):
+            before: list[Op] = []
+            if op.site.phase != "forward":
+                for value in op.inputs:
+                    if value.id in self.dropped:
+                        self._compute(value, before)
+            now = renamed(op, {value.id: self.now.get(value.id, value) for value in op.inputs})
+            ops += self._joined(before, now, position)
+        main = replace(self.source.main, ops=tuple(ops))
+        return replace(self.source, main=main, blocks=tuple(self.blocks.values()))
+
+    def _held(self, value: Value, group: str | None) -> bool:
+        """Whether it waits for backward, and is no more than that: what another layer's forward or
+        the world outside reads is held, whoever else reads it."""
+        ops = self.source.main.ops
+        later = False
+        for at in self.readers[value.id]:
+            if at < 0:
+                return False
+            if ops[at].site.phase != "forward":
+                later = True
+            elif group is None or ops[at].name == CALL or self.group_of.get(at) != group:
+                return False
+        return later
+
+    def _read_later(self, value: Value) -> bool:
+        """Whether it is held until backward in any case."""
+        ops = self.source.main.ops
+        later = any(at < 0 or ops[at].site.phase != "forward" for at in self.readers[value.id])
+        return later and value.id not in self.dropped
+
+    def _choose_in_blocks(self, mode: str) -> None:
+        calls: dict[str, list[Op]] = defaultdict(list)
+        for op in self.source.main.ops:
+            if op.name == CALL and op.site.phase == "forward":
+                calls[op.block].append(op)
+        for name, group in calls.items():
+            block = self.blocks[name]
+            late = [
+                i
+                for i in range(len(block.outputs))
+                if all(
+                    self._held(op.outputs[i], None) or not self.readers[op.outputs[i].id]
+                    for op in group
+                )
+            ]
+            ids = {block.outputs[i].id for i in late}
+            chosen = _chosen(block.ops, ids, mode)
+            places = [i for i in late if block.outputs[i].id in chosen]
+            if places:
+                self.again[name] = (_block_again(block, places, ids - chosen), places)
+                self.dropped |= {op.outputs[i].id for op in group for i in places}
+        self.blocks |= {block.name: block for block, _ in self.again.values()}
+
+    def _choose_in_main(self, mode: str) -> None:
+        groups: dict[str, list[Op]] = defaultdict(list)
+        for position, op in enumerate(self.source.main.ops):
+            if op.name != CALL and op.site.phase == "forward":
+                self.group_of[position] = _group(op, mode)
+                groups[self.group_of[position]].append(op)
+        for group, ops in groups.items():
+            values = [value for op in ops for value in op.outputs]
+            held = {value.id for value in values if self._held(value, group)}
+            if group or mode != "full":
+                self.dropped |= _chosen(tuple(ops), held, mode)
+
+    def _compute(self, value: Value, ops: list[Op]) -> None:
+        """Appends what computes a dropped value again."""
+        if value.id in self.now:
+            return
+        position = self.made[value.id]
+        op = self.source.main.ops[position]
+        site = replace(op.site, phase="backward")
+        if op.name == CALL:
+            block, places = self.again[op.block]
+            kept = {formal.id for formal in block.inputs}
+            pairs = zip(self.blocks[op.block].outputs, op.outputs, strict=True)
+            args = (*op.inputs, *(actual for formal, actual in pairs if formal.id in kept))
+            outputs = self._fresh(tuple(op.outputs[i] for i in places))
+            ops.append(Op(name=CALL, block=block.name, args=args, outputs=outputs, site=site))
+            self.now |= zip((op.outputs[i].id for i in places), outputs, strict=True)
+            return
+        for source in op.inputs:
+            at = self.made.get(source.id, -1)
+            alike = self.group_of.get(at) == self.group_of[position]
+            if source.id in self.dropped or alike and not self._read_later(source):
+                self._compute(source, ops)
+        outputs = self._fresh(op.outputs)
+        moved = renamed(op, {each.id: self.now.get(each.id, each) for each in op.inputs})
+        ops.append(replace(moved, outputs=outputs, site=site))
+        self.now |= zip((each.id for each in op.outputs), outputs, strict=True)
+
+    def _joined(self, before: list[Op], op: Op, position: int) -> list[Op]:
+        """`op` with the calls before it whose results it alone reads as one call."""
+        if op.name != CALL:
+            return [*before, op]
+        alone = {
+            self.now[value.id].id
+            for value in self.source.main.ops[position].inputs
+            if value.id in self.dropped and self.readers[value.id] == {position}
+        }
+        kept: list[Op] = []
+        for earlier in reversed(before):
+            read = {value.id for later in kept for value in later.inputs}
+            results = {value.id for value in earlier.outputs}
+            if earlier.name == CALL and results <= alone and not results & read:
+                op = self.fuser.fused(earlier, op)
+            else:
+                kept.insert(0, earlier)
+        return [*kept, op]
+
+    def _fresh(self, values: tuple[Value, ...]) -> tuple[Value, ...]:
+        first, self.next_id = self.next_id, self.next_id + len(values)
+        return tuple(Value(first + i, value.type) for i, value in enumerate(values))
+
+
+def _readers(program: Program) -> dict[int, set[int]]:
+    """The positions in main of the ops that read each value; -1 where it leaves the program."""
+    readers: dict[int, set[int]] = defaultdict(set)
+    for position, op in enumerate(program.main.ops):
+        for value in op.inputs:
+            readers[value.id].add(position)
+    for value in program.main.outputs:
+        readers[value.id].add(-1)
+    return readers
+
+
+def _group(op: Op, mode: str) -> str:
+    """The layer an op of main belongs to, where layers are what is computed again."""
+    found = _LAYER.match(op.site.module) if mode == "full" else None
+    return found[1] if found else ""
+
+
+def _chosen(ops: tuple[Op, ...], held: set[int], mode: str) -> set[int]:
+    """Which of the values that backward alone reads are dropped."""
+    values = [value for op in ops for value in op.outputs if value.id in held]
+    if mode == "full":
+        return {value.id for value in values}
+    slices = Slices(ops)
+    dropped: set[int] = set()
+    for value in values:
+        kept = held - dropped - {value.id}
+        flops = sum(cost(op).flops for op in slices.leading_to({value.id}, kept))
+        if flops <= CHEAP_FLOPS_PER_BYTE * value.type.size_bytes:
+            dropped.add(value.id)
+    return dropped
+
+
+def _block_again(block: Block, places: list[int], held: set[int]) -> Block:
+    """What computes the outputs at `places` from the inputs of a block and those outputs held."""
+    outputs = tuple(block.outputs[i] for i in places)
+    ops = Slices(block.ops).leading_to({value.id for value in outputs}, held)
+    given = tuple(value for value in block.outputs if value.id in held)
+    return Block(
+        name=f"{block.name}_again",
+        inputs=(*block.inputs, *given),
+        ops=tuple(replace(op, site=replace(op.site, phase="backward")) for op in ops),
+        outputs=outputs,
+    )
