@@ -5,6 +5,8 @@ bytes per second, watts. The unit stands in the name (`latency_s`, `size_bytes`)
 prefixes are powers of ten (GB = 1e9 bytes); binary ones are powers of two (GiB = 2**30 bytes).
 """
 
+import re
+
 KILO, MEGA, GIGA, TERA, PETA = 1e3, 1e6, 1e9, 1e12, 1e15
 MICRO, MILLI = 1e-6, 1e-3
 KIB, MIB, GIB = 2**10, 2**20, 2**30
@@ -34,6 +36,34 @@ def format_bytes(size_bytes: float) -> str:
     '64 GB'
     """
     return format_si(size_bytes, "B")
+
+
+_SIZES = {
+    "B": 1,
+    "kB": KILO,
+    "MB": MEGA,
+    "GB": GIGA,
+    "TB": TERA,
+    "KiB": KIB,
+    "MiB": MIB,
+    "GiB": GIB,
+}
+
+
+def parse_bytes(text: str) -> float:
+    """The bytes that `64GiB`, `80 GB` or `1e9` stand for.
+
+    >>> parse_bytes("64GiB") / GIB, parse_bytes("80 GB")
+    (64.0, 80000000000.0)
+
+    Raises:
+        ValueError: it is no positive number with such a unit.
+    """
+    found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([A-Za-z]*)\s*", text)
+    unit = _SIZES.get(found[2] or "B") if found else None
+    if found is None or unit is None or not (size := float(found[1]) * unit):
+        raise ValueError(f"{text!r} is no size; write it like 64GiB or 80GB")
+    return size
 
 
 def format_seconds(time_s: float) -> str:

@@ -12,8 +12,9 @@ from supernode.plan import Layout
 
 
 def test_axes_keep_their_order_and_size_one_is_dropped() -> None:
-    axes = parse_line(" tp=2 , dp=4,fsdp=1,", 8)
-    assert [(axis.name, axis.size) for axis in axes] == [("tp", 2), ("dp", 4)]
+    line = parse_line(" tp=2 , dp=4,fsdp=1, recompute=full", 8)
+    assert [(axis.name, axis.size) for axis in line.axes] == [("tp", 2), ("dp", 4)]
+    assert str(line) == "tp=2,dp=4,recompute=full"
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,8 @@ def test_axes_keep_their_order_and_size_one_is_dropped() -> None:
         ("dp=2=3", None, "expected NAME=SIZE"),
         ("pd=2", None, "unknown axis 'pd'"),
         ("dp=2,dp=2", None, "dp is named twice"),
+        ("recompute=al", None, "unknown recompute=al"),
+        ("recompute", None, "expected NAME=SIZE"),
         ("sp,dp=2", None, "sp needs a tp axis"),
         ("dp=2,tp=2", 8, "the axes multiply to 2 x 2 = 4, there are 8 chips"),
         ("", 2, "the axes multiply to 1, there are 2 chips"),

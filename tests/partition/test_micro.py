@@ -13,7 +13,7 @@ from supernode.capture import Captured, capture
 from supernode.errors import LayoutError
 from supernode.ir import CALL, Program, TensorType
 from supernode.models import recipe
-from supernode.partition import num_chips, parse_line, partition
+from supernode.partition import parse_line, partition
 from supernode.plan import Plan
 from supernode.plan.memory import memory
 from wires import parameter_bytes, sent, within
@@ -32,9 +32,9 @@ def plan(line: str) -> Plan:
 
 
 def test_parts_in_time_need_no_more_chips() -> None:
-    axes = parse_line("micro=4,dp=2,tp=2", 4)
-    assert [axis.name for axis in axes] == ["dp", "tp", "micro"]
-    assert num_chips(axes) == 4
+    line = parse_line("micro=4,dp=2,tp=2", 4)
+    assert [axis.name for axis in line.axes] == ["dp", "tp", "micro"]
+    assert (line.chips, line.parts) == (4, 4)
     assert plan("dp=2,micro=4").mesh.size == 2
     assert plan("micro=4").mesh.size == 1
 

@@ -13,6 +13,7 @@ from supernode.cli.predict import (
     Changes,
     Chips,
     Layout,
+    Memory,
     Page,
     PhaseOf,
     Recipe,
@@ -37,6 +38,7 @@ def explain(
     sequence: Sequence = None,
     phase: PhaseOf = "train",
     changes: Changes = None,
+    memory: Memory = None,
     html: Page = None,
     as_json: AsJson = False,
 ) -> None:
@@ -60,6 +62,7 @@ def explain(
         sequence=sequence,
         phase=phase,
         changes=tuple(changes or ()),
+        memory_bytes=memory,
     )
     plan, _ = planned(request, Captures(request), None if on is None else load_machine(on))
     explained = explanation(plan)

@@ -15,7 +15,7 @@ from supernode.cli.train import check_writable, chips_of
 from supernode.errors import InputError
 from supernode.ir import Program, from_json, to_json
 from supernode.machine import Machine, load_machine
-from supernode.partition import num_parts, parse_line, partition
+from supernode.partition import parse_line, partition, partition_within
 from supernode.plan import Plan
 from supernode.report import (
     comparison_document,
@@ -26,6 +26,7 @@ from supernode.report import (
 from supernode.search import default_layout, usable_chips
 from supernode.simulate import Simulation
 from supernode.simulate import simulate as simulate_plan
+from supernode.units import parse_bytes
 
 Recipe = Annotated[
     str, typer.Argument(help="a recipe (llama3-8b), or a Program saved with --save-program (.json)")
@@ -49,6 +50,14 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", help="another shape of the recipe's family, e.g. layers=40 hidden=5120"),
 ]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_bytes,
+        metavar="SIZE",
+        help="e.g. 64GiB: compute activations again until each chip needs no more than this",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 Page = Annotated[Path | None, typer.Option("--html", help="write a self-contained page here")]
 
@@ -64,6 +73,7 @@ class Request:
     sequence: int | None
     phase: str = "train"
     changes: tuple[str, ...] = ()
+    memory_bytes: float | None = None
 
     def shape(self) -> dict[str, int]:
         """The changes to the recipe's shape.
@@ -94,7 +104,7 @@ class Captures:
             return self._once(0, lambda: _saved(request.recipe))
         from supernode.models import recipe
 
-        parts = num_parts(parse_line(request.layout or ""))
+        parts = parse_line(request.layout or "").parts
         batch = request.batch or recipe(request.recipe).batch_for(chips * parts)
         return self._once(batch, lambda: _captured(request, batch))
 
@@ -115,6 +125,7 @@ def simulate(
     sequence: Sequence = None,
     phase: PhaseOf = "train",
     changes: Changes = None,
+    memory: Memory = None,
     trace: Annotated[
         Path | None, typer.Option(help="write the timeline here (opens in Perfetto)")
     ] = None,
@@ -139,6 +150,7 @@ def simulate(
         sequence=sequence,
         phase=phase,
         changes=tuple(changes or ()),
+        memory_bytes=memory,
     )
     captures = Captures(request)
     result = _predict(request, captures, load_machine(on))
@@ -164,6 +176,7 @@ def compare(
     sequence: Sequence = None,
     phase: PhaseOf = "train",
     changes: Changes = None,
+    memory: Memory = None,
     html: Page = None,
     as_json: AsJson = False,
 ) -> None:
@@ -182,6 +195,7 @@ def compare(
         sequence=sequence,
         phase=phase,
         changes=tuple(changes or ()),
+        memory_bytes=memory,
     )
     captures = Captures(request)
     results = [_predict(request, captures, target) for target in targets]
@@ -216,6 +230,8 @@ def planned(
         layout = default_layout(program, chips, capacity_bytes)
     where = f"{chips} chips" + (f" of {machine.name}" if machine else "")
     _say(f"planning {program.name} for {where} ({layout or 'one chip'})")
+    if request.memory_bytes is not None:
+        return partition_within(program, layout, request.memory_bytes, chips), tokens
     return partition(program, layout, chips), tokens
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from supernode.errors import InputError
-from supernode.partition import num_chips, parse_line
+from supernode.partition import parse_line
 
 LINE_EVERY = 10
 """Without a terminal, progress is one line every so many steps."""
@@ -209,7 +209,7 @@ def _summary(record: Record) -> None:
 
 def chips_of(layout: str, chips: int | None) -> int:
     """The number of chips that `layout` is for; an error now rather than after they started."""
-    return num_chips(parse_line(layout, chips))
+    return parse_line(layout, chips).chips
 
 
 def check_writable(path: Path) -> None:

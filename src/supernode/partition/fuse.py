@@ -6,7 +6,7 @@ from dataclasses import replace
 from supernode.ir import CALL, Block, Op, Program, Value
 from supernode.partition.levels import renamed
 
-Key = tuple[str, str, tuple[int, ...], tuple[int, ...]]
+Key = tuple[str, str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class Fuser:
@@ -16,8 +16,9 @@ class Fuser:
         self._blocks = blocks
         self.joined: dict[Key, Block] = {}
 
-    def fused(self, first: Op, second: Op) -> Op:
-        """One call for both; of what `first` gives, nobody but `second` reads anything."""
+    def fused(self, first: Op, second: Op, also: tuple[int, ...] = ()) -> Op:
+        """One call for both, whose results are those of `second` and then, of those of `first`,
+        the ones at the places `also`."""
         given = {value.id: -1 - i for i, value in enumerate(first.outputs)}
         outer: dict[int, int] = {}
         for value in (*first.inputs, *second.inputs):
@@ -29,19 +30,22 @@ class Fuser:
             second.block,
             tuple(places[value.id] for value in first.inputs),
             tuple(places[value.id] for value in second.inputs),
+            also,
         )
         if key not in self.joined:
             self.joined[key] = self._join(key, len(outer))
             self._blocks[self.joined[key].name] = self.joined[key]
         values = {value.id: value for value in (*first.inputs, *second.inputs)}
         args = tuple(values[id_] for id_ in outer)
-        return replace(second, args=args, block=self.joined[key].name)
+        outputs = (*second.outputs, *(first.outputs[i] for i in also))
+        return replace(second, args=args, outputs=outputs, block=self.joined[key].name)
 
     def _join(self, key: Key, inputs: int) -> Block:
         first, second = self._blocks[key[0]], self._blocks[key[1]]
         outer: list[Value | None] = [None] * inputs
         ops: list[Op] = []
         results: list[Value] = []
+        more: list[Value] = []
         next_id = inputs
         for block, places in ((first, key[2]), (second, key[3])):
             mapping: dict[int, Value] = {}
@@ -59,12 +63,14 @@ class Fuser:
                 ops.append(replace(renamed(op, mapping), outputs=tuple(outputs)))
                 mapping |= zip((value.id for value in op.outputs), outputs, strict=True)
             results = [mapping[value.id] for value in block.outputs]
-        number = sum(name == key[1] for _, name, _, _ in self.joined)
+            if block is first:
+                more = [results[i] for i in key[4]]
+        number = sum(known[1] == key[1] for known in self.joined)
         return Block(
             name=f"{second.name}_again{number + 1 if number else ''}",
             inputs=tuple(value for value in outer if value is not None),
             ops=tuple(ops),
-            outputs=tuple(results),
+            outputs=(*results, *more),
         )
 
 

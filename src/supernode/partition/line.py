@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, replace
 
 from supernode.errors import LayoutError, near_matches
+from supernode.partition.recompute import MODES, NONE
 from supernode.plan import Mesh
 
 
@@ -51,6 +52,10 @@ SEQUENCE = "sp"
 """The flag that lets every tp axis split tokens too where no inner dim is split."""
 
 
+RECOMPUTE = "recompute"
+"""`recompute=full`: which activations are computed again in backward; see `MODES`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
     """One axis of the mesh with the scheme it follows."""
@@ -60,18 +65,50 @@ class Axis:
     scheme: Scheme
 
 
-def parse_line(line: str, chips: int | None = None) -> tuple[Axis, ...]:
-    """The axes of `line`, those of time last; axes of size 1 are dropped. Empty: one chip.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A layout line: its axes, those of time last, and which activations are computed again.
+
+    Axes of size 1 are dropped; without any it is for one chip.
+    """
+
+    axes: tuple[Axis, ...]
+    recompute: str = NONE
+
+    @property
+    def chips(self) -> int:
+        """How many chips it is for; parts that follow each other in time share theirs."""
+        return math.prod(axis.size for axis in self.axes if not axis.scheme.time)
+
+    @property
+    def parts(self) -> int:
+        """In how many parts that follow each other in time the batch is split."""
+        return math.prod(axis.size for axis in self.axes if axis.scheme.time)
+
+    def __str__(self) -> str:
+        words = [f"{axis.name}={axis.size}" for axis in self.axes]
+        if any(axis.scheme.inner and axis.scheme.tokens for axis in self.axes):
+            words.append(SEQUENCE)
+        if self.recompute != NONE:
+            words.append(f"{RECOMPUTE}={self.recompute}")
+        return ",".join(words)
+
+
+def parse_line(line: str, chips: int | None = None) -> Line:
+    """What `line` says.
 
     Raises:
         LayoutError: malformed, an unknown scheme, one named twice, more than three axes, or sizes
             that do not multiply to `chips`.
     """
     axes: list[Axis] = []
-    sequence = False
+    sequence, recompute = False, NONE
     for part in filter(None, (part.strip() for part in line.split(","))):
+        name, equals, value = (word.strip() for word in part.partition("="))
         if part == SEQUENCE:
             sequence = True
+        elif name == RECOMPUTE and equals:
+            recompute = _mode(value, line)
         else:
             axes.append(_axis(part, line))
     names = [axis.name for axis in axes]
@@ -89,7 +126,8 @@ def parse_line(line: str, chips: int | None = None) -> tuple[Axis, ...]:
     if len(space) > 3:
         fix = "leave out one of those that split the batch (dp, zero1, fsdp)"
         raise LayoutError(f"{len(space)} axes, at most 3", asked=f"layout {line}", fix=fix)
-    return (*space, *(axis for axis in axes if axis.scheme.time))
+    time = [axis for axis in axes if axis.scheme.time]
+    return Line(axes=(*space, *time), recompute=recompute)
 
 
 def mesh_of(axes: tuple[Axis, ...]) -> Mesh:
@@ -97,14 +135,11 @@ def mesh_of(axes: tuple[Axis, ...]) -> Mesh:
     return Mesh(tuple((axis.name, axis.size) for axis in axes))
 
 
-def num_chips(axes: tuple[Axis, ...]) -> int:
-    """How many chips these axes need; parts that follow each other in time share theirs."""
-    return math.prod(axis.size for axis in axes if not axis.scheme.time)
-
-
-def num_parts(axes: tuple[Axis, ...]) -> int:
-    """How many parts of the batch follow each other in time."""
-    return math.prod(axis.size for axis in axes if axis.scheme.time)
+def _mode(value: str, line: str) -> str:
+    if value not in MODES and not value.isdecimal():
+        fix = f"{', '.join(MODES)}, or a number: FLOP for each byte not held"
+        raise LayoutError(f"unknown {RECOMPUTE}={value}", asked=f"layout {line}", fix=fix)
+    return value
 
 
 def _axis(part: str, line: str) -> Axis:
@@ -117,14 +152,14 @@ def _axis(part: str, line: str) -> Axis:
             fix="write it like dp=2,tp=4 or fsdp=8,tp=2,sp",
         )
     if name not in SCHEMES:
-        fix = near_matches(name, [*SCHEMES, SEQUENCE])
+        fix = near_matches(name, [*SCHEMES, SEQUENCE, RECOMPUTE])
         raise LayoutError(f"unknown axis {name!r}", asked=f"layout {line}", fix=fix)
     return Axis(name=name, size=int(size), scheme=SCHEMES[name])
 
 
 def _check_product(named: list[Axis], line: str, chips: int | None) -> None:
     axes = [axis for axis in named if not axis.scheme.time]
-    product = num_chips(tuple(axes))
+    product = math.prod(axis.size for axis in axes)
     if chips is None or product == chips:
         return
     sizes = " x ".join(str(axis.size) for axis in axes)

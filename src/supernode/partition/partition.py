@@ -5,8 +5,9 @@ from dataclasses import replace
 from supernode.ir import HostType, Program, Value
 from supernode.partition.assign import Assignment, assign
 from supernode.partition.classes import Classes
-from supernode.partition.line import Axis, mesh_of, parse_line
+from supernode.partition.line import Line, mesh_of, parse_line
 from supernode.partition.merge import BUCKET_BYTES, merge
+from supernode.partition.recompute import recompute
 from supernode.partition.spread import Spreader
 from supernode.partition.unroll import unroll
 from supernode.plan import Layout, Mesh, Plan, verify_plan
@@ -20,17 +21,16 @@ def partition(program: Program, layout: str = "", chips: int | None = None) -> P
             divide a dim it has to split.
         UnknownOp: more than one chip, and an op has no row in the op table.
     """
-    axes = parse_line(layout, chips)
-    line = ",".join(f"{axis.name}={axis.size}" for axis in axes)
-    line += ",sp" if any(axis.scheme.inner and axis.scheme.tokens for axis in axes) else ""
-    if not axes:
-        return _one_chip(program)
-    classes = Classes(program)
-    assignment = assign(program, classes, axes, line)
-    return _spread(program, classes, assignment, axes, line)
+    line = parse_line(layout, chips)
+    source = recompute(program, line.recompute)
+    if not line.axes:
+        return _one_chip(program, source, line)
+    classes = Classes(source)
+    assignment = assign(source, classes, line.axes, str(line))
+    return _spread(program, source, classes, assignment, line)
 
 
-def _one_chip(program: Program) -> Plan:
+def _one_chip(program: Program, source: Program, line: Line) -> Plan:
     def whole(values: tuple[Value, ...]) -> tuple[Layout | None, ...]:
         return tuple(
             None if isinstance(value.type, HostType) else Layout.whole(len(value.type.shape))
@@ -41,8 +41,8 @@ def _one_chip(program: Program) -> Plan:
         Plan(
             program=program,
             mesh=Mesh(()),
-            layout="",
-            local=program,
+            layout=str(line),
+            local=source,
             inputs=whole(program.main.inputs),
             outputs=whole(program.main.outputs),
             placements=(),
@@ -51,18 +51,15 @@ def _one_chip(program: Program) -> Plan:
 
 
 def _spread(
-    program: Program,
-    classes: Classes,
-    assignment: Assignment,
-    axes: tuple[Axis, ...],
-    line: str,
+    program: Program, source: Program, classes: Classes, assignment: Assignment, line: Line
 ) -> Plan:
+    axes = line.axes
     goals = tuple(
-        None if source is None else assignment.homes[source] for source in program.updates
+        None if input_ is None else assignment.homes[input_] for input_ in program.updates
     )
-    spreader = Spreader(program, classes, assignment, axes)
+    spreader = Spreader(source, classes, assignment, axes)
     spread = spreader.main(goals)
-    local = replace(program, main=spread.block, blocks=tuple(spreader.blocks))
+    local = replace(source, main=spread.block, blocks=tuple(spreader.blocks))
     for axis in axes:
         if axis.scheme.time:
             local = unroll(local, axis.name, axis.size)
@@ -75,7 +72,7 @@ def _spread(
         Plan(
             program=program,
             mesh=mesh_of(tuple(axis for axis in axes if not axis.scheme.time)),
-            layout=line,
+            layout=str(line),
             local=local,
             inputs=assignment.homes,
             outputs=spread.outputs,

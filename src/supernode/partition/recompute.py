@@ -14,25 +14,30 @@ from supernode.ops import cost
 from supernode.partition.fuse import Fuser, Slices, trimmed
 from supernode.partition.levels import renamed
 
+NONE, SELECTIVE, FULL = "none", "selective", "full"
 MODES = {
-    "none": "every activation is held until backward has read it",
-    "selective": "what costs little to compute again is not held: norms, activation functions, masks, "
+    NONE: "every activation is held until backward has read it",
+    SELECTIVE: "what costs little to compute again is not held: norms, activation functions, "
     "scores of attention that is not fused",
-    "full": "of each repeated block only what it reads is held; all of it runs again in backward",
+    FULL: "of each repeated block only what it reads is held; all of it runs again in backward",
 }
+"""The named modes. A number is one too: `recompute=64` is `selective` with that limit."""
 
-CHEAP_FLOPS_PER_BYTE = 256.0
+CHEAP_FLOPS_PER_BYTE = 256
 """Up to how many FLOP for each byte not held `selective` computes again.
 
-Elementwise ops need a few, the scores of an attention with heads of 128 about 128, a linear layer of
-4096 inputs 4096."""
+Elementwise ops need a few, the scores of an attention with heads of 128 about 128, a linear layer
+of 4096 inputs 4096."""
 
 _LAYER = re.compile(r"^(.*?\.\d+)(?:\.|$)")
 
 
 def recompute(program: Program, mode: str) -> Program:
-    """`program` with activations dropped and computed again; results are unchanged."""
-    if mode == "none":
+    """`program` with activations dropped and computed again; results are unchanged.
+
+    `mode` is one of `MODES`, or how many FLOP may be spent for each byte that is not held.
+    """
+    if mode == NONE:
         return program
     return verify(trimmed(_Again(program, mode).program()))
 
@@ -121,7 +126,7 @@ class _Again:
         for group, ops in groups.items():
             values = [value for op in ops for value in op.outputs]
             held = {value.id for value in values if self._held(value, group)}
-            if group or mode != "full":
+            if group or mode != FULL:
                 self.dropped |= _chosen(tuple(ops), held, mode)
 
     def _compute(self, value: Value, ops: list[Op]) -> None:
@@ -143,7 +148,7 @@ class _Again:
         for source in op.inputs:
             at = self.made.get(source.id, -1)
             alike = self.group_of.get(at) == self.group_of[position]
-            if source.id in self.dropped or alike and not self._read_later(source):
+            if source.id in self.dropped or (alike and not self._read_later(source)):
                 self._compute(source, ops)
         outputs = self._fresh(op.outputs)
         moved = renamed(op, {each.id: self.now.get(each.id, each) for each in op.inputs})
@@ -151,22 +156,22 @@ class _Again:
         self.now |= zip((each.id for each in op.outputs), outputs, strict=True)
 
     def _joined(self, before: list[Op], op: Op, position: int) -> list[Op]:
-        """`op` with the calls before it whose results it alone reads as one call."""
+        """`op` with the calls right before it, that compute what it reads, as one call."""
         if op.name != CALL:
             return [*before, op]
-        alone = {
-            self.now[value.id].id
-            for value in self.source.main.ops[position].inputs
-            if value.id in self.dropped and self.readers[value.id] == {position}
+        elsewhere = {
+            self.now[id_].id
+            for id_ in self.dropped.intersection(self.now)
+            if self.readers[id_] != {position}
         }
         kept: list[Op] = []
         for earlier in reversed(before):
             read = {value.id for later in kept for value in later.inputs}
-            results = {value.id for value in earlier.outputs}
-            if earlier.name == CALL and results <= alone and not results & read:
-                op = self.fuser.fused(earlier, op)
-            else:
+            if earlier.name != CALL or any(value.id in read for value in earlier.outputs):
                 kept.insert(0, earlier)
+                continue
+            also = tuple(i for i, value in enumerate(earlier.outputs) if value.id in elsewhere)
+            op = self.fuser.fused(earlier, op, also)
         return [*kept, op]
 
     def _fresh(self, values: tuple[Value, ...]) -> tuple[Value, ...]:
@@ -187,21 +192,22 @@ def _readers(program: Program) -> dict[int, set[int]]:
 
 def _group(op: Op, mode: str) -> str:
     """The layer an op of main belongs to, where layers are what is computed again."""
-    found = _LAYER.match(op.site.module) if mode == "full" else None
+    found = _LAYER.match(op.site.module) if mode == FULL else None
     return found[1] if found else ""
 
 
 def _chosen(ops: tuple[Op, ...], held: set[int], mode: str) -> set[int]:
     """Which of the values that backward alone reads are dropped."""
     values = [value for op in ops for value in op.outputs if value.id in held]
-    if mode == "full":
+    if mode == FULL:
         return {value.id for value in values}
+    limit = CHEAP_FLOPS_PER_BYTE if mode == SELECTIVE else int(mode)
     slices = Slices(ops)
     dropped: set[int] = set()
     for value in values:
         kept = held - dropped - {value.id}
         flops = sum(cost(op).flops for op in slices.leading_to({value.id}, kept))
-        if flops <= CHEAP_FLOPS_PER_BYTE * value.type.size_bytes:
+        if flops <= limit * value.type.size_bytes:
             dropped.add(value.id)
     return dropped
 

@@ -6,6 +6,7 @@ from supernode.plan.layout import Layout as Layout
 from supernode.plan.layout import cut as cut
 from supernode.plan.layout import cut_axis as cut_axis
 from supernode.plan.layout import cut_groups as cut_groups
+from supernode.plan.memory import memory as memory
 from supernode.plan.mesh import Mesh as Mesh
 from supernode.plan.plan import Placement as Placement
 from supernode.plan.plan import Plan as Plan
