@@ -13,6 +13,7 @@ from supernode.ir import Program
 from supernode.models import recipe
 from supernode.ops import cost
 from supernode.partition import parse_line, partition, partition_within
+from supernode.partition.fit import LIMITS
 from supernode.plan import memory
 from wires import sent
 from zoo import CNNS, ZOO, zoo_step
@@ -104,11 +105,11 @@ def test_as_little_as_fits_is_computed_again() -> None:
     program = captured().program
     plain = partition(program)
     assert partition_within(program, "", memory(plain.local).peak_bytes) == plain
-    allowed = (peak("") + peak("recompute=full")) // 2
+    sizes = {limit: peak(f"recompute={limit}") for limit in LIMITS}
+    allowed = (max(sizes.values()) + min(sizes.values())) // 2
     fits = partition_within(program, "", allowed)
+    assert fits.layout == "recompute=" + next(k for k in LIMITS if sizes[k] <= allowed)
     assert memory(fits.local).peak_bytes <= allowed
-    limit = int(fits.layout.removeprefix("recompute="))
-    assert peak(f"recompute={limit // 2}") > allowed
     assert flops(fits.local) < flops(partition(program, "recompute=full").local)
 
 
