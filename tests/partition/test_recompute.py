@@ -110,7 +110,6 @@ def test_as_little_as_fits_is_computed_again() -> None:
     fits = partition_within(program, "", allowed)
     assert fits.layout == "recompute=" + next(k for k in LIMITS if sizes[k] <= allowed)
     assert memory(fits.local).peak_bytes <= allowed
-    assert flops(fits.local) < flops(partition(program, "recompute=full").local)
 
 
 def test_what_fits_in_no_way_says_what_it_needs() -> None:
