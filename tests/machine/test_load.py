@@ -147,7 +147,7 @@ def test_a_syntax_error_names_its_line():
 def test_a_chip_has_some_peak(example_toml: str):
     lines = example_toml.splitlines(keepends=True)
     without = "".join(line for line in lines if not line.startswith(("bfloat16 =", "float16 =")))
-    with pytest.raises(MachineFileError, match="expected one or more of float8, float16") as raised:
+    with pytest.raises(MachineFileError, match="expected one or more of float4, float8") as raised:
         parse_machine(without, "my.toml")
     assert raised.value.where == "my.toml, key chip.peak_flops_per_s"
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from supernode.errors import LayoutError
 from supernode.machine import Level, Machine
 from supernode.simulate import collective_time, sent_bytes
-from supernode.simulate.collective_time import COLLECTIVES, Collective, tiers
+from supernode.simulate.collective_time import COLLECTIVES, Collective
+from supernode.simulate.comm.tiers import tiers
 from tiny import level, machine, number
 
 LAUNCH_S = 2e-6

@@ -1,10 +1,11 @@
 """Chip and Memory: how fast one chip computes and reaches its own memory."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from supernode.errors import UnknownName, near_matches
 from supernode.ir.types import DTYPE_BYTES
+from supernode.machine.fit import Fit
 from supernode.machine.sourced import Sourced
 
 VECTOR = "vector"
@@ -14,6 +15,7 @@ VECTOR = "vector"
 # in the next wider one (bfloat16 on a V100 in float16, float8 on a 910C in bfloat16); what has no
 # rate left runs on the vector unit, as do all integers but int8.
 _SERVED_BY: Mapping[str, tuple[str, ...]] = {
+    "float4": ("float4", "float8", "bfloat16", "float16", "float32"),
     "float8": ("float8", "bfloat16", "float16", "float32"),
     "float16": ("float16", "bfloat16", "float32"),
     "bfloat16": ("bfloat16", "float16", "float32"),
@@ -49,6 +51,13 @@ class Chip:
     `vector_flops_per_s` is the float32 rate outside the matrix units. `launch_overhead_s` is the
     time between two ops that follow each other in a launched graph, on the device's side.
     `power_w` is the chip under full load, and it draws `idle_power_fraction` of that at rest.
+
+    `cores` are its matrix cores (streaming multiprocessors, cube cores): work comes in tiles, one a
+    core. `kernels` hold what was measured of its kernels, by family and dtype (`matmul.bfloat16`);
+    without them every op is priced by the efficiencies alone. `fuses` says that its software
+    computes chains of pointwise ops in one pass. While a chip communicates, `comm_share` of its
+    cores are busy with that; `host_launch_s` is what the host takes to launch an op that is in no
+    captured graph; `jitter` is the spread of the chips' speed, as a part of it.
     """
 
     name: str
@@ -59,6 +68,37 @@ class Chip:
     launch_overhead_s: Sourced
     power_w: Sourced
     idle_power_fraction: Sourced
+    cores: Sourced | None = None
+    kernels: Mapping[str, Fit] = field(default_factory=dict[str, Fit], hash=False)
+    fuses: bool = False
+    comm_share: Sourced | None = None
+    host_launch_s: Sourced | None = None
+    jitter: Sourced | None = None
+
+    def kernel(self, family: str, dtype: str) -> Fit | None:
+        """What was measured of kernels of `family` in `dtype`, or in the one that serves it."""
+        exact = self.kernels.get(f"{family}.{dtype}")
+        return exact or self.kernels.get(f"{family}.{self.unit(dtype)}")
+
+    def split(self, count: int, why: str) -> "Chip":
+        """One of `count` equal parts of this chip: a share of its rates, memory and power."""
+
+        def share(number: Sourced) -> Sourced:
+            return number.scaled(1 / count, why)
+
+        memory = replace(
+            self.memory,
+            capacity_bytes=share(self.memory.capacity_bytes),
+            bandwidth_bytes_per_s=share(self.memory.bandwidth_bytes_per_s),
+        )
+        return replace(
+            self,
+            peak_flops_per_s={key: share(rate) for key, rate in self.peak_flops_per_s.items()},
+            vector_flops_per_s=share(self.vector_flops_per_s),
+            memory=memory,
+            power_w=share(self.power_w),
+            cores=share(self.cores) if self.cores else None,
+        )
 
     def unit(self, dtype: str) -> str:
         """The entry of `peak_flops_per_s` that serves a matmul of `dtype`, or `"vector"`.
@@ -69,7 +109,7 @@ class Chip:
         """
         if dtype not in _KNOWN_DTYPES:
             raise UnknownName(f"unknown dtype {dtype!r}", fix=near_matches(dtype, _KNOWN_DTYPES))
-        family = "float8" if dtype.startswith("float8") else dtype
+        family = dtype[:6] if dtype.startswith(("float4", "float8")) else dtype
         served_by = _SERVED_BY.get(family, ())
         return next((entry for entry in served_by if entry in self.peak_flops_per_s), VECTOR)
 

@@ -6,6 +6,7 @@ from typing import Literal, TypedDict
 
 from supernode.errors import InputError, LayoutError
 from supernode.machine.chip import Chip
+from supernode.machine.fit import Fit
 from supernode.machine.sourced import Alternative, Source, Sourced
 
 Topology = Literal["switch", "mesh", "cube-mesh"]
@@ -20,6 +21,9 @@ class Level:
     between two chips. On a `switch` all links of a chip serve any peer; on a `mesh` one link leads
     to each peer, so two chips share `bandwidth / links`; on a `cube-mesh` (DGX-1) to some peers
     one or two links lead, to the others none.
+
+    `transport` holds what was measured of the library that moves data here; without it a message
+    takes its latency and its share of the bandwidth.
     """
 
     name: str
@@ -29,6 +33,7 @@ class Level:
     efficiency: Sourced
     topology: Topology
     links: int
+    transport: Fit | None = None
 
     def first(self, chips: int) -> "Level":
         """This level cut down to `chips` chips: a mesh keeps only the links between them."""
@@ -70,7 +75,10 @@ class Machine:
     """A machine as data: `chips` equal chips in nested groups, innermost level first.
 
     `power_w` is the whole machine, all in. `chip_unit` says what counts as one chip.
-    `scale_out_bytes_per_s` is the network that leaves the machine, per chip, in one direction.
+    `scale_out_bytes_per_s` is the network that leaves the machine, per chip, in one direction, of
+    which messages reach `scale_out_efficiency` after `scale_out_latency_s`. `dies` is the level
+    inside a chip that is a package: its `chips` count the dies, its rate is that of one die.
+    `host_step_s` is what the host adds to a step: starting its graph, reading its result.
     `alternatives` holds what other sources say about the same numbers.
     """
 
@@ -83,6 +91,10 @@ class Machine:
     power_w: Sourced
     chip_unit: str = "chip"
     scale_out_bytes_per_s: Sourced | None = None
+    scale_out_latency_s: Sourced | None = None
+    scale_out_efficiency: Sourced | None = None
+    dies: Level | None = None
+    host_step_s: Sourced | None = None
     notes: str = ""
     alternatives: tuple[Alternative, ...] = ()
     sources: tuple[Source, ...] = ()
@@ -146,6 +158,67 @@ class Machine:
             alternatives=(),
         )
 
+    def joined(self, count: int) -> "Machine":
+        """`count` such machines on their scale-out network, as one with a level more.
+
+        Raises LayoutError if the file does not say what that network is.
+        """
+        rate, latency = self.scale_out_bytes_per_s, self.scale_out_latency_s
+        if rate is None or latency is None or self.scale_out_efficiency is None:
+            fix = "give scale_out_bytes_per_s, scale_out_latency_s and scale_out_efficiency"
+            raise LayoutError(f"{self.name} has no network to join {count} of them", fix=fix)
+        if count == 1:
+            return self
+        network = Level(
+            name="network",
+            chips=count * self.chips,
+            bandwidth_bytes_per_s=rate,
+            latency_s=latency,
+            efficiency=self.scale_out_efficiency,
+            topology="switch",
+            links=1,
+        )
+        return replace(
+            self,
+            name=f"{count}x{self.name}",
+            title=f"{count} x {self.title}",
+            chips=network.chips,
+            levels=(*self.levels, network),
+            power_w=self.power_w.scaled(count, f"{count} machines"),
+            alternatives=(),
+        )
+
+    def by_die(self) -> "Machine":
+        """The same machine with each die of a package as a chip of its own.
+
+        Raises LayoutError if its chips are not packages of dies.
+        """
+        if self.dies is None:
+            raise LayoutError(f"{self.name} has no dies", fix=f"use {self.name}")
+        count = self.dies.chips
+        why = f"one of {count} dies"
+        levels = tuple(
+            replace(
+                level,
+                chips=level.chips * count,
+                links=max(level.links // count, 1),
+                bandwidth_bytes_per_s=level.bandwidth_bytes_per_s.scaled(1 / count, why),
+            )
+            for level in self.levels
+        )
+        scale_out = self.scale_out_bytes_per_s
+        return replace(
+            self,
+            name=f"{self.name}@die",
+            chip=self.chip.split(count, why),
+            chips=self.chips * count,
+            chip_unit="die",
+            levels=(self.dies, *levels),
+            scale_out_bytes_per_s=scale_out.scaled(1 / count, why) if scale_out else None,
+            dies=None,
+            alternatives=(),
+        )
+
     def numbers(self) -> Iterator[tuple[str, Sourced]]:
         """Every number with its dotted key (`levels.node.latency_s`), without the alternatives."""
         return _numbers("", self)
@@ -181,7 +254,9 @@ def _numbers(key: str, part: object) -> Iterator[tuple[str, Sourced]]:
 
 
 def _parts(part: object) -> Iterator[tuple[str, object]]:
-    if isinstance(part, Mapping):
+    if isinstance(part, Fit):
+        yield from part.values.items()
+    elif isinstance(part, Mapping):
         yield from ((str(name), inner) for name, inner in part.items())
     elif isinstance(part, tuple):
         yield from ((level.name, level) for level in part if isinstance(level, Level))

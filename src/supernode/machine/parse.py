@@ -8,14 +8,16 @@ from typing import get_args
 from supernode.errors import MachineFileError, near_matches
 from supernode.machine.chip import MATRIX_DTYPES, Chip, Memory
 from supernode.machine.machine import Level, Machine, Topology
-from supernode.machine.sourced import KINDS, Alternative, Source, Sourced
+from supernode.machine.parse_fit import Like, kernels, no_other, transport
+from supernode.machine.parse_number import Sources, number_of, optional, sourced
+from supernode.machine.sourced import Alternative, Source, Sourced
 from supernode.machine.table import Table
 
-Sources = Mapping[str, Source]
 
-
-def parse_machine(text: str, file: str) -> Machine:
+def parse_machine(text: str, file: str, like: Like = no_other) -> Machine:
     """The machine that the TOML `text` describes; `file` names it in errors.
+
+    `like` loads the machines that the file names where it carries measurements over.
 
     Raises MachineFileError, which names the file, the dotted key and what is wrong there.
     """
@@ -27,17 +29,20 @@ def parse_machine(text: str, file: str) -> Machine:
     top.allow(_names(Machine))
     sources = _sources(top.table("sources"))
     chips = top.count("chips")
-    scale_out = "scale_out_bytes_per_s"
     machine = Machine(
         name=top.text("name"),
         title=top.text("title"),
         vendor=top.text("vendor"),
-        chip=_chip(top.table("chip"), sources),
+        chip=_chip(top.table("chip"), sources, like),
         chips=chips,
-        levels=_levels(top, chips, sources),
-        power_w=_sourced(top, "power_w", sources),
+        levels=_levels(top, chips, sources, like),
+        power_w=sourced(top, "power_w", sources),
         chip_unit=top.text("chip_unit", "chip"),
-        scale_out_bytes_per_s=_sourced(top, scale_out, sources) if scale_out in entries else None,
+        scale_out_bytes_per_s=optional(top, "scale_out_bytes_per_s", sources),
+        scale_out_latency_s=optional(top, "scale_out_latency_s", sources),
+        scale_out_efficiency=optional(top, "scale_out_efficiency", sources, most=1),
+        host_step_s=optional(top, "host_step_s", sources),
+        dies=_level(top.table("dies"), sources, like) if "dies" in entries else None,
         notes=top.text("notes", ""),
         alternatives=tuple(
             _alternative(table, sources) for table in top.tables("alternatives", optional=True)
@@ -61,7 +66,7 @@ def _source(name: str, table: Table) -> Source:
     return Source(name=name, title=table.text("title"), url=table.text("url", ""))
 
 
-def _chip(table: Table, sources: Sources) -> Chip:
+def _chip(table: Table, sources: Sources, like: Like) -> Chip:
     table.allow(_names(Chip))
     peaks = _peaks(table.table("peak_flops_per_s"), sources)
     if not peaks:
@@ -70,33 +75,39 @@ def _chip(table: Table, sources: Sources) -> Chip:
     return Chip(
         name=table.text("name"),
         peak_flops_per_s=peaks,
-        vector_flops_per_s=_sourced(table, "vector_flops_per_s", sources),
-        matmul_efficiency=_sourced(table, "matmul_efficiency", sources, most=1),
+        vector_flops_per_s=sourced(table, "vector_flops_per_s", sources),
+        matmul_efficiency=sourced(table, "matmul_efficiency", sources, most=1),
         memory=_memory(table.table("memory"), sources),
-        launch_overhead_s=_sourced(table, "launch_overhead_s", sources, zero=True),
-        power_w=_sourced(table, "power_w", sources),
-        idle_power_fraction=_sourced(table, "idle_power_fraction", sources, zero=True, most=1),
+        launch_overhead_s=sourced(table, "launch_overhead_s", sources, zero=True),
+        power_w=sourced(table, "power_w", sources),
+        idle_power_fraction=sourced(table, "idle_power_fraction", sources, zero=True, most=1),
+        cores=optional(table, "cores", sources),
+        kernels=dict(kernels(table, sources, like)),
+        fuses=table.flag("fuses"),
+        comm_share=optional(table, "comm_share", sources, most=1),
+        host_launch_s=optional(table, "host_launch_s", sources),
+        jitter=optional(table, "jitter", sources, most=1),
     )
 
 
 def _peaks(table: Table, sources: Sources) -> Mapping[str, Sourced]:
     table.allow(MATRIX_DTYPES)
-    return {dtype: _sourced(table, dtype, sources) for dtype in table.entries}
+    return {dtype: sourced(table, dtype, sources) for dtype in table.entries}
 
 
 def _memory(table: Table, sources: Sources) -> Memory:
     table.allow(_names(Memory))
     return Memory(
-        capacity_bytes=_sourced(table, "capacity_bytes", sources),
-        bandwidth_bytes_per_s=_sourced(table, "bandwidth_bytes_per_s", sources),
-        efficiency=_sourced(table, "efficiency", sources, most=1),
+        capacity_bytes=sourced(table, "capacity_bytes", sources),
+        bandwidth_bytes_per_s=sourced(table, "bandwidth_bytes_per_s", sources),
+        efficiency=sourced(table, "efficiency", sources, most=1),
     )
 
 
-def _levels(top: Table, chips: int, sources: Sources) -> tuple[Level, ...]:
+def _levels(top: Table, chips: int, sources: Sources, like: Like) -> tuple[Level, ...]:
     levels: list[Level] = []
     for table in top.tables("levels"):
-        level = _level(table, sources)
+        level = _level(table, sources, like)
         if any(level.name == inner.name for inner in levels):
             raise table.error("name", f"there are two levels {level.name!r}")
         if levels and level.chips <= levels[-1].chips:
@@ -117,22 +128,23 @@ def _levels(top: Table, chips: int, sources: Sources) -> tuple[Level, ...]:
     return tuple(levels)
 
 
-def _level(table: Table, sources: Sources) -> Level:
+def _level(table: Table, sources: Sources, like: Like) -> Level:
     table.allow(_names(Level))
     return Level(
         name=table.text("name"),
         chips=table.count("chips"),
-        bandwidth_bytes_per_s=_sourced(table, "bandwidth_bytes_per_s", sources),
-        latency_s=_sourced(table, "latency_s", sources, zero=True),
-        efficiency=_sourced(table, "efficiency", sources, most=1),
+        bandwidth_bytes_per_s=sourced(table, "bandwidth_bytes_per_s", sources),
+        latency_s=sourced(table, "latency_s", sources, zero=True),
+        efficiency=sourced(table, "efficiency", sources, most=1),
         topology=table.choice("topology", get_args(Topology)),
         links=table.count("links"),
+        transport=transport(table, sources, like) if "transport" in table.entries else None,
     )
 
 
 def _alternative(table: Table, sources: Sources) -> Alternative:
     table.allow(("key", *_names(Sourced)))
-    return Alternative(key=table.text("key"), number=_number(table, sources))
+    return Alternative(key=table.text("key"), number=number_of(table, sources))
 
 
 def _check_alternatives(top: Table, machine: Machine) -> None:
@@ -144,28 +156,3 @@ def _check_alternatives(top: Table, machine: Machine) -> None:
                 f"the machine has no number {alternative.key!r}",
                 near_matches(alternative.key, known),
             )
-
-
-def _sourced(
-    table: Table, key: str, sources: Sources, *, zero: bool = False, most: float = float("inf")
-) -> Sourced:
-    inner = table.table(key)
-    inner.allow(_names(Sourced))
-    return _number(inner, sources, zero=zero, most=most)
-
-
-def _number(
-    table: Table, sources: Sources, *, zero: bool = False, most: float = float("inf")
-) -> Sourced:
-    source = table.text("source")
-    if source not in sources:
-        raise table.error(
-            "source", f"{source!r} is not in [sources]", near_matches(source, sources)
-        )
-    return Sourced(
-        value=table.number("value", zero=zero, most=most),
-        source=source,
-        date=table.date("date"),
-        kind=table.choice("kind", KINDS),
-        note=table.text("note", ""),
-    )

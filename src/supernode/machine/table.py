@@ -77,6 +77,13 @@ class Table:
             raise self.error(key, f"expected a whole number of 1 or more, got {_show(entry)}")
         return entry
 
+    def flag(self, key: str) -> bool:
+        """True or false; false if it is not there."""
+        entry = self.entries.get(key, False)
+        if not isinstance(entry, bool):
+            raise self.error(key, f"expected true or false, got {_show(entry)}")
+        return entry
+
     def number(self, key: str, *, zero: bool = False, most: float = math.inf) -> float:
         """A finite number above 0 (or 0, if `zero`) and not above `most`."""
         entry = self._entry(key)

@@ -24,6 +24,7 @@ from supernode.ops import (
 from supernode.ops.formula import Dim as Dim
 from supernode.ops.formula import Dims as Dims
 from supernode.ops.formula import Formula as Formula
+from supernode.ops.fuse import fuses as fuses
 from supernode.ops.reduction import MEAN as MEAN
 from supernode.ops.reduction import NORM2 as NORM2
 from supernode.ops.row import Cost as Cost
@@ -35,6 +36,9 @@ from supernode.ops.row import is_view as is_view
 from supernode.ops.row import register as register
 from supernode.ops.row import row as row
 from supernode.ops.row import table as table
+from supernode.ops.shape import Product as Product
+from supernode.ops.shape import Scores as Scores
+from supernode.ops.shape import Shape as Shape
 
 for _family in (
     attention,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from supernode.ir import Op, Type, Value
 from supernode.ops.formula import Dim, Dims, Formula, shape_of, sizes_of
 from supernode.ops.row import Cost, Row, Split, linear_in, nonlinear, traffic
+from supernode.ops.shape import Scores
 
 FORWARD = "aten._scaled_dot_product_flash_attention_for_cpu"
 BACKWARD = "aten._scaled_dot_product_flash_attention_for_cpu_backward"
@@ -79,10 +80,23 @@ def _local(position: int, name: str) -> Callable[[Op, Split, tuple[Type, ...]], 
 
 def _cost(op: Op, first: int, matmuls_qk: int, matmuls_pv: int) -> Cost:
     q, k, v = (shape_of(value) for value in op.inputs[first : first + 3])
+    position = 4 if first == 0 else 7
+    cut = op.name in (CAUSAL, CAUSAL_BACKWARD)
+    shape = Scores(
+        batch=q[0],
+        heads=q[1],
+        kv_heads=k[1],
+        queries=q[2],
+        keys=k[2],
+        depth=q[3],
+        value_depth=v[3],
+        causal=cut or bool(op.arg(position, "is_causal", False)),
+        backward=first == 1,
+    )
     scores = q[0] * q[1] * q[2] * k[2]
     flops = 2.0 * scores * (matmuls_qk * q[3] + matmuls_pv * v[3])
     read, written = traffic(op)
-    return Cost(flops, read, written, "matmul", op.inputs[first].tensor.dtype)
+    return Cost(flops, read, written, "matmul", op.inputs[first].tensor.dtype, shape)
 
 
 _FORWARD_NOTE = "2 matmuls over the full score matrix, causal or not, as FlopCounterMode counts"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from supernode.ir import Op
 from supernode.ops.formula import Formula, from_template, shape_of
 from supernode.ops.row import Cost, Row, linear_in, same, traffic
+from supernode.ops.shape import Product
 
 _FORMS: dict[tuple[int, ...], str] = {
     (2, 3): "{t} k, e k n, e -> {t} n",
@@ -42,7 +43,20 @@ def _cost(op: Op) -> Cost:
     products = a[0] if len(a) == 3 == len(b) else 1
     flops = 2.0 * products * a[-2] * a[-1] * b[-1]
     read, written = traffic(op)
-    return Cost(flops, read, written, "matmul", op.outputs[0].tensor.dtype)
+    groups = op.inputs[2].tensor.shape[0] if products == 1 else products
+    shape = _shape(a, b, groups)
+    return Cost(flops, read, written, "matmul", op.outputs[0].tensor.dtype, shape)
+
+
+def _shape(a: tuple[int, ...], b: tuple[int, ...], groups: int) -> Product:
+    """What is ragged, on average: rows of the left, columns of the right, or what is summed."""
+    (m, k), n = a[-2:], b[-1]
+    ragged = len(a) == 2 or len(b) == 2
+    if len(a) == len(b) == 2:
+        return Product(groups=groups, m=m, n=n, k=k / groups, ragged=ragged)
+    if len(b) == 2:
+        return Product(groups=groups, m=m, n=n / groups, k=k, ragged=ragged)
+    return Product(groups=groups, m=m / groups if ragged else m, n=n, k=k, ragged=ragged)
 
 
 ROWS = [

@@ -1,24 +1,22 @@
 """Contractions: the ops that the matrix unit does."""
 
 from collections.abc import Callable
+from math import prod
 
 from supernode.ir import Op
 from supernode.ops.expansion import Expansion
 from supernode.ops.formula import Formula, from_template, shape_of
 from supernode.ops.row import Cost, Fresh, Row, linear_in, same, traffic
-
-
-def _contraction(op: Op, m_k_n: tuple[int, ...]) -> Cost:
-    flops = 2.0
-    for size in m_k_n:
-        flops *= size
-    read, written = traffic(op)
-    return Cost(flops, read, written, "matmul", op.outputs[0].tensor.dtype)
+from supernode.ops.shape import Product
 
 
 def _mm(op: Op) -> Cost:
     a, b = (value.tensor.shape for value in op.inputs[-2:])
-    return _contraction(op, (*a, b[-1]))
+    groups, (m, k), n = prod(a[:-2]), a[-2:], b[-1]
+    read, written = traffic(op)
+    dtype = op.outputs[0].tensor.dtype
+    shape = Product(groups=groups, m=m, n=n, k=k)
+    return Cost(2.0 * groups * m * k * n, read, written, "matmul", dtype, shape)
 
 
 def _expand(product: str) -> Callable[[Op, Fresh], list[Op] | None]:

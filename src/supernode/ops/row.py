@@ -7,6 +7,7 @@ from typing import Literal
 from supernode.errors import UnknownOp
 from supernode.ir import Arg, HostType, Op, Type, Value, print_typed
 from supernode.ops.formula import Formula
+from supernode.ops.shape import Shape
 
 Unit = Literal["matmul", "vector", "none"]
 Split = Mapping[str, tuple[str, ...]]
@@ -19,7 +20,8 @@ Fresh = Callable[[Type], Value]
 class Cost:
     """What one execution takes, whatever the machine: FLOP and bytes, by the unit that does it.
 
-    `flops` of the matmul unit count a multiply-add as 2, as torch's FlopCounterMode does.
+    `flops` of the matmul unit count a multiply-add as 2, as torch's FlopCounterMode does. `shape`
+    is that of a contraction.
     """
 
     flops: float = 0.0
@@ -27,6 +29,7 @@ class Cost:
     bytes_written: float = 0.0
     unit: Unit = "none"
     dtype: str = "float32"
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

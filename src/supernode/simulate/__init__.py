@@ -6,4 +6,5 @@ from supernode.simulate.op_time import op_time as op_time
 from supernode.simulate.simulate import MEMORY as MEMORY
 from supernode.simulate.simulate import simulate as simulate
 from supernode.simulate.simulation import Simulation as Simulation
+from supernode.simulate.terms import Terms as Terms
 from supernode.simulate.timing import Timing as Timing

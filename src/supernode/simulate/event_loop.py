@@ -25,6 +25,18 @@ class Times:
         """When the last task ends."""
         return max(self.end_s, default=0.0)
 
+    def after(self, wait_s: float) -> "Times":
+        """The same, begun `wait_s` later."""
+        if not wait_s:
+            return self
+        start_s = [start + wait_s for start in self.start_s]
+        end_s = [end + wait_s for end in self.end_s] or [wait_s]
+        return Times(start_s=start_s, end_s=end_s, cause=self.cause)
+
+    def durations_s(self) -> list[float]:
+        """How long each task took."""
+        return [end - start for start, end in zip(self.start_s, self.end_s, strict=True)]
+
     def critical_tasks(self) -> list[int]:
         """The tasks that decided the length of the step, in order of time."""
         if not self.end_s:
@@ -37,29 +49,77 @@ class Times:
         return found[::-1]
 
 
-def run_tasks(tasks: Sequence[Task], duration_s: Sequence[float]) -> Times:
-    """Runs the tasks in virtual time; `duration_s[i]` is how long task `i` takes.
+def run_tasks(tasks: Sequence[Task], duration_s: Sequence[float], *, beside: float = 1.0) -> Times:
+    """Runs the tasks in virtual time; `duration_s[i]` is how long task `i` takes by itself.
 
-    Of two tasks that end at the same time the one that communicates ends first.
+    A task that computes does `beside` of its work a second while another communicates. Of two
+    tasks that end at the same time the one that communicates ends first.
     """
-    start_s, end_s = [0.0] * len(tasks), [0.0] * len(tasks)
-    cause: list[int | None] = [None] * len(tasks)
-    progress, queue = Progress(tasks), EventQueue()
-    places = {task.id: place for place, task in enumerate(tasks)}
+    return _Loop(tasks, duration_s, beside).run()
 
-    def launch(started: Iterable[Task], now_s: float, ended: int | None) -> None:
+
+class _Loop:
+    def __init__(self, tasks: Sequence[Task], duration_s: Sequence[float], beside: float) -> None:
+        self._tasks = tasks
+        self._places = {task.id: place for place, task in enumerate(tasks)}
+        self._left_s = list(duration_s)
+        self._beside = beside
+        self._times = Times(
+            start_s=[0.0] * len(tasks), end_s=[0.0] * len(tasks), cause=[None] * len(tasks)
+        )
+        self._queue = EventQueue()
+        self._computing: dict[int, float] = {}  # since when each has run at the rate it has now
+        self._communicating = 0
+        self._running: set[int] = set()
+
+    def run(self) -> Times:
+        progress = Progress(self._tasks)
+        self._launch(progress.start(), 0.0, None)
+        while self._queue:
+            event = self._queue.pop()
+            place = event.task
+            if event.time_s != self._times.end_s[place] or place not in self._running:
+                continue  # since then its rate has changed
+            self._end(place, event.time_s)
+            self._launch(progress.finish(self._tasks[place].id), event.time_s, place)
+        assert progress.done, f"tasks wait for each other: {progress.stuck()}"
+        return self._times
+
+    def _launch(self, started: Iterable[Task], now_s: float, ended: int | None) -> None:
         for task in started:
-            place = places[task.id]
-            start_s[place], end_s[place] = now_s, now_s + duration_s[place]
-            cause[place] = ended
-            queue.push(end_s[place], 0 if task.stream == COMM else 1, place)
+            place = self._places[task.id]
+            self._times.start_s[place], self._times.cause[place] = now_s, ended
+            self._running.add(place)
+            if task.stream == COMM:
+                self._count(1, now_s)
+                self._push(place, now_s + self._left_s[place])
+            else:
+                self._computing[place] = now_s
+                self._push(place, now_s + self._left_s[place] / self._rate)
 
-    launch(progress.start(), 0.0, None)
-    while queue:
-        event = queue.pop()
-        launch(progress.finish(tasks[event.task].id), event.time_s, event.task)
-    assert progress.done, f"tasks wait for each other: {progress.stuck()}"
-    return Times(start_s=start_s, end_s=end_s, cause=cause)
+    def _end(self, place: int, now_s: float) -> None:
+        self._running.remove(place)
+        if self._computing.pop(place, None) is None:
+            self._count(-1, now_s)
+
+    def _push(self, place: int, end_s: float) -> None:
+        self._times.end_s[place] = end_s
+        self._queue.push(end_s, 0 if self._tasks[place].stream == COMM else 1, place)
+
+    @property
+    def _rate(self) -> float:
+        return self._beside if self._communicating else 1.0
+
+    def _count(self, more: int, now_s: float) -> None:
+        """One task more or less communicates: what computes goes on at another rate."""
+        before = self._rate
+        self._communicating += more
+        if self._rate == before:
+            return
+        for place, since_s in self._computing.items():
+            self._left_s[place] -= (now_s - since_s) * before
+            self._computing[place] = now_s
+            self._push(place, now_s + max(self._left_s[place], 0.0) / self._rate)
 
 
 def critical_path_s(tasks: Sequence[Task], duration_s: Sequence[float]) -> float:

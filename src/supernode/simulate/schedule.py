@@ -11,6 +11,7 @@ and those of two layers are held.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from supernode.ir import CALL, Block, Op, Program
 from supernode.plan.memory import Early
@@ -40,13 +41,13 @@ def schedule(program: Program, prices: Prices) -> Schedule:
     is priced once.
     """
     blocks: Mapping[str, tuple[Block, list[Work | None]]] = {
-        block.name: (block, [prices.work(op) for op in block.ops]) for block in program.blocks
+        block.name: (block, prices.works(block.ops, block.outputs)) for block in program.blocks
     }
     scheduler = _Scheduler()
     made_by: MadeBy = {value.id: () for value in program.main.inputs}
-    for op in program.main.ops:
+    for op, outer_work in zip(program.main.ops, _main_works(program.main, prices), strict=True):
         if op.name != CALL:
-            scheduler.add(op, prices.work(op), made_by)
+            scheduler.add(op, outer_work, made_by)
             continue
         block, works = blocks[op.block]
         given = zip(block.inputs, op.inputs, strict=True)
@@ -56,6 +57,17 @@ def schedule(program: Program, prices: Prices) -> Schedule:
         results = zip(block.outputs, op.outputs, strict=True)
         made_by |= {outer.id: inside[value.id] for value, outer in results}
     return scheduler.schedule()
+
+
+def _main_works(main: Block, prices: Prices) -> list[Work | None]:
+    """The works of the ops between calls, whose blocks have their own."""
+    works: list[Work | None] = []
+    for at_call, ops in groupby(main.ops, key=lambda op: op.name == CALL):
+        stretch = list(ops)
+        read_later = (v for op in main.ops[len(works) + len(stretch) :] for v in op.inputs)
+        kept = () if at_call else (*read_later, *main.outputs)
+        works += [None] * len(stretch) if at_call else prices.works(stretch, kept)
+    return works
 
 
 Producers = tuple[int, ...]

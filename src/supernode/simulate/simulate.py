@@ -6,24 +6,36 @@ from typing import TypeVar
 
 from supernode import ops
 from supernode.ir import CALL, Program
-from supernode.machine import Kind, Machine
+from supernode.machine import Kind, Machine, Sourced
 from supernode.ops import Cost
 from supernode.plan import Plan
 from supernode.plan.memory import MemoryUse, memory
+from supernode.simulate.collective_time import COLLECTIVES
 from supernode.simulate.event_loop import Times, critical_path_s, run_tasks
 from supernode.simulate.schedule import Schedule, schedule
 from supernode.simulate.simulation import Simulation
+from supernode.simulate.terms import Terms
 from supernode.simulate.work import CostOf, Prices, Work
-from supernode.trace import COMM, COMPUTE, Counter, Json, Span, Stream, Trace
+from supernode.trace import COMM, COMPUTE, HOST, Counter, Json, Span, Stream, Trace
 
 MEMORY = "memory in use (bytes)"
+JITTER, INTERFERENCE = "jitter", "interference"
+"""What the step waited for that is no op: the slowest chip, and cores taken by communication."""
+ALL = Terms()
 Key = TypeVar("Key")
 
 
 def simulate(
-    plan: Plan, machine: Machine, *, tokens: int | None = None, cost: CostOf = ops.cost
+    plan: Plan,
+    machine: Machine,
+    *,
+    tokens: int | None = None,
+    cost: CostOf = ops.cost,
+    terms: Terms = ALL,
 ) -> Simulation:
     """One step of `plan` on `machine`; `tokens` is how many a step handles.
+
+    `terms` says what counts beyond ops and collectives, each of it to be switched off.
 
     Every chip runs the same program, so one stands for all: what this takes does not grow with
     their number. A chip computes on one stream and communicates on another, as `schedule.py` says.
@@ -36,15 +48,17 @@ def simulate(
         UnknownOp: an op has no cost.
     """
     machine.level_spanning(plan.mesh.size)
-    todo = schedule(plan.local, Prices(machine, plan.mesh, cost))
-    duration_s = [work.price.timing.time_s for work in todo.works]
-    times = run_tasks(todo.tasks, duration_s)
+    todo = schedule(plan.local, Prices(machine, plan.mesh, cost, terms))
+    alone_s = [work.price.timing.time_s for work in todo.works]
+    host_s = terms.host_s(machine)
+    times = run_tasks(todo.tasks, alone_s, beside=terms.beside(machine.chip)).after(host_s)
+    duration_s = times.durations_s()
     used = memory(plan.local, early=todo.early)
-    trace = _trace(plan, machine, tokens, todo, times, used)
+    trace = _trace(plan, machine, tokens, todo, times, used, host_s)
     matmuls = _matmul_flops(plan.program, cost)
     dtype = max(matmuls, key=lambda name: matmuls[name], default="bfloat16")
-    compute_s = _busy_s(todo.works, COMPUTE)
-    critical = [todo.works[task] for task in times.critical_tasks()]
+    compute_s = _busy_s(todo.works, duration_s, COMPUTE)
+    critical = [(todo.works[task], duration_s[task]) for task in times.critical_tasks()]
     return Simulation(
         program=plan.program.name,
         layout=plan.layout,
@@ -55,15 +69,13 @@ def simulate(
         trace=trace,
         step_s=times.step_s,
         compute_s=compute_s,
-        comm_s=_busy_s(todo.works, COMM),
+        comm_s=_busy_s(todo.works, duration_s, COMM),
         exposed_comm_s=trace.exposed_comm_s(0),
         roofline_s=fsum(w.price.timing.bound_s for w in todo.works if w.price.stream == COMPUTE),
-        critical_path_s=critical_path_s(todo.tasks, duration_s),
-        critical_s=_sums((work.price.kind, work.price.timing.time_s) for work in critical),
-        by_kind=_by_kind(critical),
-        sent_bytes=_sums(
-            (work.price.kind, work.price.bytes) for work in todo.works if work.price.stream == COMM
-        ),
+        critical_path_s=critical_path_s(todo.tasks, alone_s),
+        critical_s=_by_cause(critical, terms.stretch(machine.chip, plan.mesh.size), host_s),
+        by_kind=_by_kind(critical, machine.host_step_s if host_s else None),
+        sent_bytes=_sent_bytes(todo.works),
         model_flops=fsum(matmuls.values()),
         dtype=dtype,
         peak_flops_per_s=machine.chip.peak(dtype).value,
@@ -73,12 +85,43 @@ def simulate(
     )
 
 
-def _busy_s(works: Iterable[Work], stream: Stream) -> float:
-    return fsum(work.price.timing.time_s for work in works if work.price.stream == stream)
+Critical = Iterable[tuple[Work, float]]
+"""What the step waited for, each with how long it took."""
 
 
-def _by_kind(works: Iterable[Work]) -> Mapping[Kind, float]:
-    return _sums(item for work in works for item in work.price.timing.by_kind.items())
+def _busy_s(works: Iterable[Work], duration_s: Iterable[float], stream: Stream) -> float:
+    pairs = zip(works, duration_s, strict=True)
+    return fsum(time_s for work, time_s in pairs if work.price.stream == stream)
+
+
+def _sent_bytes(works: Iterable[Work]) -> Mapping[str, float]:
+    prices = (work.price for work in works)
+    return _sums((price.kind, price.bytes) for price in prices if price.kind in COLLECTIVES)
+
+
+def _by_cause(critical: Critical, stretch: float, host_s: float) -> Mapping[str, float]:
+    """What each thing waited for took alone, and apart from that what slowed it down."""
+    parts = [(HOST, host_s)] if host_s else list[tuple[str, float]]()
+    for work, time_s in critical:
+        kind, alone_s = work.price.kind, work.price.timing.time_s
+        slowed = kind not in COLLECTIVES
+        parts.append((kind, alone_s / stretch if slowed else time_s))
+        if slowed and stretch > 1:
+            parts.append((JITTER, alone_s - alone_s / stretch))
+        if slowed and time_s > alone_s * (1 + 1e-9):
+            parts.append((INTERFERENCE, time_s - alone_s))
+    return _sums(parts)
+
+
+def _by_kind(critical: Critical, host: Sourced | None) -> Mapping[Kind, float]:
+    parts: list[tuple[Kind, float]] = [
+        (kind, part * time_s / work.price.timing.time_s)
+        for work, time_s in critical
+        for kind, part in work.price.timing.by_kind.items()
+    ]
+    if host is not None:
+        parts.append((host.kind, host.value))
+    return _sums(parts)
 
 
 def _sums(items: Iterable[tuple[Key, float]]) -> dict[Key, float]:
@@ -115,11 +158,13 @@ def _trace(
     todo: Schedule,
     times: Times,
     used: MemoryUse,
+    host_s: float,
 ) -> Trace:
     spans = map(_span, todo.works, times.start_s, times.end_s)
+    host = [Span(name=HOST, chip=0, stream=HOST, start_s=0.0, end_s=host_s, kind=HOST)]
     return Trace(
         name=f"{plan.program.name} on {machine.name}",
-        spans=tuple(spans),
+        spans=(*(host if host_s else ()), *spans),
         counters=tuple(_memory_counters(todo, times, used)),
         meta=_meta(plan, machine, tokens),
     )

@@ -1,7 +1,7 @@
 """Timing: how long something takes on a machine, and on which kinds of numbers that rests."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from supernode.machine import KINDS, Kind, Sourced
 
@@ -16,6 +16,15 @@ class Timing:
     time_s: float
     bound_s: float
     by_kind: Mapping[Kind, float] = field(hash=False)
+
+    def stretched(self, factor: float) -> "Timing":
+        """`factor` times as long; the bound stays."""
+        by_kind = {kind: part * factor for kind, part in self.by_kind.items()}
+        return replace(self, time_s=self.time_s * factor, by_kind=by_kind)
+
+    def at_least(self, least_s: float) -> "Timing":
+        """This, or that long if that is longer."""
+        return self.stretched(least_s / self.time_s) if least_s > self.time_s else self
 
 
 def weakest(numbers: Iterable[Sourced]) -> Kind:

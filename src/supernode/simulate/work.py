@@ -1,6 +1,6 @@
 """What each op of a plan asks of a chip."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from supernode.errors import UnknownOp
@@ -9,7 +9,9 @@ from supernode.machine import Machine
 from supernode.ops import Cost
 from supernode.plan import Mesh
 from supernode.simulate.collective_time import COLLECTIVES, Collective, collective_time, sent_bytes
+from supernode.simulate.fusion import fused
 from supernode.simulate.op_time import op_time
+from supernode.simulate.terms import Terms
 from supernode.simulate.timing import Timing
 from supernode.trace import COMM, COMPUTE, Stream
 
@@ -40,13 +42,29 @@ class Work:
 class Prices:
     """The price of each op of a plan on a machine, found once for all ops that look alike."""
 
-    def __init__(self, machine: Machine, mesh: Mesh, cost: CostOf) -> None:
+    def __init__(self, machine: Machine, mesh: Mesh, cost: CostOf, terms: Terms) -> None:
         self._machine = machine
         self._mesh = mesh
         self._cost = cost
+        self._terms = terms
+        self._stretch = terms.stretch(machine.chip, mesh.size)
         self._known: dict[object, Price] = {}
 
-    def work(self, op: Op) -> Work | None:
+    def works(self, ops: Sequence[Op], kept: Iterable[Value]) -> list[Work | None]:
+        """Each op with its price, None if it takes no time; `kept` values are read afterwards."""
+        if not (self._terms.fusion and self._machine.chip.fuses):
+            return [self._work(op) for op in ops]
+        joined = fused(ops, kept, self._cost)
+        return [
+            self._work(op) if at not in joined else self._kernel(op, joined[at])
+            for at, op in enumerate(ops)
+        ]
+
+    def _kernel(self, op: Op, cost: Cost) -> Work | None:
+        price = self._computing(cost)
+        return Work(op, price) if price.timing.time_s else None
+
+    def _work(self, op: Op) -> Work | None:
         """The op with its price; None if it takes no time."""
         seen: dict[int, int] = {}
         kwargs = tuple((name, _look(arg, seen)) for name, arg in op.kwargs)
@@ -59,13 +77,19 @@ class Prices:
     def _price(self, op: Op) -> Price:
         if op.name.startswith("fabric."):
             return self._collective(op)
-        cost = _copy(op) if op.name in ("local.shard", "local.part") else self._cost(op)
+        copies = op.name in ("local.shard", "local.part")
+        return self._computing(_copy(op) if copies else self._cost(op))
+
+    def _computing(self, cost: Cost) -> Price:
+        chip = self._machine.chip
+        timing = op_time(cost, chip, rows_factor=self._terms.imbalance)
+        launch_s = self._terms.launch_s(chip) if timing.time_s else 0.0
         return Price(
             stream=COMPUTE,
             kind=cost.unit,
             flops=cost.flops,
             bytes=cost.bytes_read + cost.bytes_written,
-            timing=op_time(cost, self._machine.chip),
+            timing=timing.at_least(launch_s).stretched(self._stretch),
         )
 
     def _collective(self, op: Op) -> Price:
@@ -80,7 +104,7 @@ class Prices:
         data_bytes = float(sum(value.type.size_bytes for value in values))
         size, stride = self._mesh.axis_size(axis), self._mesh.stride(axis)
         return Price(
-            stream=COMM,
+            stream=COMM if self._terms.overlap else COMPUTE,
             kind=kind,
             flops=0.0,
             bytes=sent_bytes(kind, data_bytes, size),

@@ -7,10 +7,11 @@ from typing import Literal
 
 from supernode.errors import VerifyError
 
-Stream = Literal["compute", "comm"]
+Stream = Literal["compute", "comm", "host"]
 COMPUTE: Stream = "compute"
 COMM: Stream = "comm"
-STREAMS: tuple[Stream, ...] = (COMPUTE, COMM)
+HOST: Stream = "host"
+STREAMS: tuple[Stream, ...] = (COMPUTE, COMM, HOST)
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
@@ -75,6 +76,12 @@ class Trace:
     def chips(self) -> tuple[int, ...]:
         """The chips that appear, in order."""
         return tuple(sorted({s.chip for s in self.spans} | {c.chip for c in self.counters}))
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The streams of a chip; that of the host only where something is on it."""
+        host = any(span.stream == HOST for span in self.spans)
+        return tuple(stream for stream in STREAMS if host or stream != HOST)
 
     @property
     def end_s(self) -> float:

@@ -1,0 +1,175 @@
+"""Tables of measured kernels, as arrays: what `bench/fit.py` fits to.
+
+They come with the PyPI package `aiconfigurator-core` (Apache-2.0), which is needed for fitting
+only; nothing of it is kept here but the numbers found by the fit.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from supernode.machine import Machine
+from supernode.simulate.cost.attention import attention_s
+from supernode.simulate.cost.decode import decode_s
+from supernode.simulate.cost.gemm import product_s
+from supernode.simulate.cost.grouped import grouped_s
+from supernode.simulate.cost.memory_bound import stream_s
+from supernode.simulate.cost.rates import Array, Parameters, Rates
+
+BYTES = {"bfloat16": 2.0, "float8": 1.0, "int8": 1.0, "float4": 0.5625}
+"""Of an element; four-bit floats carry a scale of a byte for each 16."""
+
+Predict = Callable[[Parameters], Array]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Measured seconds of one family of kernels, and the model of the same rows.
+
+    `site` numbers the shapes: rows of one shape of weights (or heads) are held out together.
+    """
+
+    seconds: Array
+    site: Array
+    predict: Callable[["Rows"], Predict]
+    columns: pd.DataFrame
+
+    def take(self, mask: Array) -> "Rows":
+        """The rows where `mask` holds."""
+        kept = self.columns[mask]
+        return Rows(
+            seconds=self.seconds[mask], site=self.site[mask], predict=self.predict, columns=kept
+        )
+
+
+def _read(path: Path, keys: Sequence[str], chosen: str) -> pd.DataFrame:
+    """The rows of a table for which `chosen` holds, the median of those with equal keys."""
+    frame = pd.read_parquet(path)
+    if "window_size" in keys and "window_size" not in frame:
+        frame["window_size"] = 0
+    frame = frame.query(chosen) if chosen else frame
+    return frame.groupby(list(keys), as_index=False).latency.median()
+
+
+def _rows(frame: pd.DataFrame, site: Sequence[str], predict: Callable[[Rows], Predict]) -> Rows:
+    number = sum(frame[name] * prime for name, prime in zip(site, _PRIMES, strict=False))
+    return Rows(
+        seconds=frame.latency.to_numpy() * 1e-3,
+        site=np.asarray(number, dtype=np.int64),
+        predict=predict,
+        columns=frame,
+    )
+
+
+_PRIMES = (7919, 104729, 31, 17, 13)
+
+
+def rates(machine: Machine, dtype: str) -> Rates:
+    """The datasheet's rates of the chip for one dtype."""
+    chip = machine.chip
+    assert chip.cores is not None
+    return Rates(
+        flops_per_s=chip.peak(dtype).value,
+        bytes_per_s=chip.memory.bandwidth_bytes_per_s.value,
+        cores=chip.cores.value,
+    )
+
+
+def matmul(path: Path, machine: Machine, dtype: str, chosen: str) -> Rows:
+    """Dense products: `gemm_perf`."""
+    able = rates(machine, dtype)
+
+    def predict(rows: Rows) -> Predict:
+        m, n, k = (rows.columns[name].to_numpy(float) for name in "mnk")
+        size = BYTES[dtype]
+        cast = 0.0
+        if size < 2:  # these tables take bfloat16 and cast it first
+            stream = machine.chip.kernels["stream.any"]
+            cast = stream_s((2 + size) * m * k, bytes_per_s=able.bytes_per_s, fit=stream)
+        return lambda fit: (
+            cast + product_s(1.0, m, n, k, in_bytes=size, out_bytes=2.0, rates=able, fit=fit)
+        )
+
+    return _rows(_read(path, ("m", "n", "k"), chosen), ("n", "k"), predict)
+
+
+def grouped(path: Path, machine: Machine, dtype: str, chosen: str) -> Rows:
+    """A layer of experts: two grouped products (up and gate, down), and what stands between."""
+    able, stream = rates(machine, dtype), machine.chip.kernels["stream.any"]
+    keys = ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts")
+    keys = (*keys, "moe_tp_size", "moe_ep_size")
+
+    def predict(rows: Rows) -> Predict:
+        t, h, f, top, e, tp, ep = (rows.columns[name].to_numpy(float) for name in keys)
+        f, groups = f / tp, e / ep
+        m = t * top / e  # of each expert here, on average
+        given = groups * m
+        busy = np.minimum(groups, np.maximum(given, 1.0))  # the rows are dealt out in turn
+        size = BYTES[dtype]
+        between = stream_s(2 * 3 * given * f, bytes_per_s=able.bytes_per_s, fit=stream)
+        outer = stream_s(2 * (2 * t + 4 * given) * h, bytes_per_s=able.bytes_per_s, fit=stream)
+
+        def total(fit: Parameters) -> Array:
+            common = {"in_bytes": size, "out_bytes": 2.0, "rates": able, "fit": fit, "busy": busy}
+            up = grouped_s(groups, m, 2 * f, h, **common)
+            return up + grouped_s(groups, m, h, f, **common) + between + outer
+
+        return total
+
+    return _rows(_read(path, keys, chosen), keys[1:3] + keys[4:], predict)
+
+
+_HEADS = ("batch_size", "num_heads", "num_key_value_heads", "head_dim", "window_size")
+
+
+def attention(path: Path, machine: Machine, dtype: str, chosen: str) -> Rows:
+    """Causal attention of whole sequences, which also writes keys and values into the cache."""
+    able, stream = rates(machine, dtype), machine.chip.kernels["stream.any"]
+    keys = (*_HEADS, "isl")
+
+    def predict(rows: Rows) -> Predict:
+        b, h, g, e, w, s = (rows.columns[name].to_numpy(float) for name in keys)
+        cached = 4 * b * s * g * e * BYTES[dtype]
+        writing = stream_s(cached, bytes_per_s=able.bytes_per_s, fit=stream)
+        return lambda fit: (
+            writing
+            + attention_s(
+                *(b, h, g, s, s, 2 * e),
+                window=w,
+                causal=True,
+                backward=False,
+                in_bytes=BYTES[dtype],
+                rates=able,
+                fit=fit,
+            )
+        )
+
+    return _rows(_read(path, keys, chosen), (*_HEADS[1:4], "batch_size"), predict)
+
+
+def decode(path: Path, machine: Machine, dtype: str, chosen: str) -> Rows:
+    """Attention of one new token over a cache: `generation_attention_perf`."""
+    able = rates(machine, dtype)
+    keys = (*_HEADS, "step")
+
+    def predict(rows: Rows) -> Predict:
+        b, h, g, e, w, s = (rows.columns[name].to_numpy(float) for name in keys)
+        return lambda fit: decode_s(
+            *(b, h, g, 1.0, s + 1, 2 * e), window=w, in_bytes=BYTES[dtype], rates=able, fit=fit
+        )
+
+    return _rows(_read(path, keys, chosen), (*_HEADS[1:4], "batch_size"), predict)
+
+
+def stream(path: Path, machine: Machine, dtype: str, chosen: str) -> Rows:
+    """Casting by a scale: reads bfloat16, writes bytes: `scale_matrix_perf`."""
+    bandwidth = machine.chip.memory.bandwidth_bytes_per_s.value
+
+    def predict(rows: Rows) -> Predict:
+        moved = 3.0 * rows.columns.m.to_numpy(float) * rows.columns.k.to_numpy(float)
+        return lambda fit: stream_s(moved, bytes_per_s=bandwidth, fit=fit)
+
+    return _rows(_read(path, ("m", "k"), chosen), ("k",), predict)

@@ -1,0 +1,61 @@
+"""Fit: the parameters of one mechanism, found together from measurements, or carried over."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from supernode.machine.sourced import Sourced
+
+_ROOFLINE = ("launch_s", "memory", "sustained", "overlap", "tile_s")
+
+KERNELS: Mapping[str, tuple[str, ...]] = {
+    "matmul": (*_ROOFLINE, "split_s", "draw", "reread"),
+    "grouped": (*_ROOFLINE, "group_s"),
+    "attention": (*_ROOFLINE, "score_s"),
+    "decode": (*_ROOFLINE, "depth_s"),
+    "stream": ("launch_s", "memory", "cache_bytes", "cache_bytes_per_s"),
+}
+"""The parameters of each family of kernels; `simulate/cost/` says what they mean."""
+
+TRANSPORT = (
+    *("start_s", "short_hop_s", "short_share", "middle_hop_s", "middle_share"),
+    *("long_hop_s", "long_share", "pair_share", "peer_s", "exchange_start_s"),
+    *("exchange_share", "exchange_long_s", "exchange_long_share"),
+)
+"""The parameters of the library that moves data over a level; `simulate/comm/` uses them."""
+
+WAYS = ("tree_share", "switch_start_s", "switch_share")
+"""Those of ways to reduce that only some levels have: trees, and switches which add."""
+
+EXPERTS = ("dispatch_s", "dispatch_share", "combine_s", "combine_share", "expert_peer_s")
+"""Those of kernels that send tokens to experts and back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Numbers by name, with how well they fit: errors on `rows` measurements held out.
+
+    Both errors are fractions, of |predicted / measured - 1|; `rows` is 0 for what was not fitted
+    here.
+    """
+
+    values: Mapping[str, Sourced] = field(hash=False)
+    rows: int = 0
+    median_error: float = 0.0
+    p90_error: float = 0.0
+
+    def __getitem__(self, name: str) -> float:
+        return self.values[name].value
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+    @property
+    def any(self) -> Sourced:
+        """One of its numbers: all have the same birth."""
+        return next(iter(self.values.values()))
+
+    def carried(self, machine: str) -> "Fit":
+        """The same numbers for a chip or level on which nothing was measured: inferred."""
+        why = f"carried over from {machine}"
+        values = {name: number.scaled(1, why) for name, number in self.values.items()}
+        return replace(self, values=values, rows=0, median_error=0.0, p90_error=0.0)

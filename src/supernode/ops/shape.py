@@ -1,0 +1,41 @@
+"""Shapes of the contractions: what a cost model needs to know beyond FLOP and bytes."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """`groups` products of `m x k` by `k x n`; those of a grouped product share `m` rows in all.
+
+    `ragged` is set where each group has its own number of rows, which only the run knows: `m` is
+    then their mean.
+    """
+
+    groups: int = 1
+    m: float
+    n: float
+    k: float
+    ragged: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Attention: `batch x heads` score matrices of `queries x keys`, over `kv_heads` of keys.
+
+    `causal` kernels skip what the mask hides, and a `window` (0 for none) bounds how far back a
+    query looks. `depth` is the width of a query, `value_depth` that of a value.
+    """
+
+    batch: int
+    heads: int
+    kv_heads: int
+    queries: int
+    keys: int
+    depth: int
+    value_depth: int
+    causal: bool = False
+    window: int = 0
+    backward: bool = False
+
+
+Shape = Product | Scores

@@ -1,0 +1,1 @@
+"""Communication, one file an algorithm: what moves over one level, and how levels combine."""

@@ -1,0 +1,65 @@
+"""Terms: what a step takes beyond its ops and collectives, each to be switched off by itself."""
+
+from dataclasses import dataclass, fields, replace
+from math import log, sqrt
+
+from supernode.errors import UnknownName, near_matches
+from supernode.machine import Chip, Machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """Which terms count; what they amount to is in the machine's file.
+
+    - `fusion`: chains of pointwise ops are one kernel, where the chip's software does that;
+    - `graph`: ops are launched as one captured graph; without, the host launches each;
+    - `host`: what the host adds to every step;
+    - `overlap`: communication runs beside computation; without, one waits for the other;
+    - `interference`: the cores that communication takes slow computation beside it;
+    - `jitter`: a step waits for the slowest of its chips, the slower the more there are.
+
+    `imbalance` is how many rows the fullest chip's experts get, over the mean: 1 for a balanced
+    router.
+    """
+
+    fusion: bool = True
+    graph: bool = True
+    host: bool = True
+    overlap: bool = True
+    interference: bool = True
+    jitter: bool = True
+    imbalance: float = 1.0
+
+    def without(self, *names: str) -> "Terms":
+        """These terms with some switched off.
+
+        Raises UnknownName for what is no term.
+        """
+        known = [field.name for field in fields(self) if field.name != "imbalance"]
+        for name in names:
+            if name not in known:
+                raise UnknownName(f"no term {name!r}", fix=near_matches(name, known))
+        return replace(self, **dict.fromkeys(names, False))
+
+    def host_s(self, machine: Machine) -> float:
+        """What the host adds to a step."""
+        return machine.host_step_s.value if self.host and machine.host_step_s else 0.0
+
+    def launch_s(self, chip: Chip) -> float:
+        """No op takes less: the host launches one after the other, unless they are a graph."""
+        return chip.host_launch_s.value if not self.graph and chip.host_launch_s else 0.0
+
+    def beside(self, chip: Chip) -> float:
+        """How fast a chip computes while it communicates, over how fast it does alone."""
+        return 1 - chip.comm_share.value if self.interference and chip.comm_share else 1.0
+
+    def stretch(self, chip: Chip, chips: int) -> float:
+        """How much longer the slowest of so many chips computes than the mean of them.
+
+        The expected largest of n normal deviates is about sqrt(2 ln n) deviations.
+
+        **Source:** Cramér, "Mathematical Methods of Statistics", 1946, section 28.6.
+        """
+        if not self.jitter or chip.jitter is None or chips < 2:
+            return 1.0
+        return 1 + chip.jitter.value * sqrt(2 * log(chips))
