@@ -5,6 +5,7 @@ from math import log, sqrt
 
 from supernode.errors import UnknownName, near_matches
 from supernode.machine import Chip, Machine
+from supernode.simulate.timing import Timing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +46,17 @@ class Terms:
         """What the host adds to a step."""
         return machine.host_step_s.value if self.host and machine.host_step_s else 0.0
 
-    def launch_s(self, chip: Chip) -> float:
-        """No op takes less: the host launches one after the other, unless they are a graph."""
-        return chip.host_launch_s.value if not self.graph and chip.host_launch_s else 0.0
+    def slowed(self, timing: Timing, chip: Chip, chips: int) -> Timing:
+        """An op's time with its launch by the host and with the jitter of so many chips.
+
+        The host launches one op after the other, unless they are a graph: no op takes less.
+        """
+        if not self.graph and chip.host_launch_s:
+            launch = chip.host_launch_s
+            timing = timing.longer(launch.value - timing.time_s, launch.kind)
+        more = self.stretch(chip, chips) - 1
+        kind = chip.jitter.kind if chip.jitter else "guessed"
+        return timing.longer(timing.time_s * more, kind)
 
     def beside(self, chip: Chip) -> float:
         """How fast a chip computes while it communicates, over how fast it does alone."""

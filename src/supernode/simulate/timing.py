@@ -17,14 +17,12 @@ class Timing:
     bound_s: float
     by_kind: Mapping[Kind, float] = field(hash=False)
 
-    def stretched(self, factor: float) -> "Timing":
-        """`factor` times as long; the bound stays."""
-        by_kind = {kind: part * factor for kind, part in self.by_kind.items()}
-        return replace(self, time_s=self.time_s * factor, by_kind=by_kind)
-
-    def at_least(self, least_s: float) -> "Timing":
-        """This, or that long if that is longer."""
-        return self.stretched(least_s / self.time_s) if least_s > self.time_s else self
+    def longer(self, more_s: float, kind: Kind) -> "Timing":
+        """`more_s` longer, which rests on numbers of `kind`; the bound stays."""
+        if more_s <= 0:
+            return self
+        by_kind = {**self.by_kind, kind: self.by_kind.get(kind, 0.0) + more_s}
+        return replace(self, time_s=self.time_s + more_s, by_kind=by_kind)
 
 
 def weakest(numbers: Iterable[Sourced]) -> Kind:

@@ -47,7 +47,6 @@ class Prices:
         self._mesh = mesh
         self._cost = cost
         self._terms = terms
-        self._stretch = terms.stretch(machine.chip, mesh.size)
         self._known: dict[object, Price] = {}
 
     def works(self, ops: Sequence[Op], kept: Iterable[Value]) -> list[Work | None]:
@@ -83,13 +82,14 @@ class Prices:
     def _computing(self, cost: Cost) -> Price:
         chip = self._machine.chip
         timing = op_time(cost, chip, rows_factor=self._terms.imbalance)
-        launch_s = self._terms.launch_s(chip) if timing.time_s else 0.0
+        if timing.time_s:
+            timing = self._terms.slowed(timing, chip, self._mesh.size)
         return Price(
             stream=COMPUTE,
             kind=cost.unit,
             flops=cost.flops,
             bytes=cost.bytes_read + cost.bytes_written,
-            timing=timing.at_least(launch_s).stretched(self._stretch),
+            timing=timing,
         )
 
     def _collective(self, op: Op) -> Price:
