@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/.made-from-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-triton check golden bench clean
+.PHONY: help venv demo test test-triton check golden bench accuracy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ golden: $(VENV) ## write the golden texts anew; review the diff
 
 bench: $(VENV) ## measure speed beside torch and gloo; writes dated reports to bench/reports
 	$(BIN)/python -m bench
+
+accuracy: $(VENV) ## predict every published row; writes docs/reference/accuracy.md and its plot
+	$(BIN)/supernode accuracy --write docs/reference/accuracy.md
 
 clean: ## remove .venv, caches and build outputs
 	rm -rf .venv .venv-triton36 .venv-triton39 build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -24,7 +24,7 @@ from supernode.report import (
     simulation_report,
 )
 from supernode.search import default_layout, usable_chips
-from supernode.simulate import Simulation
+from supernode.simulate import Simulation, cost_in
 from supernode.simulate import simulate as simulate_plan
 from supernode.units import parse_bytes
 
@@ -58,6 +58,9 @@ Memory = Annotated[
         help="e.g. 64GiB: compute activations again until each chip needs no more than this",
     ),
 ]
+PrecisionOf = Annotated[
+    str, typer.Option(help="what linear layers run in: fp8, int8, nvfp4 … (default: as captured)")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 Page = Annotated[Path | None, typer.Option("--html", help="write a self-contained page here")]
 
@@ -74,6 +77,7 @@ class Request:
     phase: str = "train"
     changes: tuple[str, ...] = ()
     memory_bytes: float | None = None
+    precision: str = ""
 
     def shape(self) -> dict[str, int]:
         """The changes to the recipe's shape.
@@ -126,6 +130,7 @@ def simulate(
     phase: PhaseOf = "train",
     changes: Changes = None,
     memory: Memory = None,
+    precision: PrecisionOf = "",
     trace: Annotated[
         Path | None, typer.Option(help="write the timeline here (opens in Perfetto)")
     ] = None,
@@ -151,6 +156,7 @@ def simulate(
         phase=phase,
         changes=tuple(changes or ()),
         memory_bytes=memory,
+        precision=precision,
     )
     captures = Captures(request)
     result = _predict(request, captures, load_machine(on))
@@ -177,6 +183,7 @@ def compare(
     phase: PhaseOf = "train",
     changes: Changes = None,
     memory: Memory = None,
+    precision: PrecisionOf = "",
     html: Page = None,
     as_json: AsJson = False,
 ) -> None:
@@ -196,6 +203,7 @@ def compare(
         phase=phase,
         changes=tuple(changes or ()),
         memory_bytes=memory,
+        precision=precision,
     )
     captures = Captures(request)
     results = [_predict(request, captures, target) for target in targets]
@@ -237,7 +245,7 @@ def planned(
 
 def _predict(request: Request, captures: Captures, machine: Machine) -> Simulation:
     plan, tokens = planned(request, captures, machine)
-    return simulate_plan(plan, machine, tokens=tokens)
+    return simulate_plan(plan, machine, tokens=tokens, cost=cost_in(request.precision))
 
 
 def _page(results: list[Simulation]) -> str:

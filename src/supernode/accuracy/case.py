@@ -1,0 +1,87 @@
+"""Case: a published row as what a user would type to predict it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from supernode.models import Shape
+
+Regime = Literal["training-dense", "training-moe", "prefill", "decode", "collectives", "operators"]
+REGIMES: tuple[Regime, ...] = (
+    "training-dense",
+    "training-moe",
+    "prefill",
+    "decode",
+    "collectives",
+    "operators",
+)
+
+
+class NotExpressed(Exception):
+    """A row that can't be predicted, with the reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """`supernode simulate` of a model's step: what is captured, and how it is laid out."""
+
+    shape: Shape
+    dtype: str
+    phase: str
+    batch: int
+    sequence: int
+    layout: str
+    chips: int
+    ahead: int = 1
+    precision: str = "bf16"
+
+    @property
+    def capture_key(self) -> tuple[object, ...]:
+        """What the captured Program depends on."""
+        return (self.shape, self.dtype, self.phase, self.batch, self.sequence, self.ahead)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collective:
+    """One collective over all chips; `data_bytes` is the whole input of a chip, for an all-gather
+    its whole output."""
+
+    kind: str
+    data_bytes: float
+    chips: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """One op on one chip, `name` with sizes; or the half of a layer of `step` (`forward` …)."""
+
+    name: str
+    sizes: tuple[tuple[str, int], ...] = ()
+    dtype: str = "bf16"
+    step: Step | None = None
+    half: str = ""
+
+
+Spec = Step | Collective | Operator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A row to be predicted.
+
+    The measured time `measured_s` is compared with the sum of `parts`, each so many times the time
+    of what it specifies: one step, or decoding and its share of prefills. `network_bytes_per_s` is
+    that of the row where it is not the machine's own, per chip in one direction. Rows of one
+    `group` differ in layout or batch alone, so that they can be ranked by what `work` a second
+    they do; `knobs` are what rows may differ in.
+    """
+
+    id: str
+    source: str
+    regime: Regime
+    machine: str
+    measured_s: float
+    parts: tuple[tuple[float, Spec], ...]
+    network_bytes_per_s: float | None = None
+    group: tuple[str, ...] = ()
+    work: float = 1.0
+    knobs: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,137 @@
+"""Rows of training runs: the model, the layout line, and the measured step time."""
+
+from supernode.accuracy.case import Case, NotExpressed, Step
+from supernode.accuracy.machines import machine_of, network_of
+from supernode.accuracy.shapes import trained_shape
+from supernode.accuracy.truth import Row
+
+_DTYPES = {"fp16": "float16"}
+_SPLIT_STATE = ("Megatron-Core", "Megatron-Bridge", "Megatron-LM examples")
+"""Sources whose runs keep the optimizer's state in parts over data parallel (their default)."""
+_NO_TOKEN_SPLIT = ("Megatron-LM SC'21", "no sequence parallelism")
+"""Where tensor parallel ranks do not split tokens; elsewhere they do (the default since 2022)."""
+
+
+def training_case(row: Row) -> Case:
+    """The step of a row.
+
+    Raises:
+        NotExpressed: something it takes is not stated, or is nothing a plan can say.
+    """
+    if row.noted("kind") == "LoRA":
+        raise NotExpressed("low-rank adapters (LoRA) are no recipe")
+    shape, batch, sequence = trained_shape(row), _stated(row, "global_batch"), _stated(row, "seq")
+    machine, chips = machine_of(row)
+    step = Step(
+        shape=shape,
+        dtype=_DTYPES.get(row.text("precision"), "bfloat16"),
+        phase="train",
+        batch=batch,
+        sequence=sequence,
+        layout=layout_line(row, chips),
+        chips=chips,
+        precision=row.text("precision"),
+    )
+    return Case(
+        id=row.id,
+        source=row.source,
+        regime="training-moe" if shape.experts else "training-dense",
+        machine=machine,
+        network_bytes_per_s=network_of(row),
+        measured_s=measured_step_s(row),
+        parts=((1.0, step),),
+        group=(
+            row.source,
+            row.machine,
+            row.text("chips"),
+            row.text("model"),
+            row.text("seq"),
+            row.text("precision"),
+            row.noted("release"),
+        ),
+        work=float(batch * sequence),
+        knobs=knobs(row),
+    )
+
+
+def _stated(row: Row, column: str) -> int:
+    found = row.number(column)
+    if found is None:
+        raise NotExpressed(f"{column} is not stated")
+    return int(found)
+
+
+def measured_step_s(row: Row) -> float:
+    """As published, or from the published rate: of tokens, or of FLOP where those are rounded.
+
+    Raises:
+        NotExpressed: the source gives no rate that a step time follows from.
+    """
+    step_s = row.number("measured_step_s")
+    if step_s is not None:
+        return step_s
+    tokens = _stated(row, "global_batch") * _stated(row, "seq")
+    chips = _stated(row, "chips")
+    rate, each = row.number("tflops_chip"), row.noted_number("gflop_per_token")
+    if rate is not None and each is not None:
+        return tokens * each / (1e3 * rate * chips)
+    speed = row.number("tok_s_chip")
+    if speed is not None:
+        return tokens / (speed * chips)
+    raise NotExpressed("no step time follows from what is published")
+
+
+def layout_line(row: Row, chips: int) -> str:
+    """The published layout as a user writes it, outermost axis first.
+
+    Ranks of expert parallel are among those of data parallel, as in Megatron; of FSDP over the
+    nodes (HSDP) each node of eight holds a whole copy.
+    """
+    tp, pp, vp, cp, ep = (row.count(name, 1) for name in ("tp", "pp", "vp", "cp", "ep"))
+    if row.number("tp") is None and row.number("dp") is None:
+        raise NotExpressed("the layout is not stated")
+    data = chips // (tp * pp * cp)
+    if data * tp * pp * cp != chips:
+        raise NotExpressed(f"tp={tp}, pp={pp}, cp={cp} do not divide {chips} chips")
+    words = [f"pp={pp}", *([f"vp={vp}"] if pp > 1 and vp > 1 else [])] if pp > 1 else []
+    words += _data(row, data, ep)
+    words += [f"cp={cp}"] if cp > 1 else []
+    words += [f"tp={tp}"] if tp > 1 else []
+    note = row.text("note")
+    if tp > 1 and not any(mark in note or mark in row.source for mark in _NO_TOKEN_SPLIT):
+        words.append("sp")
+    micro = _stated(row, "global_batch") // (row.count("micro_batch", 1) * data)
+    words += [f"micro={micro}"] if micro > 1 else []
+    words += _recompute(row)
+    return ",".join(words)
+
+
+def _data(row: Row, data: int, ep: int) -> list[str]:
+    """The axes that split the batch."""
+    if data % ep:
+        raise NotExpressed(f"ep={ep} does not divide dp={data}")
+    expert = [f"ep={ep}"] if ep > 1 else []
+    rest = data // ep
+    if rest == 1:
+        return expert
+    if row.text("fsdp") == "1":
+        if row.noted("sharding") == "HSDP":
+            return [f"dp={rest // 8}", "fsdp=8", *expert]
+        if row.noted("sharding") == "SHARD_GRAD_OP":
+            return [f"zero1={rest}", *expert]
+        return [f"fsdp={rest}", *expert]
+    return [f"{'zero1' if row.source.startswith(_SPLIT_STATE) else 'dp'}={rest}", *expert]
+
+
+def _recompute(row: Row) -> list[str]:
+    """What is not stated is taken as none."""
+    kind = row.text("recompute")
+    if kind == "selective" and "whole blocks" in row.text("note"):
+        raise NotExpressed("a share of the blocks is recomputed, and the rest held")
+    return [f"recompute={kind}"] if kind in ("full", "selective") else []
+
+
+def knobs(row: Row) -> tuple[tuple[str, str], ...]:
+    """What two rows of a source may differ in."""
+    names = ("recompute", "tp", "pp", "vp", "cp", "ep", "fsdp", "micro_batch", "global_batch")
+    return tuple((name, row.text(name) or "1") for name in names)

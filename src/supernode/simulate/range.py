@@ -1,0 +1,36 @@
+"""The range of a simulated time: how far off the answer may be, by what it rests on.
+
+Each part of the step rests on a kind of number, and a kind of number has a spread: how far results
+that rest on it are from published ones, as a part of the time. Errors of one kind go together (one
+number serves all its ops), those of different kinds do not, so the parts add like a random walk.
+What the model leaves out (kernels of other software, other traffic, slow chips) comes on top for
+all of the step, and does not shrink where every number is measured.
+
+The spreads were chosen so that about four of five published rows lie inside, by kind and not by
+row; `docs/reference/accuracy.md` says how many do.
+"""
+
+from collections.abc import Mapping
+from math import fsum, sqrt
+
+from supernode.machine import Kind
+from supernode.simulate.simulation import Simulation
+
+SPREAD: Mapping[Kind, float] = {
+    "measured": 0.10,
+    "datasheet": 0.15,
+    "inferred": 0.25,
+    "guessed": 0.40,
+}
+LEFT_OUT = 0.15
+"""The spread of what no number stands for."""
+
+
+def time_range(sim: Simulation) -> tuple[float, float]:
+    """The lowest and highest time of the step, in seconds, that four of five would lie between."""
+    total_s = fsum(sim.by_kind.values())
+    if not total_s:
+        return sim.step_s, sim.step_s
+    parts = [SPREAD[kind] * time_s / total_s for kind, time_s in sim.by_kind.items()]
+    width = sqrt(fsum(part**2 for part in (*parts, LEFT_OUT)))
+    return sim.step_s / (1 + width), sim.step_s * (1 + width)

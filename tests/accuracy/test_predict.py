@@ -1,0 +1,125 @@
+"""A row is predicted by what the command line does, and one that can't be says why."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from accuracy.rows import row
+from supernode.accuracy import judge
+from supernode.accuracy.case import Case, Collective, NotExpressed, Operator, Step
+from supernode.accuracy.predict import Predictor, machine_for
+from supernode.accuracy.truth import Row
+from supernode.cli.main import call
+from supernode.machine import load_machine
+from supernode.models import recipe
+from supernode.simulate import collective_time
+
+SMALL = {"layers": 3, "hidden": 256, "heads": 4, "kv_heads": 2, "ffn": 512, "vocab": 1024}
+
+
+def small_case(layout: str = "fsdp=8", precision: str = "bf16") -> Case:
+    shape = recipe("llama3-8b").with_shape(SMALL).shape
+    assert shape is not None
+    step = Step(
+        shape=shape,
+        dtype="bfloat16",
+        phase="train",
+        batch=8,
+        sequence=128,
+        layout=layout,
+        chips=8,
+        precision=precision,
+    )
+    return Case(
+        id="small",
+        source="test",
+        regime="training-dense",
+        machine="hgx-h100",
+        measured_s=1.0,
+        parts=((1.0, step),),
+    )
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+def test_a_prediction_is_what_simulate_prints(
+    precision: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    got = Predictor(tmp_path).predict(small_case(precision=precision))
+    asked = "simulate llama3-8b --on hgx-h100 --layout fsdp=8 --batch 8 --sequence 128 --json"
+    changes = [f"{name}={value}" for name, value in SMALL.items()]
+    assert call([*asked.split(), "--precision", precision, "--set", *changes]) == 0
+    want = json.loads(capsys.readouterr().out)
+    assert got.time_s == want["step_s"]
+    assert got.low_s < got.time_s < got.high_s
+    again = Predictor(tmp_path).predict(small_case(precision=precision))  # from the kept Program
+    assert again == got
+
+
+def test_parts_add_up_as_often_as_they_happen():
+    once = small_case()
+    (_, step), *_ = once.parts
+    twice = Case(
+        id="twice",
+        source="test",
+        regime="decode",
+        machine=once.machine,
+        measured_s=1.0,
+        parts=((1.0, step), (0.5, step)),
+    )
+    predictor = Predictor(None)
+    assert predictor.predict(twice).time_s == pytest.approx(1.5 * predictor.predict(once).time_s)
+
+
+def test_a_layout_that_no_plan_can_have_is_the_reason():
+    with pytest.raises(NotExpressed, match="LayoutError: unknown axis 'xp'"):
+        Predictor(None).predict(small_case(layout="xp=8"))
+
+
+def test_a_collective_takes_the_time_that_a_step_would_wait_for_it():
+    case = Case(
+        id="c",
+        source="test",
+        regime="collectives",
+        machine="hgx-h100",
+        measured_s=1.0,
+        parts=((1.0, Collective(kind="all_gather", data_bytes=2.0**20, chips=8)),),
+    )
+    machine = load_machine("hgx-h100")
+    want = collective_time("all_gather", 2.0**20, machine=machine, stride=1, size=8)
+    assert Predictor(None).predict(case).time_s == pytest.approx(want.time_s)
+
+
+def test_an_op_is_measured_in_its_time_at_the_peak():
+    sizes = (("groups", 4), ("M", 7168), ("N", 4096), ("K", 4096))
+    operator = Operator(name="grouped-gemm", sizes=sizes, dtype="bf16")
+    case = Case(
+        id="g",
+        source="test",
+        regime="operators",
+        machine="hgx-h100",
+        measured_s=1.0,
+        parts=((1.0, operator),),
+    )
+    assert 1.0 <= Predictor(None).predict(case).time_s < 2.0
+
+
+def test_the_network_of_a_row_takes_the_place_of_the_machines():
+    case = small_case()
+    assert machine_for(case) == load_machine("hgx-h100")
+
+
+def test_judging_predicts_each_row_once_for_one_state_of_the_code(tmp_path: Path):
+    rows = [row("nccl-a100-all-reduce-8-1024"), row("cm-t1-npu-npu-read-inter-lat"), row("mt-01")]
+    said: list[str] = []
+    found = judge(rows, processes=1, cache=tmp_path, say=said.append)
+    assert [each.case.id for each in found.judged] == ["nccl-a100-all-reduce-8-1024"]
+    assert [each.id for each in found.skipped] == ["cm-t1-npu-npu-read-inter-lat", "mt-01"]
+    assert said == ["1 of 1 rows predicted"]
+    assert judge(rows, processes=1, cache=tmp_path) == found
+
+
+def test_a_regime_of_the_users_own_rows(tmp_path: Path):
+    columns = dict(row("nccl-a100-all-reduce-8-1024").columns) | {"id": "mine", "chips": "4"}
+    found = judge([Row(table="comm", columns=columns)], processes=1)
+    assert found.judged[0].case.id == "mine"
