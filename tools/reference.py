@@ -45,6 +45,7 @@ def pages() -> dict[str, str]:
     }
     titles = {name: text.splitlines()[0].removeprefix("# ") for name, text in made.items()}
     titles["op-table.md"] = "The op table"
+    titles["modules.md"] = "Modules of torch.nn"
     titles["op-coverage.md"] = "How far torch's samples try the op table"
     index = "".join(f"- [{title}]({name})\n" for name, title in sorted(titles.items()))
     return {"README.md": f"# Reference\n\n{NOTE}\n{index}", **made}

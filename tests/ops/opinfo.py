@@ -5,7 +5,6 @@ ATen call that this makes and that has a row is kept. So rows are tried on argum
 chose with them in mind: other ranks, broadcasts, keyword arguments, empty and odd shapes.
 """
 
-import itertools
 import warnings
 from functools import cache
 from typing import Any
@@ -35,7 +34,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 @cache
 def calls(per_operator: int, per_row: int) -> dict[str, list[Sample]]:
-    """Samples of each row by its name, no two alike, from the first samples of each operator."""
+    """Samples of each row by its name, no two alike, from some samples of each operator."""
     recorder = _Recorder(per_row)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -54,7 +53,9 @@ def calls(per_operator: int, per_row: int) -> dict[str, list[Sample]]:
 def _try(operator: Any, count: int, recorder: "_Recorder") -> None:
     torch.manual_seed(0)
     given = operator.sample_inputs("cpu", torch.float32, requires_grad=operator.supports_autograd)
-    for sample in itertools.islice(given, count):
+    samples = list(given)
+    # Spread over all of them: later ones have more dims.
+    for sample in samples[:: max(1, len(samples) // count)][:count]:
         with recorder:
             _run(operator, sample)
 

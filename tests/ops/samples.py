@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops import samples_index, samples_pointwise, samples_vision
+from ops import samples_index, samples_modules, samples_pointwise, samples_vision
 from ops.calls import Host, Sample
 from ops.calls import call as call
 from ops.numbers import FLOATS, mask
@@ -258,6 +258,7 @@ _FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     _whole_reductions,
     *samples_index.FAMILIES,
     *samples_vision.FAMILIES,
+    *samples_modules.FAMILIES,
     _views,
     _slices,
     _copies,

@@ -19,6 +19,7 @@ from supernode.ops import (
     pooling,
     random,
     reduction,
+    spatial,
     view,
 )
 from supernode.ops.formula import Dim as Dim
@@ -56,6 +57,7 @@ for _family in (
     pooling,
     random,
     reduction,
+    spatial,
     view,
 ):
     register(_family.ROWS)

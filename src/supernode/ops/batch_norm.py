@@ -198,6 +198,14 @@ ROWS = [
         note="in training the statistics are the whole batch's, whatever chip has which sample",
     ),
     Row(
+        name="aten.native_batch_norm",
+        formula=_batch_norm,
+        cost=streaming(10),
+        linear=nonlinear,
+        local=same,
+        note="of instances, whose channels are those of all samples; or with running statistics",
+    ),
+    Row(
         name="aten.native_batch_norm_backward",
         formula=_batch_norm_backward,
         cost=streaming(14),

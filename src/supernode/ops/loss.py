@@ -249,4 +249,13 @@ ROWS = [
     *_pair("smooth_l1_loss", 2, 4),
     *_pair("huber_loss", 2, 4),
     *_pair("binary_cross_entropy", 3, 20),
+    *_pair("soft_margin_loss", 2, 10),
+    Row(
+        name="aten.binary_cross_entropy_with_logits",
+        formula=_element_loss(4),
+        cost=streaming(20),
+        linear=nonlinear,
+        local=same,
+        note="parts are of equal size, so the mean of their means is the mean",
+    ),
 ]

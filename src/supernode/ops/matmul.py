@@ -1,9 +1,10 @@
 """Contractions: the ops that the matrix unit does."""
 
+import math
 from collections.abc import Callable
 from math import prod
 
-from supernode.ir import Op
+from supernode.ir import Arg, Op
 from supernode.ops.expansion import Expansion
 from supernode.ops.formula import Formula, from_template, shape_of
 from supernode.ops.row import Cost, Fresh, Row, linear_in, same, traffic
@@ -46,7 +47,37 @@ def _biased(left: str, right: str, out: str) -> Callable[[Op], Formula]:
     return rule
 
 
+def _trilinear(op: Op) -> Formula:
+    """Each input lacks the dims it is expanded along; the result lacks those that are summed."""
+    *expanded, summed = op.args[3:7]
+    rank = len(shape_of(op.inputs[0])) + len(_dims(expanded[0]))
+    sides = [
+        " ".join(f"d{k}" for k in range(rank) if k not in _dims(lacking))
+        for lacking in (*expanded, summed)
+    ]
+    return from_template(op, f"{', '.join(sides[:3])} -> {sides[3]}")
+
+
+def _dims(arg: Arg) -> tuple[Arg, ...]:
+    assert isinstance(arg, tuple)
+    return arg
+
+
+def _trilinear_cost(op: Op) -> Cost:
+    read, written = traffic(op)
+    flops = 3.0 * math.prod(_trilinear(op).sizes.values())
+    return Cost(flops, read, written, "vector", op.outputs[0].tensor.dtype)
+
+
 ROWS = [
+    Row(
+        name="aten._trilinear",
+        formula=_trilinear,
+        cost=_trilinear_cost,
+        linear=linear_in((0,), (1,), (2,)),
+        local=same,
+        note="the sum of products of three, of `nn.Bilinear`",
+    ),
     Row(
         name="aten.mm",
         formula=lambda op: from_template(op, "m k, k n -> m n"),

@@ -96,6 +96,10 @@ BACKWARD = [
     _row("aten.elu_backward", linear_in((0,)), 8),
     _row("aten.mish_backward", linear_in((0,)), 16),
     _row("aten.log_sigmoid_backward", linear_in((0,)), 8),
+    _row("aten.hardshrink_backward", linear_in((0,))),
+    _row("aten.softshrink_backward", linear_in((0,))),
+    _row("aten._prelu_kernel_backward", linear_in((0,)), 2, "the slope's in the shape of x"),
+    _row("aten.logit_backward", linear_in((0,)), 4),
 ]
 
 _COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge"]
@@ -140,6 +144,9 @@ _CHEAP = [
     "hardtanh",
     "leaky_relu",
     "threshold",
+    "hardshrink",
+    "softshrink",
+    "_prelu_kernel",
 ]
 _COSTLY = [
     "exp",
@@ -170,6 +177,8 @@ _COSTLY = [
     "softplus",
     "elu",
     "mish",
+    "celu",
+    "logit",
 ]
 
 NONLINEAR = [

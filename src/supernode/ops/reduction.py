@@ -201,14 +201,17 @@ ROWS = [
         passes=passing("min"),
         note="the smallest of the parts' smallest",
     ),
-    Row(
-        name="aten.linalg_vector_norm",
-        formula=_norm,
-        cost=streaming(2),
-        linear=nonlinear,
-        local=same,
-        passes=_norm_passes,
-        note="norms of parts combine by the root of the sum of their squares",
+    *(
+        Row(
+            name=f"aten.{name}",
+            formula=_norm,
+            cost=streaming(2),
+            linear=nonlinear,
+            local=same,
+            passes=_norm_passes,
+            note="norms of parts combine by the root of the sum of their squares",
+        )
+        for name in ("linalg_vector_norm", "norm.ScalarOpt_dim")
     ),
     *(
         Row(
