@@ -191,7 +191,7 @@ def test_workers_of_a_killed_node_end_by_themselves():
     with _script() as (process, pids):
         os.kill(process.pid, signal.SIGKILL)
         process.wait(5)
-        assert _until(lambda: _gone(pids), 2.0)
+        assert _until(lambda: _gone(pids), 10.0)
 
 
 def test_a_node_that_nobody_closes_is_closed_at_exit():

@@ -163,7 +163,8 @@ def failing_op(traceback: TracebackType | None, code: Code) -> Op | None:
 def op_failed(op: Op, error: BaseException) -> SupernodeError:
     """The error a user sees when an op raises; one of ours keeps its kind and its words."""
     if isinstance(error, SupernodeError):
-        return error.complete(op=print_typed(op), where=str(op.site))
+        error.where = str(op.site)  # the fabric says the rank, which tells a user less
+        return error.complete(op=print_typed(op))
     lines = str(error).splitlines()
     reason = lines[0] if lines else type(error).__name__
     wrong = f"{op.name} raised {type(error).__name__}: {reason}"
