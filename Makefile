@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/.made-from-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-triton check golden bench accuracy clean
+.PHONY: help venv demo test test-all test-triton check golden bench accuracy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,10 @@ demo: $(VENV) ## train a small GPT on two chips of this host, then compare big m
 	$(BIN)/supernode run gpt-mini --chips 2 --steps 100
 	$(BIN)/supernode compare llama3-8b --on cloudmatrix384 gb200-nvl72 hgx-h100 hgx-h20
 
-test: $(VENV) ## all tests, but for those that need a GPU or measure speed
+test: $(VENV) ## all tests, but for the zoo and those that need a GPU or measure speed
+	$(BIN)/python -m pytest -q -m "not zoo and not gpu and not bench"
+
+test-all: $(VENV) ## these and the zoo: every common model on every scheme
 	$(BIN)/python -m pytest -q -m "not gpu and not bench"
 
 test-triton: .venv-triton36/.made .venv-triton39/.made ## the Triton backend on the oldest and newest triton
@@ -41,10 +44,10 @@ check: $(VENV) ## the gate, under two minutes: format, lint, types, imports, siz
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/check_sizes.py
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not bench"
+	$(BIN)/python -m pytest -q -m "not slow and not zoo and not gpu and not bench"
 
 golden: $(VENV) ## write the golden texts anew; review the diff
-	$(BIN)/python -m pytest -q -m "not gpu and not bench" --rewrite-goldens
+	$(BIN)/python -m pytest -q -m "not zoo and not gpu and not bench" --rewrite-goldens
 
 bench: $(VENV) ## measure speed beside torch and gloo; writes dated reports to bench/reports
 	$(BIN)/python -m bench

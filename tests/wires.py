@@ -19,6 +19,15 @@ def sent(plan: Plan) -> Counter[str]:
     return total
 
 
+def passes(plan: Plan) -> int:
+    """Bytes times how often they travel round a large ring: twice in an all-reduce, else once.
+
+    **Source:** Patarasu and Yuan, "Bandwidth optimal all-reduce algorithms", 2009: an all-reduce is
+    a reduce-scatter and an all-gather.
+    """
+    return sum(size * (2 if name == "all_reduce" else 1) for name, size in sent(plan).items())
+
+
 def parameter_bytes(of: Program) -> int:
     pairs = zip(of.inputs, of.main.inputs, strict=True)
     return sum(value.tensor.size_bytes for port, value in pairs if port.role == "param")

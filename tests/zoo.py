@@ -294,10 +294,11 @@ ZOO: dict[str, Entry] = {
 CNNS = ("resnet", "convnext", "swin", "unet")
 
 
-def zoo_step(name: str, dtype: torch.dtype = torch.float32) -> ZooStep:
+def zoo_step(name: str, dtype: torch.dtype = torch.float32, *, autocast: bool = False) -> ZooStep:
     """The model `name` with one train step: AdamW, or SGD with momentum for our vision models.
 
-    The model and what it is given are in `dtype`.
+    The model and what it is given are in `dtype`; with `autocast` the forward is in bfloat16 where
+    PyTorch holds that to be safe.
     """
     make, loss, args = ZOO[name]
     torch.manual_seed(0)
@@ -309,7 +310,8 @@ def zoo_step(name: str, dtype: torch.dtype = torch.float32) -> ZooStep:
     )
 
     def step(*given: Tensor) -> Tensor:
-        value = loss(model, *given)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            value = loss(model, *given)
         value.backward()
         optimizer.step()
         optimizer.zero_grad()

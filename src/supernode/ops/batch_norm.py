@@ -56,6 +56,11 @@ def _thin(x: Value, dtype: str) -> TensorType:
     return TensorType(dtype, (1, shape_of(x)[1], *(1 for _ in shape_of(x)[2:])))
 
 
+def _wide(x: Value) -> str:
+    """The dtype to compute in: 16-bit images are added up in float32, as PyTorch does."""
+    return "float32" if x.tensor.dtype in ("bfloat16", "float16") else x.tensor.dtype
+
+
 def _expand_batch_norm(op: Op, fresh: Fresh) -> list[Op]:
     """Mean, then variance about it, each a mean over the batch; the rest is pointwise."""
     if not op.args[5]:
@@ -64,7 +69,7 @@ def _expand_batch_norm(op: Op, fresh: Fresh) -> list[Op]:
     assert isinstance(momentum, float)
     steps = Expansion(op, fresh)
     _, save_mean, save_invstd, *updated = op.outputs
-    wide = steps.cast(x, save_mean.tensor.dtype)
+    wide = steps.cast(x, _wide(x))
     thin = _thin(x, wide.tensor.dtype)
     mean = steps.emit("aten.mean.dim", thin, wide, _over(x), True)
     centred = steps.like("aten.sub.Tensor", wide, mean)
@@ -72,13 +77,14 @@ def _expand_batch_norm(op: Op, fresh: Fresh) -> list[Op]:
     variance = steps.emit("aten.mean.dim", thin, squared, _over(x), True)
     invstd = _normalise(steps, op, centred, variance)
     channels = shape_of(x)[1]
-    steps.give(save_mean, "aten.view", mean, (channels,))
-    steps.give(save_invstd, "aten.view", invstd, (channels,))
+    _give_as(steps, save_mean, steps.view(mean, channels))
+    _give_as(steps, save_invstd, steps.view(invstd, channels))
     count = x.tensor.numel // channels
     unbiased = steps.like("aten.mul.Scalar", variance, count / max(count - 1, 1))
     for new, old, now in zip(updated, running, (mean, unbiased), strict=True):
-        kept = steps.like("aten.mul.Scalar", old, 1 - momentum)
-        steps.give(new, "aten.add.Tensor", kept, steps.view(now, channels), alpha=momentum)
+        kept = steps.like("aten.mul.Scalar", steps.cast(old, thin.dtype), 1 - momentum)
+        now = steps.view(now, channels)
+        _give_as(steps, new, steps.like("aten.add.Tensor", kept, now, alpha=momentum))
     return steps.ops
 
 
@@ -87,10 +93,10 @@ def _expand_inference(op: Op, fresh: Fresh) -> list[Op]:
     x, (mean, variance) = op.inputs[0], op.inputs[-2:]
     steps = Expansion(op, fresh)
     _, *saved, new_mean, new_variance = op.outputs
-    thin = _thin(x, mean.tensor.dtype)
+    thin = _thin(x, _wide(x))
     wide = steps.cast(x, thin.dtype)
-    centred = steps.like("aten.sub.Tensor", wide, steps.view(mean, *thin.shape))
-    _normalise(steps, op, centred, steps.view(variance, *thin.shape))
+    centred = steps.like("aten.sub.Tensor", wide, _stood_up(steps, mean, thin))
+    _normalise(steps, op, centred, _stood_up(steps, variance, thin))
     for value in saved:
         dtype = DType(value.tensor.dtype)
         steps.give(value, "aten.new_empty", x, value.tensor.shape, dtype=dtype)
@@ -105,10 +111,15 @@ def _normalise(steps: Expansion, op: Op, centred: Value, variance: Value) -> Val
     y = steps.like("aten.mul.Tensor", centred, invstd)
     for name, affine in zip(("mul", "add"), op.args[1:3], strict=True):
         if isinstance(affine, Value):
-            factor = steps.view(affine, *variance.tensor.shape[1:])
+            factor = _stood_up(steps, affine, variance.tensor)
             y = steps.like(f"aten.{name}.Tensor", y, factor)
     _give_as(steps, op.outputs[0], y)
     return invstd
+
+
+def _stood_up(steps: Expansion, x: Value, thin: TensorType) -> Value:
+    """A number a channel, in the rank and the dtype of the images."""
+    return steps.view(steps.cast(x, thin.dtype), *thin.shape)
 
 
 def _give_as(steps: Expansion, out: Value, x: Value) -> None:
@@ -131,10 +142,10 @@ def _expand_batch_norm_backward(op: Op, fresh: Fresh) -> list[Op] | None:
     if not op.args[7]:
         return None
     steps = Expansion(op, fresh)
-    thin = _thin(x, mean.tensor.dtype)
+    thin = _thin(x, _wide(x))
     grad, wide = steps.cast(grad, thin.dtype), steps.cast(x, thin.dtype)
-    scale = steps.view(invstd, *thin.shape[1:])
-    centred = steps.like("aten.sub.Tensor", wide, steps.view(mean, *thin.shape[1:]))
+    scale = _stood_up(steps, invstd, thin)
+    centred = steps.like("aten.sub.Tensor", wide, _stood_up(steps, mean, thin))
     normal = steps.like("aten.mul.Tensor", centred, scale)
     product = steps.like("aten.mul.Tensor", grad, normal)
     of_bias = steps.emit("aten.sum.dim_IntList", thin, grad, _over(x), True)
@@ -146,7 +157,7 @@ def _expand_batch_norm_backward(op: Op, fresh: Fresh) -> list[Op] | None:
         share = steps.like("aten.mul.Scalar", share, shape_of(x)[1] / x.tensor.numel)
         rest = steps.like("aten.mul.Tensor", steps.like("aten.sub.Tensor", grad, share), scale)
         if isinstance(weight := op.args[2], Value):
-            rest = steps.like("aten.mul.Tensor", rest, steps.view(weight, *thin.shape[1:]))
+            rest = steps.like("aten.mul.Tensor", rest, _stood_up(steps, weight, thin))
         _give_as(steps, next(outputs), rest)
     for asked, total in zip(mask[1:], (of_weight, of_bias), strict=True):
         if asked:

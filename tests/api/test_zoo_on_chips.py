@@ -1,0 +1,77 @@
+"""Models of the zoo on real worker processes: three steps give what plain PyTorch gives.
+
+In float64 where the model's ops know it, as in tests/partition/test_zoo.py; in low precision as
+tests/partition/test_zoo_precision.py compares.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from supernode.partition import partition
+from supernode.run import Node, connect
+from zoo import ZOO, zoo_step
+from zoo_precision import Precision, assert_as_good
+from zoo_runs import NOT_CAPTURED, SINGLE, Subject, assert_near
+
+NAMES = [name for name in ZOO if name not in NOT_CAPTURED]
+ON_TWO = ("dp=2", "fsdp=2", "tp=2")
+ON_FOUR = ("dp=2,tp=2", "fsdp=2,tp=2")
+FOUR = ("llama", "mixtral", "t5", "resnet")
+"""A decoder, experts, an encoder with a decoder, batch statistics."""
+QUICK = ("llama", "resnet")
+NO_MATRIX = ("unet",)
+"""Convolutions only: tensor parallel has nothing to split, and says so."""
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Node]:
+    with connect("local:2") as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def four() -> Iterator[Node]:
+    with connect("local:4") as node:
+        yield node
+
+
+def check(node: Node, name: str, layouts: tuple[str, ...]) -> None:
+    pytest.importorskip("transformers")
+    subject = Subject(zoo_step(name, torch.float32 if name in SINGLE else torch.float64))
+    program = subject.captured.program
+    found = [subject.on_chips(node, partition(program, layout)) for layout in layouts]
+    want = subject.eager()
+    for layout, got in zip(layouts, found, strict=True):
+        assert_near(got, want, layout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", QUICK)
+def test_some_models_on_two_chips(two: Node, name: str) -> None:
+    check(two, name, ON_TWO)
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in QUICK])
+def test_models_on_two_chips(two: Node, name: str) -> None:
+    check(two, name, ON_TWO[:2] if name in NO_MATRIX else ON_TWO)
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("name", FOUR)
+def test_models_on_four_chips(four: Node, name: str) -> None:
+    check(four, name, ON_FOUR)
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("name", QUICK)
+def test_low_precision_on_two_chips(two: Node, name: str, precision: Precision) -> None:
+    subject = precision.subject(name)
+    program = subject.captured.program
+    found = [subject.on_chips(two, partition(program, layout)) for layout in ON_TWO]
+    truth, want = precision.truth(name), subject.eager()
+    for layout, got in zip(ON_TWO, found, strict=True):
+        assert_as_good(got, want, truth, layout)
