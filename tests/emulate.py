@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from supernode.ir import CALL, Arg, Block, DType, Op, Program, Value
-from supernode.kernels import LOCAL
+from supernode.kernels import LOCAL, RANDOM, piece_of
+from supernode.kernels.surroundings import OneChip
+from supernode.ops.random import piece_arguments
 from supernode.plan import Plan
 
 Chips = list[dict[int, Any]]
@@ -92,6 +94,11 @@ def _compute(op: Op, chip: Mapping[int, Any], rank: int, plan: Plan | None) -> S
         mesh = plan.mesh if plan else None
         at = plan.mesh.coordinates(rank) if plan else {}
         out = LOCAL[name](*args, **kwargs, coordinate=at, mesh=mesh)
+    elif room == "random":
+        mesh = plan.mesh if plan else OneChip()
+        args[3] = piece_of(*piece_arguments(op), mesh, rank, args[2] >> 32)
+        kwargs.pop("cuts", None)
+        out = RANDOM[name](*args, **kwargs)
     elif room == "host":
         return [_HOST[name](*args)]
     else:
@@ -109,6 +116,7 @@ _HOST = {
     "mul": lambda a, b: a * b,
     "truediv": lambda a, b: a / b,
     "pow": lambda a, b: a**b if a > 0 or b == int(b) else float("nan"),
+    "int": int,
     "neg": lambda a: -a,
     "min": min,
     "max": max,

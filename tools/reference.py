@@ -28,7 +28,7 @@ ENVIRONMENT = {
     "TRITON_CPU_NUM_THREADS": "threads of a Triton kernel on CPUs (default: torch's number)",
     "TRITON_CPU_SANITIZE": "1: Triton kernels on CPUs check every access (default: 0)",
     "TRITON_DEFAULT_BACKEND": "Triton's own; `cpu` chooses the CPU though there is a GPU",
-    "XDG_CACHE_HOME": "where the compiled fabric is kept, and what `supernode accuracy` has "
+    "XDG_CACHE_HOME": "where compiled C code is kept, and what `supernode accuracy` has "
     "captured and predicted, in `supernode/` (default: `~/.cache`)",
 }
 """Every variable supernode and its Triton backend read. OMP_NUM_THREADS is set for workers."""

@@ -62,7 +62,11 @@ class Node:
         It is captured at its first call, with that call's arguments; `layout` is a line such as
         `dp=2,tp=2`, by default the batch is split. Every compiled step has its own copy of the
         state: where two share a model (training and evaluation), `train.pull()` and then
-        `evaluate.push()` bring the second up to date. Example:
+        `evaluate.push()` bring the second up to date.
+
+        It computes what `step` does in plain PyTorch, within rounding. What `step` draws at random
+        (dropout) is the same in every layout, from the seed that `torch.manual_seed` has set at
+        the first call; the distributions are torch's, the numbers are not. Example:
 
             step = node.compile(train_step, model, optimizer, layout="fsdp=4")
             loss = step(tokens, targets)
@@ -171,7 +175,7 @@ class Step:
         """Writes the model and the optimizers, as they are now, to the chips."""
         if self._loaded is not None:
             loaded, captured = self._ready()
-            loaded.push(captured.inputs())
+            loaded.push(captured.present())
 
     def state_dict(self) -> dict[str, Tensor]:
         """The state on the chips as global tensors, by name; the model is left as it is."""

@@ -19,6 +19,7 @@ from capture.jobs import (
     refused,
 )
 from capture.steps import Job, assert_exact, run_captured, run_once, same, snapshot
+from drawn import Drawing
 from supernode.capture import capture
 from supernode.errors import CaptureError, InputError
 
@@ -148,12 +149,13 @@ def test_trained_state_is_written_back_for_plain_training() -> None:
     ours = job(lambda m: optim.Muon(matrices(m), lr=0.1))
     torch.manual_seed(0)
     plain = job(lambda m: optim.Muon(matrices(m), lr=0.1))
-    torch.manual_seed(1)
-    run_captured(capture_job(ours), ours.args, 2, ours.between)
-    ours.step(*ours.args)
-    torch.manual_seed(1)
-    for _ in range(3):
-        plain.step(*plain.args)
+    captured = capture_job(ours)
+    run_captured(captured, ours.args, 2, ours.between)
+    with Drawing(captured.seed, 2):
+        ours.step(*ours.args)
+    for number in range(3):
+        with Drawing(captured.seed, number):
+            plain.step(*plain.args)
     assert same(ours.model.state_dict(), plain.model.state_dict())
 
 

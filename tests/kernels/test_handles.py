@@ -74,7 +74,6 @@ SAMPLES: dict[str, list[tuple[tuple, dict]]] = {
     "mm": [((A, B), {}), ((A.t(), B), {})],
     "mul.Tensor": [((A, B), {}), ((A, 0.5), {}), ((I, 2), {})],
     "mul.Scalar": [((A, 2), {})],
-    "native_dropout": [((A, 0.0, True), {})],
     "native_layer_norm": [((A, (4,), B[0], C[0], 1e-5), {}), ((A, (4,), None, None, 1e-5), {})],
     "ne.Scalar": [((I, 2), {})],
     "neg": [((A,), {})],

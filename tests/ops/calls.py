@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from supernode.ir import Arg, DType, HostType, Op, TensorType, Type, Value
-from supernode.kernels import LOCAL
+from supernode.kernels import LOCAL, RANDOM, piece_of
 from supernode.kernels.handles import handle
+from supernode.ops.random import piece_arguments
 from supernode.plan import Mesh
 
 ONE_CHIP = Mesh(())
@@ -91,6 +92,11 @@ def execute(
     room, _, name = op.name.partition(".")
     if room == "local":
         out = LOCAL[name](*args, **kwargs, coordinate=coordinate or {}, mesh=mesh)
+    elif room == "random":
+        rank = sum(at * mesh.stride(axis) for axis, at in (coordinate or {}).items())
+        args[3] = piece_of(*piece_arguments(op), mesh, rank)
+        kwargs.pop("cuts", None)
+        out = RANDOM[name](*args, **kwargs)
     else:
         out = handle(op.name).call(*args, **kwargs)
     return tuple(x for x in out if x is not None) if isinstance(out, tuple | list) else (out,)

@@ -119,12 +119,19 @@ def _selecting() -> Iterator[Sample]:
     yield call("aten.masked_fill.Tensor", f(4, 8), mask(4, 8), g())
 
 
+_DRAW = (Host(2**40 + 7), Host(3), Host(5))
+"""Seed, step and number of the draw."""
+
+
 def _random() -> Iterator[Sample]:
-    """Those draws whose outcome is certain."""
-    yield call("aten.bernoulli", torch.zeros(4, 8))
-    for p in (0.0, 1.0):
-        yield call("aten.bernoulli.p", f(4, 8), p)
-        yield call("aten.native_dropout", f(4, 8), p, True)
+    for kind in ("uniform", "normal", "exponential"):
+        for dtype in FLOATS:
+            yield call(f"random.{kind}", *_DRAW, (4, 8), dtype=dtype)
+        yield call(f"random.{kind}", *_DRAW, (8, 2, 6), dtype=torch.float64)
+    for dtype in (*FLOATS, torch.bool, torch.int64):
+        yield call("random.bernoulli", *_DRAW, (4, 8), 0.5, dtype=dtype)
+    yield call("random.integer", *_DRAW, (4, 8), -3, 2**40, dtype=torch.int64)
+    yield call("random.integer", *_DRAW, (4, 8), 0, 8, dtype=torch.float32)
     yield call("aten.native_dropout_backward", f(4, 8), mask(4, 8), 2.0)
 
 

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from programs import Builder
 from supernode.errors import UnknownName, VerifyError
 from supernode.partition import partition
-from supernode.plan import Layout, Mesh, Plan, plan_from_json, plan_to_json
+from supernode.plan import (
+    Layout,
+    Mesh,
+    Plan,
+    cut_axis,
+    cut_groups,
+    plan_from_json,
+    plan_to_json,
+    time_axis,
+)
 
 MESH = Mesh((("dp", 2), ("fsdp", 3), ("tp", 2)))
 
@@ -87,3 +96,34 @@ def test_a_damaged_plan_is_refused() -> None:
         plan_from_json(text.replace('["dp",2]', '["dp",4]'))
     with pytest.raises(VerifyError, match="supernode-plan-1"):
         plan_from_json("{}")
+
+
+@pytest.mark.parametrize(
+    "cuts", [(), ("dp",), ("fsdp", "dp"), ("dp:4",), ("dp", "fsdp:8"), ("dp:2", "tp:2", "fsdp:8")]
+)
+def test_ranges_are_what_cutting_one_after_another_leaves(cuts: tuple[str, ...]) -> None:
+    """Each cut takes its part of each of its groups that the cuts further out have left."""
+    size = 96
+    for rank in range(MESH.size):
+        at = MESH.coordinates(rank)
+        kept = list(range(size))
+        for each in cuts:
+            length = size // cut_groups(each)
+            groups = [[i for i in kept if i // length == g] for g in range(cut_groups(each))]
+            parts = MESH.axis_size(cut_axis(each))
+            kept = [i for group in groups if group for i in _part(group, parts, at[cut_axis(each)])]
+        found = MESH.ranges(size, cuts, rank)
+        assert [i for each in found for i in each] == kept
+
+
+def test_a_cut_by_time_is_cut_further_by_chips_like_any_other() -> None:
+    mesh, like = Mesh((("dp", 2),)), Mesh((("dp", 2), ("micro", 4)))
+    for part in range(4):
+        for rank in range(2):
+            got = mesh.ranges(64, ("dp", f"{time_axis(4)}:8"), rank, part)
+            assert got == like.ranges(64, ("dp", "micro:8"), rank * 4 + part)
+
+
+def _part(items: list[int], parts: int, index: int) -> list[int]:
+    size = len(items) // parts
+    return items[index * size : (index + 1) * size]

@@ -1,7 +1,9 @@
 """Small plans written down by hand, for the engine: nothing of the partition is needed."""
 
 from supernode.ir import (
+    Arg,
     Block,
+    DType,
     HostType,
     Op,
     Port,
@@ -187,8 +189,14 @@ def lookup_plan(chips: int) -> Plan:
         w, x = Value(0, f32(8, 8)), Value(1, TensorType("int64", (batch,)))
         rows, total = Value(2, f32(batch, 8)), Value(3, f32())
         summed, noise, new = Value(4, f32()), Value(5, w.type), Value(6, w.type)
+        seed, step = Value(7, HostType("int64")), Value(8, TensorType("int64", ()))
+        now, later = Value(9, HostType("int64")), Value(10, step.type)
+        draw = (seed, now, 0, (8, 8), 0.5)
         ops = [
-            _op("aten.bernoulli.p", (w, 0.5), noise),
+            _op("host.int", (11,), seed),
+            _op("aten._local_scalar_dense", (step,), now),
+            _op("random.bernoulli", draw, noise, dtype=DType("float32")),
+            _op("aten.add.Tensor", (step, 1), later),
             _op("aten.embedding", (w, x), rows, "model.table"),
             _op("aten.sum", (rows,), total),
         ]
@@ -197,9 +205,13 @@ def lookup_plan(chips: int) -> Plan:
             ops.append(reduce)
         ops.append(_op("aten.add.Tensor", (w, noise), new))
         return _program(
-            inputs=((w, "w", "param"), (x, "x", "arg")),
+            inputs=((w, "w", "param"), (x, "x", "arg"), (step, "random.step", "state")),
             ops=ops,
-            outputs=((summed if local else total, "loss", None), (new, "w", 0)),
+            outputs=(
+                (summed if local else total, "loss", None),
+                (new, "w", 0),
+                (later, "random.step", 2),
+            ),
         )
 
     return verify_plan(
@@ -208,16 +220,17 @@ def lookup_plan(chips: int) -> Plan:
             mesh=Mesh((("dp", chips),)),
             layout="dp",
             local=program(4, local=chips > 1),
-            inputs=(WHOLE(2), Layout((("dp",),))),
-            outputs=(WHOLE(0), WHOLE(2)),
+            inputs=(WHOLE(2), Layout((("dp",),)), WHOLE(0)),
+            outputs=(WHOLE(0), WHOLE(2), WHOLE(0)),
             placements=(),
         )
     )
 
 
-def _op(name: str, args: tuple[object, ...], output: Value, module: str = "") -> Op:
+def _op(name: str, args: tuple[object, ...], output: Value, module: str = "", **kwargs: Arg) -> Op:
     site = Site(module=module, source="model.py:7")
-    return Op(name=name, args=args, outputs=(output,), site=site)  # type: ignore[arg-type]
+    items = tuple(kwargs.items())
+    return Op(name=name, args=args, kwargs=items, outputs=(output,), site=site)  # type: ignore[arg-type]
 
 
 def _program(*, inputs, ops, outputs) -> Program:

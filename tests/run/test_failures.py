@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from drawn import bernoulli
 from run.plans import LARGE, f32, lookup_plan, one_op_plan, slow_plan
 from supernode.errors import ChipFailed
 from supernode.run import connect
@@ -23,6 +24,7 @@ from supernode.run import connect
 pytestmark = pytest.mark.slow
 
 TESTS = Path(__file__).parents[1]
+START = {"random.step": torch.tensor(0)}
 GOOD, BAD = torch.zeros(8, dtype=torch.int64), torch.tensor([0, 0, 0, 0, 0, 99, 0, 0])
 
 
@@ -58,8 +60,7 @@ def _gone(pids: tuple[int, ...]) -> bool:
 
 def test_a_failed_op_names_chip_op_module_and_line_and_loses_nothing():
     with connect("cpu:2") as node:
-        torch.manual_seed(5)
-        loaded = node.load(lookup_plan(2), {"w": torch.zeros(8, 8)})
+        loaded = node.load(lookup_plan(2), {"w": torch.zeros(8, 8), **START})
         loaded.step({"x": GOOD})
         before = loaded.pull()["w"]
         start = time.monotonic()
@@ -73,8 +74,7 @@ def test_a_failed_op_names_chip_op_module_and_line_and_loses_nothing():
         assert torch.equal(loaded.pull()["w"], before)
         # The node goes on, and its random numbers are those of a run without the failure.
         loaded.step({"x": GOOD})
-        torch.manual_seed(5)
-        noise = [torch.bernoulli(torch.zeros(8, 8), 0.5) for _ in range(2)]
+        noise = [bernoulli((8, 8), torch.float32, 0.5, 11, step, 0) for step in range(2)]
         assert torch.equal(loaded.pull()["w"], noise[0] + noise[1])
 
 
@@ -91,7 +91,7 @@ def test_a_chip_killed_in_a_step_stops_the_others_within_a_second():
     fds = _fds()
     with connect("cpu:2") as node:
         pids = node.pids
-        state = node.load(lookup_plan(2), {"w": torch.ones(8, 8)})
+        state = node.load(lookup_plan(2), {"w": torch.ones(8, 8), **START})
         loaded = node.load(slow_plan(2), {})
         killed_at: list[float] = []
 
@@ -118,7 +118,7 @@ def test_a_chip_killed_in_a_step_stops_the_others_within_a_second():
 
 def test_a_chip_killed_between_steps_is_missed_by_the_next():
     with connect("cpu:2") as node:
-        loaded = node.load(lookup_plan(2), {"w": torch.ones(8, 8)})
+        loaded = node.load(lookup_plan(2), {"w": torch.ones(8, 8), **START})
         os.kill(node.pids[0], signal.SIGKILL)
         with pytest.raises(ChipFailed, match="the process of chip 0 was ended by SIGKILL"):
             _step_until_told(loaded)
@@ -140,6 +140,7 @@ def test_last_words_of_a_worker_that_can_not_start(monkeypatch: pytest.MonkeyPat
 SCRIPT = """
 import os, pathlib, sys, torch
 sys.path.insert(0, {tests!r})
+from drawn import bernoulli
 from run.plans import LARGE, slow_plan
 from supernode.run import connect
 

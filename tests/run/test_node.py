@@ -94,15 +94,6 @@ def test_results_are_new_tensors(one: Node):
     assert torch.equal(first, -torch.ones(8))
 
 
-def test_random_ops_follow_the_generator_of_the_node(one: Node):
-    plan = one_op_plan("aten.bernoulli.p", (0.5,), f32(8))
-    torch.manual_seed(11)
-    loaded = one.load(plan, {"s": torch.zeros(8)})
-    got = [loaded.step({"x": torch.ones(8)})[0] for _ in range(2)]
-    want = [torch.bernoulli(torch.ones(8), 0.5) for _ in range(2)]
-    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
-
-
 def test_a_traced_step_is_a_step_and_times_every_op(two: Node):
     w, x = _data()
     loaded = two.load(training_plan(2), {"w": w, "count": 0.0, "r": 0.01})

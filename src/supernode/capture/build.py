@@ -7,7 +7,6 @@ from torch import Tensor
 
 from supernode.capture.host import HostNode
 from supernode.capture.record import Recording
-from supernode.capture.tape import Tape
 from supernode.ir import Block, Op, Port, Program, Value, map_values, verify
 
 
@@ -43,7 +42,7 @@ def build(name: str, run: Recording, optional: set[str]) -> Built:
     updates: list[int | None] = [None] * len(outputs)
     returned = [value for _, value in outputs]
     changed = _changed(inputs, run)
-    live = _live(run.recorder.tape, [*returned, *changed.values()])
+    live = _live(_ops(run), [*returned, *changed.values()])
     inputs = [
         (port, value)
         for port, value in inputs
@@ -95,13 +94,17 @@ class _Live:
     used: set[int]
 
 
-def _live(tape: Tape, outputs: list[Value]) -> _Live:
-    """The ops that outputs depend on, and those that draw random numbers."""
+def _ops(run: Recording) -> list[Op]:
+    recorder = run.recorder
+    return [*recorder.tensors.draws.prelude, *recorder.tape.ops]
+
+
+def _live(ops: list[Op], outputs: list[Value]) -> _Live:
+    """The ops that outputs depend on."""
     used = {value.id for value in outputs}
     kept: list[Op] = []
-    for index in range(len(tape.ops) - 1, -1, -1):
-        op = tape.ops[index]
-        if index in tape.random or any(out.id in used for out in op.outputs):
+    for op in reversed(ops):
+        if any(out.id in used for out in op.outputs):
             used.update(value.id for value in op.inputs)
             kept.append(op)
     kept.reverse()

@@ -11,11 +11,12 @@ from supernode.capture import compat
 from supernode.capture.compat import OpOverload
 from supernode.capture.functional import FIXED_SHAPE, OpInfo, reason
 from supernode.capture.host import host_node
+from supernode.capture.random import record_random
 from supernode.capture.sites import user_line
 from supernode.capture.tape import KwArgs
 from supernode.capture.tensors import Tensors, dtype_of
 from supernode.errors import CaptureError
-from supernode.ir import Arg, short_dtype
+from supernode.ir import Arg, Type, Value, short_dtype
 
 _DROPPED = frozenset({"device", "layout", "pin_memory", "non_blocking", "generator"})
 
@@ -91,6 +92,15 @@ class Call:
             return func(*self.args, **self.kwargs)
         args = [self.faked(arg) for arg in self.args]
         return func(*args, **{key: self.faked(arg) for key, arg in self.kwargs.items()})
+
+    def record(
+        self, name: str, args: tuple[Arg, ...], kwargs: KwArgs, types: tuple[Type, ...]
+    ) -> tuple[Value, ...]:
+        """The op, or a functional form of it, on the tape: its results."""
+        tape = self.tensors.tape
+        if self.info.random:
+            return record_random(name, args, kwargs, types, self.tensors.draws, tape)
+        return tape.emit(name, args, kwargs, types)
 
     def tensor_args(self) -> list[Tensor]:
         """The positional arguments that are tensors."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from supernode.capture import compat
 from supernode.capture.arguments import Arguments, arguments_of
 from supernode.capture.build import Slot
+from supernode.capture.draws import SEED, STEP
 from supernode.capture.optimizer_state import OptimizerStates, StateEntry
 from supernode.capture.schedule import Schedule
 from supernode.capture.subject import Subject
@@ -21,7 +22,8 @@ from supernode.ir import Program
 class Captured:
     """A train step as a Program, with the tensors behind its ports.
 
-    `constants` holds the tensors that the step uses and that belong to nobody, by port name.
+    `constants` holds the tensors that the step uses and that belong to nobody, by port name; `seed`
+    is that of torch's generator at capture, from which the step draws its random numbers.
     """
 
     program: Program
@@ -33,11 +35,21 @@ class Captured:
     watch: Watch
     slots: tuple[Slot, ...]
     result_spec: Any
+    seed: int
 
     def inputs(self) -> dict[str, Tensor | float]:
-        """The present value of each input but the arguments, by port name.
+        """What each input but the arguments starts with, by port name.
 
         Optimizer state that does not exist yet has the value the optimizer would start it with.
+        """
+        drawn_from: dict[str, Tensor | float] = {SEED: _int64(self.seed), STEP: _int64(0)}
+        found = self.present() | drawn_from
+        return {p.name: found[p.name] for p in self.program.inputs if p.role != "arg"}
+
+    def present(self) -> dict[str, Tensor | float]:
+        """The inputs that belong to model and optimizers, or to nobody, as they are now.
+
+        The seed and the count of steps, which random numbers are drawn from, are the step's own.
         """
         found: dict[str, Tensor | float] = {**self.constants, **self.host_values()}
         wanted = {port.name for port in self.program.inputs if port.role != "arg"}
@@ -50,7 +62,7 @@ class Captured:
             if f"grad[{name}]" in wanted:
                 grad = param.grad
                 found[f"grad[{name}]"] = torch.zeros_like(param) if grad is None else grad
-        return {port.name: found[port.name] for port in self.program.inputs if port.name in wanted}
+        return {port.name: found[port.name] for port in self.program.inputs if port.name in found}
 
     def _state(self, entry: StateEntry) -> Tensor:
         param = self.subject.params[entry.param]
@@ -116,3 +128,8 @@ class Captured:
                 state.update(self.states.plain.get((index, entry.param), {}))
                 fresh = entry.initial(param.device)
                 state[entry.key] = fresh.copy_(values[entry.name])
+
+
+def _int64(number: int) -> Tensor:
+    """A seed of 64 bits, with or without a sign, as torch's integers have them."""
+    return torch.tensor((number + 2**63) % 2**64 - 2**63)

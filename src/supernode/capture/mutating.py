@@ -8,7 +8,6 @@ from torch import Tensor
 from supernode.capture import compat
 from supernode.capture.aliases import write
 from supernode.capture.call import Call, flat, refuse
-from supernode.capture.sites import user_line
 from supernode.capture.tape import KwArgs
 from supernode.capture.tensors import is_dense
 from supernode.errors import CaptureError
@@ -18,8 +17,6 @@ from supernode.ir import DType, TensorType, Value
 def in_place(call: Call) -> Any:
     """An op like `add_`."""
     target: Tensor = call.args[0]
-    if call.info.name == "aten.bernoulli_.float" and not target.is_contiguous():
-        return _bernoulli(call, target, *call.args[1:])
     functional = call.info.functional
     assert functional is not None
     tensors = call.tensors
@@ -32,7 +29,7 @@ def in_place(call: Call) -> Any:
     if call.info.changes_dtype or any(arg.dtype != target.dtype for arg in call.tensor_args()):
         type_ = tensors.type_of(call.run(functional))
     name = compat.op_name(functional)
-    (new,) = tensors.tape.emit(name, args, kwargs, (type_,), random=call.info.random)
+    (new,) = call.record(name, args, kwargs, (type_,))
     new = _cast(call, new, own_type)
     dense = is_dense(target)
     if dense and not target.is_contiguous() and call.run(functional).stride() != target.stride():
@@ -53,21 +50,6 @@ def _cast(call: Call, value: Value, type_: TensorType) -> Value:
     kwargs: KwArgs = (("dtype", DType(type_.dtype)),)
     (value,) = call.tensors.tape.emit("aten._to_copy", (value,), kwargs, (type_,))
     return value
-
-
-def _bernoulli(call: Call, target: Tensor, probability: float = 0.5) -> Tensor:
-    """Draws in the order of memory, as in place; the functional form is always contiguous."""
-    order = sorted(range(target.dim()), key=target.stride, reverse=True)
-    with call.recording:
-        straight = target.permute(order)
-        if not straight.is_contiguous():
-            raise CaptureError(
-                "bernoulli_ of a tensor with gaps",
-                where=user_line(),
-                fix="draw into a tensor of its own and copy it",
-            )
-        straight.bernoulli_(probability)
-    return target
 
 
 def copy(call: Call) -> Any:
@@ -136,7 +118,7 @@ def writes_arguments(call: Call, functional: Callable[[Call], Any]) -> Any:
     results = flat(out)
     types = tuple(tensors.type_of(each) for each in (*results, *written))
     name = compat.op_name(info.functional)
-    values = tensors.tape.emit(name, args, kwargs, types, random=info.random)
+    values = call.record(name, args, kwargs, types)
     for tensor, value in zip(results, values, strict=False):
         tensors.own(tensor, value)
     for tensor, value in zip(written, values[len(results) :], strict=True):

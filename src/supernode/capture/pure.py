@@ -35,7 +35,7 @@ def functional(call: Call) -> Any:
     # Optional results that were not asked for are None, and not listed.
     results = [each for each in flat(out) if each is not None]
     types = tuple(_type_of(each, call) for each in results)
-    values = tensors.tape.emit(name, args, kwargs, types, random=call.info.random)
+    values = call.record(name, args, kwargs, types)
     fill = _fill(call)
     for tensor, value in zip(results, values, strict=True):
         if isinstance(tensor, Tensor):

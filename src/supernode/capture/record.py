@@ -73,7 +73,8 @@ def record(
         with _patches(run, sites), cleared.watching(), mode, run.recorder:
             leaves, run.result_spec = compat.flatten(_run(step, args, kwargs, sites))
             run.results = [(path, _result(leaf, run.recorder)) for path, leaf in leaves]
-            run.updates = updates(before, tensors, run.schedule)
+            run.updates = updates(before, tensors, run.schedule) | tensors.draws.updates
+        run.inputs += tensors.draws.inputs
         _check_arguments(fakes)
         _check_sharing(overlapping, run)
         run.kept_gradients = [n for n, p in subject.params.items() if p.grad is not None]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -80,6 +81,7 @@ def _capture(
         watch=Watch.on(subject, run.recorder),
         slots=tuple(built.slots),
         result_spec=run.result_spec,
+        seed=torch.initial_seed(),
     )
 
 

@@ -14,7 +14,6 @@ class Tape:
     def __init__(self, site: Callable[[], Site]) -> None:
         self.site = site
         self.ops: list[Op] = []
-        self.random: set[int] = set()
         self._producers: dict[int, int] = {}
         self._next_id = 0
 
@@ -24,21 +23,10 @@ class Tape:
         return Value(self._next_id - 1, type_)
 
     def emit(
-        self,
-        name: str,
-        args: tuple[Arg, ...],
-        kwargs: KwArgs,
-        types: tuple[Type, ...],
-        *,
-        random: bool = False,
+        self, name: str, args: tuple[Arg, ...], kwargs: KwArgs, types: tuple[Type, ...]
     ) -> tuple[Value, ...]:
-        """Appends an op and gives its results.
-
-        A random op draws from the generator, so it is kept even when nobody uses its results.
-        """
+        """Appends an op and gives its results."""
         outputs = tuple(self.value(type_) for type_ in types)
-        if random:
-            self.random.add(len(self.ops))
         for output in outputs:
             self._producers[output.id] = len(self.ops)
         op = Op(name=name, args=args, kwargs=kwargs, outputs=outputs, site=self.site())
@@ -46,12 +34,12 @@ class Tape:
         return outputs
 
     def fixed_cone(self, value: Value) -> tuple[Op, ...] | None:
-        """The ops that compute `value`, in order; None where inputs or random numbers do."""
+        """The ops that compute `value`, in order; None where inputs do (the seed is one)."""
         needed: set[int] = set()
         open_values = [value]
         while open_values:
             index = self._producers.get(open_values.pop().id)
-            if index is None or index in self.random or len(needed) > _LARGEST_CONE:
+            if index is None or len(needed) > _LARGEST_CONE:
                 return None
             if index not in needed:
                 needed.add(index)

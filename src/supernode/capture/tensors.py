@@ -7,6 +7,7 @@ from torch import Tensor
 
 from supernode.capture import compat
 from supernode.capture.aliases import Derivation, Memory, View, read
+from supernode.capture.draws import Draws
 from supernode.capture.sites import user_line
 from supernode.capture.tape import KwArgs, Tape
 from supernode.errors import CaptureError
@@ -27,6 +28,7 @@ class Tensors:
 
     def __init__(self, mode: Any, tape: Tape) -> None:
         self.tape = tape
+        self.draws = Draws(tape)
         self.constants: list[tuple[Value, Tensor]] = []
         self.scalars: list[Tensor] = []
         self._mode = mode

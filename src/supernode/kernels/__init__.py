@@ -1,8 +1,11 @@
 """What computes an op on a chip: straight-line code from a Program."""
 
+from supernode.kernels.compiled import compiled as compiled
 from supernode.kernels.generate import generate as generate
 from supernode.kernels.local import LOCAL as LOCAL
+from supernode.kernels.piece import Piece as Piece
+from supernode.kernels.piece import piece_of as piece_of
+from supernode.kernels.random import RANDOM as RANDOM
 from supernode.kernels.step import GeneratedStep as GeneratedStep
 from supernode.kernels.step import OpSpan as OpSpan
 from supernode.kernels.step import executed_ops as executed_ops
-from supernode.kernels.step import is_random as is_random

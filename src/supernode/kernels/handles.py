@@ -22,7 +22,7 @@ _PUBLIC = """
     bitwise_or bmm cat clamp clamp_max clamp_min clone convolution cos cumsum detach div
     embedding eq erf exp floor gather ge gt index_select isinf isnan le lerp log
     log1p logical_and logical_not logical_or lt masked_fill maximum mean minimum mm mul
-    native_dropout native_layer_norm ne neg permute pow reciprocal relu rsqrt
+    native_layer_norm ne neg permute pow reciprocal relu rsqrt
     rsub scatter scatter_add select sigmoid sign sin sqrt square squeeze stack sub sum t
     tanh transpose tril triu unsqueeze where
 """

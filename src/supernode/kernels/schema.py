@@ -30,8 +30,3 @@ def is_composite(overload: OpOverload) -> bool:
     """
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key  # pyright: ignore[reportPrivateUsage]
     return has_kernel(overload.name(), "CompositeImplicitAutograd")
-
-
-def draws_random_numbers(overload: OpOverload) -> bool:
-    """Whether the op moves torch's random generator."""
-    return torch.Tag.nondeterministic_seeded in overload.tags

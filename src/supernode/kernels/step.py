@@ -13,9 +13,7 @@ from torch import Tensor
 
 from supernode.errors import ChipFailed, SupernodeError
 from supernode.ir import CALL, HostType, Op, Program, print_typed
-from supernode.kernels.handles import find_overload
 from supernode.kernels.inplace import rewrites
-from supernode.kernels.schema import draws_random_numbers
 from supernode.kernels.writer import Chip, Writer
 
 Number = Tensor | float
@@ -138,16 +136,6 @@ def executed_ops(program: Program) -> list[Op]:
     for op in program.main.ops:
         expanded += bodies[op.block] if op.name == CALL else (op,)
     return expanded
-
-
-def is_random(program: Program) -> bool:
-    """Whether a step moves torch's random generator."""
-    return any(
-        draws_random_numbers(find_overload(op.name))
-        for block in program.all_blocks()
-        for op in block.ops
-        if op.name.partition(".")[0] not in ("call", "host", "fabric", "local")
-    )
 
 
 def failing_op(traceback: TracebackType | None, code: Code) -> Op | None:

@@ -31,6 +31,13 @@ class Grid(Protocol):
         """The ranks that differ from `rank` along `axis` only, in order."""
         ...
 
+    def ranges(self, size: int, cuts: Sequence[str], rank: int, part: int = 0) -> tuple[range, ...]:
+        """The indices that `rank` has of a dim of `size`, cut so, in their order.
+
+        `part` is that of a cut by time.
+        """
+        ...
+
 
 class Collectives(Protocol):
     """The collectives of a fabric, each over a group of ranks, for many tensors at once."""
@@ -80,3 +87,8 @@ class OneChip:
     def group(self, rank: int, axis: str) -> tuple[int, ...]:
         """The chip itself."""
         return (rank,)
+
+    def ranges(self, size: int, cuts: Sequence[str], rank: int, part: int = 0) -> tuple[range, ...]:
+        """All of them."""
+        assert not cuts
+        return (range(size),)

@@ -13,8 +13,11 @@ from supernode.kernels.handles import find_overload, handle
 from supernode.kernels.host import FUNCTIONS, INFIX
 from supernode.kernels.liveness import Rewrite, deaths
 from supernode.kernels.local import LOCAL
+from supernode.kernels.piece import piece_of
+from supernode.kernels.random import RANDOM, prepare
 from supernode.kernels.schema import argument_names, returns_count
 from supernode.kernels.surroundings import Collectives, Grid
+from supernode.ops.random import Cuts, Shape, part_of, piece_arguments, time_parts
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 
@@ -38,6 +41,7 @@ class Writer:
         self.ops: dict[int, Op] = {}
         self._chip = chip
         self._traced = traced
+        self._known: dict[tuple[Shape, Cuts], str] = {}
 
     def line(self, text: str, op: Op | None = None) -> None:
         """Appends a line; `op` is what fails when this line raises."""
@@ -104,6 +108,8 @@ class Writer:
             return self._fabric(op, name)
         if namespace == "local":
             return self._local(op, name)
+        if namespace == "random":
+            return self._random(op, name)
         if at in rewrite.inplace:
             method = f"{value_name(op.inputs[0])}.{name.split('.')[0]}_"
             return self.names.call(method, op.args[1:], op.kwargs)
@@ -179,6 +185,31 @@ class Writer:
         mesh = f"mesh={self.names.bind('mesh', self._chip.grid)}"
         return f"{self.names.call(symbol, op.args, op.kwargs)[:-1]}, {here}, {mesh})"
 
+    def _random(self, op: Op, name: str) -> str:
+        if name not in RANDOM:
+            fix = near_matches(name, RANDOM)
+            raise UnknownOp(f"no random op {op.name!r}", fix=fix)
+        prepare(self._chip.device)
+        symbol = self.names.bind(f"random_{name}", RANDOM[name])
+        items = [self.names.arg(arg) for arg in op.args]
+        items[3] = f"{self._pieces(op)}[0]"
+        if time_parts(op) > 1:
+            items[3] = f"{self._pieces(op)}[{self.names.bind('part_of', part_of)}({items[2]})]"
+        items += [f"{key}={self.names.arg(arg)}" for key, arg in op.kwargs if key != "cuts"]
+        return f"{symbol}({', '.join(items)})"
+
+    def _pieces(self, op: Op) -> str:
+        """The name of what this chip has of a tensor, by part of time; equal ones share it."""
+        shape, cuts = piece_arguments(op)
+        if (shape, cuts) not in self._known:
+            chip = self._chip
+            found = tuple(
+                piece_of(shape, cuts, chip.grid, chip.rank, part, chip.device)
+                for part in range(time_parts(op))
+            )
+            self._known[shape, cuts] = self.names.bind(f"pieces_{len(self._known)}", found)
+        return self._known[shape, cuts]
+
 
 def function_name(block: str) -> str:
     """The name of the function that runs a block."""
@@ -200,12 +231,14 @@ def _unpacks(op: Op) -> bool:
     namespace = op.name.partition(".")[0]
     if len(op.outputs) != 1 or namespace == "fabric":
         return True
-    return namespace not in ("host", "local") and returns_count(find_overload(op.name)) != 1
+    return (
+        namespace not in ("host", "local", "random") and returns_count(find_overload(op.name)) != 1
+    )
 
 
 def _skips(op: Op) -> bool:
     """Whether the op gives None for some results, which a Program does not list."""
-    if op.name.partition(".")[0] in ("host", "local", "fabric"):
+    if op.name.partition(".")[0] in ("host", "local", "random", "fabric"):
         return False
     count = returns_count(find_overload(op.name))
     return count is not None and count != len(op.outputs)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from supernode.ir import CALL, Block, Op, Program, Type, Value, map_values
+from supernode.partition.draws import timed_numbers
 
 REDUCE = "fabric.all_reduce"
 GATHER = "fabric.all_gather"
@@ -60,6 +61,7 @@ class Levels:
         main = program.main
         self.steps: list[Step] = []
         self._axis = axis
+        self.numbers = timed_numbers(program)
         self._blocks = {block.name: block for block in program.blocks}
         self._forms: dict[tuple[str, tuple[bool, ...]], _Form | None] = {}
         self._states = {value.id: State() for value in main.inputs}
@@ -86,6 +88,8 @@ class Levels:
         op = renamed(op, {value.id: self._same.get(value.id, value) for value in op.inputs})
         before = [self._states[value.id] for value in op.inputs]
         if op.name != CALL:
+            if op.outputs[0].id in self.numbers:
+                before = [State(0, True)]
             level, differs, ends = _through(op, before, self._axis)
             self._record(Step(op=op, level=level, differs=differs, ends=ends))
             return

@@ -33,7 +33,6 @@ _WRITES = ("aten.index_put", "aten.index_add")
 _SUMS = ("aten.cumsum", "aten._to_copy", "aten.clone")
 _FILLS = ("zeros", "ones", "empty", "full")
 _BLANKS = tuple(f"aten.{name}" for fill in _FILLS for name in (fill, f"new_{fill}", f"{fill}_like"))
-_RANDOM = ("aten.bernoulli", "aten.bernoulli.p", "aten.native_dropout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +297,7 @@ class _Walk:
         """Whether an op does the same to each row, or combines all of them."""
         formula = row(op).formula(op)
         dim, *others = {formula.inputs[i][fact.dim] for i, fact in facts.items()}
-        if others or len(dim) != 1 or not formula.splittable(dim[0]) or op.name in _RANDOM:
+        if others or len(dim) != 1 or not formula.splittable(dim[0]):
             return False
         for i, dims in enumerate(formula.inputs):
             if (

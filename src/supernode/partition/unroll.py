@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from supernode.ir import CALL, Arg, Block, Op, Program, TensorType, Value
+from supernode.partition.draws import of_part, timed
 from supernode.partition.forms import early, form_name, form_of
 from supernode.partition.levels import (
     EXCHANGE,
@@ -27,6 +28,7 @@ from supernode.partition.running import combined, piece, rounded
 
 def unroll(local: Program, axis: str, parts: int) -> Program:
     """`local` with the `parts` parts of `axis` one after another; results are unchanged."""
+    local = timed(local, axis, parts)
     unroller = _Unroller(local, axis, parts)
     main = unroller.main()
     called = {op.block for op in main.ops if op.name == CALL}
@@ -84,6 +86,8 @@ class _Unroller:
             self.each[part][op.outputs[0].id] = out
         else:
             outputs = self._fresh(op.outputs)
+            if op.outputs[0].id in self.levels.numbers:
+                op = of_part(op, part)
             self.ops.append(replace(op, outputs=outputs))
             self.each[part] |= zip((value.id for value in op.outputs), outputs, strict=True)
 

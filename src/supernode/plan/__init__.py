@@ -1,11 +1,12 @@
 """Plan: mesh, layouts, the program of each chip, tasks, memory, the state machine. No torch."""
 
+from supernode.plan.cut import cut as cut
+from supernode.plan.cut import cut_axis as cut_axis
+from supernode.plan.cut import cut_groups as cut_groups
+from supernode.plan.cut import time_axis as time_axis
 from supernode.plan.json import plan_from_json as plan_from_json
 from supernode.plan.json import plan_to_json as plan_to_json
 from supernode.plan.layout import Layout as Layout
-from supernode.plan.layout import cut as cut
-from supernode.plan.layout import cut_axis as cut_axis
-from supernode.plan.layout import cut_groups as cut_groups
 from supernode.plan.memory import memory as memory
 from supernode.plan.mesh import Mesh as Mesh
 from supernode.plan.plan import Placement as Placement

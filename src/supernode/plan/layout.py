@@ -3,26 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from supernode.plan.cut import cut_axis, cut_groups
 from supernode.plan.mesh import Mesh
-
-
-def cut(axis: str, groups: int = 1) -> str:
-    """How `axis` cuts a dim: as a whole (`dp`), or each of `groups` equal groups of it (`cp:8`).
-
-    A dim `(b s)` of 8 sequences whose tokens are split over cp is cut `cp:8`: every chip has some
-    tokens of each sequence.
-    """
-    return axis if groups == 1 else f"{axis}:{groups}"
-
-
-def cut_axis(each: str) -> str:
-    """The mesh axis of a cut."""
-    return each.partition(":")[0]
-
-
-def cut_groups(each: str) -> int:
-    """How many groups a cut cuts one by one; 1 where it cuts the dim as a whole."""
-    return int(each.partition(":")[2] or 1)
 
 
 @dataclass(frozen=True, slots=True)

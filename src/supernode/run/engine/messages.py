@@ -12,14 +12,13 @@ class Load:
     """To a worker: get ready to run `plan`.
 
     `arguments` say where, in the node's arena, the global tensors of the step's arguments will
-    lie, by input; `generator` is the state of torch's random generator.
+    lie, by input.
     """
 
     number: int
     plan: Plan
     arguments: dict[int, Spot]
     numbers: Spot
-    generator: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +50,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recover:
-    """To a worker: everything is as before the command of that number."""
-
-    number: int
+    """To a worker: everything is as before the command that came to nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,8 +113,6 @@ class Node:
     def load(self, plan: Plan, values: Mapping[str, Tensor | float]) -> LoadedStep:
         """Ships `plan` to every chip, with its pieces of `values` (parameters, buffers, state).
 
-        Each worker's random generator starts from the state of torch's here.
-
         Raises:
             InputError: the plan is for another number of chips, or `values` do not fit it.
             ChipFailed: a chip could not make itself ready.
@@ -137,7 +135,6 @@ class Node:
             plan=plan,
             arguments={i: spot_of(tensor) for i, tensor in arguments.items()},
             numbers=spot_of(numbers),
-            generator=torch.get_rng_state().numpy().tobytes(),
         )
         self.check_usable()
         self._loads += 1
@@ -289,11 +286,10 @@ class Node:
         # Only now: what the watch tells of a death from here on stands.
         if self._any_dead():
             return self.fail(error)
-        recover = Recover(number=self._bell.number)
         self._bell.reset()
         try:
             for worker in self._workers:
-                worker.send(recover)
+                worker.send(Recover())
         except ChipFailed as death:
             return self.fail(death)
         return error

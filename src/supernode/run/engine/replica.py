@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from supernode.ir import HostType
-from supernode.kernels import OpSpan, generate, is_random
+from supernode.kernels import OpSpan, generate
 from supernode.run.chips import ChipKind
 from supernode.run.engine.messages import Load, Loaded
 from supernode.run.engine.window import Window, spot_of
@@ -54,8 +54,6 @@ class Replica:
             for i, value in enumerate(load.plan.local.main.inputs)
             if isinstance(value.type, HostType)
         ]
-        torch.set_rng_state(torch.frombuffer(bytearray(load.generator), dtype=torch.uint8))
-        self.is_random = is_random(load.plan.local)
 
     def loaded(self) -> Loaded:
         """Where everything lies, for the node."""

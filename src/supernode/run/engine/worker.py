@@ -48,7 +48,6 @@ class Worker:
         self._shared = shared
         self._bell = Doorbell(shared, chips)
         self._replicas: dict[int, Replica] = {}
-        self._drawn: tuple[int, torch.Tensor] | None = None
         self._site = Worksite(
             kind=chip,
             device=device,
@@ -76,18 +75,11 @@ class Worker:
             self._shared.abort(self._rank, known.wrong)
         # Last, because the node clears up when it has heard from every chip.
         self._pipe.send(Failed(error=known, own=own))
-        while not isinstance(message := self._mail.get(), Recover):
+        while not isinstance(self._mail.get(), Recover):
             pass
         self._bell.reset()
-        # This chip may not have begun the command, or have done with it before the others.
-        if self._drawn and self._drawn[0] == message.number:
-            torch.set_rng_state(self._drawn[1])
-        self._drawn = None
 
     def _obey(self, command: Command, plan: int, epoch: int) -> None:
-        # What the command draws, it draws again if it comes to nothing.
-        if command == Command.LOAD or self._replicas[plan].is_random:
-            self._drawn = (self._bell.number, torch.get_rng_state())
         match command:
             case Command.LOAD:
                 load = self._mail.get()
