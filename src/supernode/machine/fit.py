@@ -26,8 +26,17 @@ TRANSPORT = (
 WAYS = ("tree_share", "switch_start_s", "switch_share")
 """Those of ways to reduce that only some levels have: trees, and switches which add."""
 
-EXPERTS = ("dispatch_s", "dispatch_share", "combine_s", "combine_share", "expert_peer_s")
+EXPERTS = ("dispatch_s", "dispatch_share", "combine_s", "combine_share", "hop_s")
 """Those of kernels that send tokens to experts and back."""
+
+ONE_SHOT = ("start_s", "peer_s", "share")
+"""Those of kernels that add small arrays in one step, as serving stacks bring them."""
+
+ACCESS = (
+    *("read_s", "read_share", "write_s", "write_share"),
+    *("host_read_s", "host_read_share", "host_write_s", "host_write_share"),
+)
+"""Those of reads and writes of a peer's memory, and of the host's, by a chip itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,9 @@ class Level:
     one or two links lead, to the others none.
 
     `transport` holds what was measured of the library that moves data here; without it a message
-    takes its latency and its share of the bandwidth.
+    takes its latency and its share of the bandwidth. `experts` and `one_shot` are the same of
+    kernels that send tokens to experts, and of those that add small arrays in one step; `access`
+    is that of a chip that reads or writes the memory of a peer or a host itself.
     """
 
     name: str
@@ -34,6 +36,9 @@ class Level:
     topology: Topology
     links: int
     transport: Fit | None = None
+    experts: Fit | None = None
+    one_shot: Fit | None = None
+    access: Fit | None = None
 
     def first(self, chips: int) -> "Level":
         """This level cut down to `chips` chips: a mesh keeps only the links between them."""
@@ -93,6 +98,7 @@ class Machine:
     scale_out_bytes_per_s: Sourced | None = None
     scale_out_latency_s: Sourced | None = None
     scale_out_efficiency: Sourced | None = None
+    scale_out_transport: Fit | None = None
     dies: Level | None = None
     host_step_s: Sourced | None = None
     notes: str = ""
@@ -177,6 +183,7 @@ class Machine:
             efficiency=self.scale_out_efficiency,
             topology="switch",
             links=1,
+            transport=self.scale_out_transport,
         )
         return replace(
             self,

@@ -8,7 +8,7 @@ from typing import get_args
 from supernode.errors import MachineFileError, near_matches
 from supernode.machine.chip import MATRIX_DTYPES, Chip, Memory
 from supernode.machine.machine import Level, Machine, Topology
-from supernode.machine.parse_fit import Like, kernels, no_other, transport
+from supernode.machine.parse_fit import Like, kernels, link_fit, no_other
 from supernode.machine.parse_number import Sources, number_of, optional, sourced
 from supernode.machine.sourced import Alternative, Source, Sourced
 from supernode.machine.table import Table
@@ -41,6 +41,7 @@ def parse_machine(text: str, file: str, like: Like = no_other) -> Machine:
         scale_out_bytes_per_s=optional(top, "scale_out_bytes_per_s", sources),
         scale_out_latency_s=optional(top, "scale_out_latency_s", sources),
         scale_out_efficiency=optional(top, "scale_out_efficiency", sources, most=1),
+        scale_out_transport=link_fit(top, "scale_out_transport", sources, like),
         host_step_s=optional(top, "host_step_s", sources),
         dies=_level(top.table("dies"), sources, like) if "dies" in entries else None,
         notes=top.text("notes", ""),
@@ -138,7 +139,10 @@ def _level(table: Table, sources: Sources, like: Like) -> Level:
         efficiency=sourced(table, "efficiency", sources, most=1),
         topology=table.choice("topology", get_args(Topology)),
         links=table.count("links"),
-        transport=transport(table, sources, like) if "transport" in table.entries else None,
+        transport=link_fit(table, "transport", sources, like),
+        experts=link_fit(table, "experts", sources, like),
+        one_shot=link_fit(table, "one_shot", sources, like),
+        access=link_fit(table, "access", sources, like),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from supernode.errors import UnknownName
-from supernode.machine.fit import EXPERTS, KERNELS, TRANSPORT, WAYS, Fit
+from supernode.machine.fit import ACCESS, EXPERTS, KERNELS, ONE_SHOT, TRANSPORT, WAYS, Fit
 from supernode.machine.machine import Machine
 from supernode.machine.parse_number import Sources, number_of
 from supernode.machine.sourced import Sourced
@@ -73,14 +73,19 @@ def _fit(table: Table, sources: Sources, names: Sequence[str], optional: Sequenc
     return Fit(values=values, rows=table.count("rows"), **errors)
 
 
-def transport(table: Table, sources: Sources, like: Like) -> Fit:
-    """The fit of the links of a level."""
-    inner = table.table("transport")
+def link_fit(table: Table, key: str, sources: Sources, like: Like) -> Fit | None:
+    """What was measured of links, if the table has it: `transport`, `experts`, …."""
+    if key not in table.entries:
+        return None
+    inner, field = table.table(key), key.removeprefix("scale_out_")
     if "like" not in inner.entries:
-        return _fit(inner, sources, TRANSPORT, (*WAYS, *EXPERTS))
+        return _fit(inner, sources, _LINKS[field], WAYS if field == "transport" else ())
     inner.allow(("like",))
     other = _other(inner, like)
-    found = other.levels[0].transport
-    if found is None:
-        raise inner.error("like", f"nothing was measured of the links of {other.name}")
-    return _carried(inner, found, other, sources)
+    of = other.scale_out_transport if key != field else getattr(other.levels[0], field)
+    if of is None:
+        raise inner.error("like", f"nothing was measured of that on {other.name}")
+    return _carried(inner, of, other, sources)
+
+
+_LINKS = {"transport": TRANSPORT, "experts": EXPERTS, "one_shot": ONE_SHOT, "access": ACCESS}

@@ -18,7 +18,7 @@ from typing import Literal
 
 from supernode.machine import Kind, Machine
 from supernode.simulate.comm.exchange import exchange
-from supernode.simulate.comm.gather import gather, reduce
+from supernode.simulate.comm.gather import gather, one_shot, reduce
 from supernode.simulate.comm.parts import Parts, cheapest
 from supernode.simulate.comm.tiers import Tier, tiers
 from supernode.simulate.timing import Timing, timing
@@ -39,20 +39,30 @@ def sent_bytes(collective: Collective, data_bytes: float, size: int) -> float:
 
 
 def collective_time(
-    collective: Collective, data_bytes: float, *, machine: Machine, stride: int, size: int
+    collective: Collective,
+    data_bytes: float,
+    *,
+    machine: Machine,
+    stride: int,
+    size: int,
+    small_at_once: bool = False,
 ) -> Timing:
     """The time of one collective over each group of `size` chips, `stride` apart.
 
     `data_bytes` is the data of one chip: its whole input, for all-gather its whole output.
     Its bound is the time to send those bytes over the fastest level at the datasheet's rate; an
-    all-reduce counts once, as switches may do the sum.
+    all-reduce counts once, as switches may do the sum. `small_at_once` is for stacks that bring
+    kernels of their own to add small arrays in one step (serving ones do), where that is faster.
     """
     if size == 1:
         return timing((), 0.0)
     ways = [tiers(machine, stride=stride, size=size)]
     if len(ways[0]) > 1:  # or all at once, through the outermost level
         ways.append((Tier(ways[0][-1].level, size),))
-    transfer = cheapest(_way(collective, data_bytes, way, machine) for way in ways)
+    found = [_way(collective, data_bytes, way, machine) for way in ways]
+    if small_at_once and collective == "all_reduce" and len(ways[0]) == 1:
+        found += filter(None, [one_shot(data_bytes, tier) for tier in ways[0]])
+    transfer = cheapest(found)
     fastest = max(tier.level.bandwidth_bytes_per_s.value for way in ways for tier in way)
     bound_s = data_bytes * (size - 1) / size / fastest
     return timing(transfer, bound_s)

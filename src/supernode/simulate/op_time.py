@@ -5,12 +5,15 @@ from collections.abc import Callable
 from supernode.machine import Chip, Fit, Sourced
 from supernode.ops import Cost, Product, Scores
 from supernode.simulate.cost.attention import attention_s, visible
-from supernode.simulate.cost.decode import ROWS, decode_s
+from supernode.simulate.cost.decode import decode_s
 from supernode.simulate.cost.gemm import product_s
 from supernode.simulate.cost.grouped import grouped_s
 from supernode.simulate.cost.memory_bound import stream_s
 from supernode.simulate.cost.rates import Rates
 from supernode.simulate.timing import Timing, timing, weakest
+
+FEW = 16
+"""With so many queries a sequence the kernels of a decode step run."""
 
 SMALL = 1e-12
 """Shortens nothing that matters; keeps sizes that are 0 from dividing."""
@@ -47,7 +50,7 @@ def _kernel(cost: Cost, chip: Chip) -> tuple[Fit, Seconds] | None:
     """What was measured of kernels of this kind here, and the formula that uses it."""
     shape = cost.shape
     if isinstance(shape, Scores):
-        few = shape.queries * shape.heads <= ROWS * shape.kv_heads and not shape.backward
+        few = shape.queries <= FEW and not shape.backward
         family, seconds = ("decode", _decode) if few else ("attention", _attention)
     elif isinstance(shape, Product):
         family, seconds = "grouped" if shape.ragged else "matmul", _product

@@ -19,6 +19,7 @@ class Terms:
     - `interference`: the cores that communication takes slow computation beside it;
     - `jitter`: a step waits for the slowest of its chips, the slower the more there are.
 
+    `small_at_once` is for serving stacks, whose own kernels add small arrays in one step.
     `imbalance` is how many rows the fullest chip's experts get, over the mean: 1 for a balanced
     router.
     """
@@ -29,6 +30,7 @@ class Terms:
     overlap: bool = True
     interference: bool = True
     jitter: bool = True
+    small_at_once: bool = False
     imbalance: float = 1.0
 
     def without(self, *names: str) -> "Terms":
@@ -36,7 +38,7 @@ class Terms:
 
         Raises UnknownName for what is no term.
         """
-        known = [field.name for field in fields(self) if field.name != "imbalance"]
+        known = [field.name for field in fields(self) if field.default is True]
         for name in names:
             if name not in known:
                 raise UnknownName(f"no term {name!r}", fix=near_matches(name, known))

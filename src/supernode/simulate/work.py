@@ -109,7 +109,12 @@ class Prices:
             flops=0.0,
             bytes=sent_bytes(kind, data_bytes, size),
             timing=collective_time(
-                kind, data_bytes, machine=self._machine, stride=stride, size=size
+                kind,
+                data_bytes,
+                machine=self._machine,
+                stride=stride,
+                size=size,
+                small_at_once=self._terms.small_at_once,
             ),
         )
 

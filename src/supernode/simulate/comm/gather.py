@@ -35,6 +35,18 @@ def reduce(data_bytes: float, tier: Tier) -> Parts:
     return cheapest((*_gathers(moved, tier, times=2), *_reductions(data_bytes, tier)))
 
 
+def one_shot(data_bytes: float, tier: Tier) -> Parts | None:
+    """An all-reduce in which each chip sends all it has to every other; None where none does.
+
+    It includes its start: such kernels are no part of the library.
+    """
+    fit, peers = tier.level.one_shot, tier.factor - 1
+    if fit is None:
+        return None
+    rate = share_of(tier.level, peers) * tier.level.bandwidth_bytes_per_s.value * fit["share"]
+    return (part(fit["start_s"] + peers * fit["peer_s"] + peers * data_bytes / rate, fit),)
+
+
 def _gathers(moved: float, tier: Tier, times: int) -> Iterator[Parts]:
     level, peers = tier.level, tier.factor - 1
     if level.topology == "cube-mesh":  # rings over all links of the pairs, no direct way
