@@ -14,7 +14,7 @@ from supernode.cli import accuracy, explain, machines, predict, train
 from supernode.errors import ChipFailed, SupernodeError
 
 BAD_INPUT, CHIP_FAILED, STOPPED = 2, 1, 130
-MANY = ("--on", "--set")
+MANY = ("--on", "--set", "--without")
 """The options that take several words."""
 
 app = typer.Typer(

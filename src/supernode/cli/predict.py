@@ -14,7 +14,7 @@ from rich.console import Console
 from supernode.cli.train import check_writable, chips_of
 from supernode.errors import InputError
 from supernode.ir import Program, from_json, to_json
-from supernode.machine import Machine, load_machine
+from supernode.machine import Machine, load_machine, what_if
 from supernode.partition import parse_line, partition, partition_within
 from supernode.plan import Plan
 from supernode.report import (
@@ -24,7 +24,7 @@ from supernode.report import (
     simulation_report,
 )
 from supernode.search import default_layout, usable_chips
-from supernode.simulate import Simulation, cost_in
+from supernode.simulate import Simulation, Terms, cost_in
 from supernode.simulate import simulate as simulate_plan
 from supernode.units import parse_bytes
 
@@ -48,7 +48,11 @@ PhaseOf = Annotated[
 ]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", help="another shape of the recipe's family, e.g. layers=40 hidden=5120"),
+    typer.Option(
+        "--set",
+        help="another shape of the recipe's family, e.g. layers=40 hidden=5120; or another number "
+        "of the machine, e.g. chip.memory.bandwidth=2x",
+    ),
 ]
 Memory = Annotated[
     float | None,
@@ -62,6 +66,10 @@ PrecisionOf = Annotated[
     str, typer.Option(help="what linear layers run in: fp8, int8, nvfp4 … (default: as captured)")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(help="terms that do not count: fusion graph host overlap interference jitter"),
+]
 Page = Annotated[Path | None, typer.Option("--html", help="write a self-contained page here")]
 
 
@@ -78,6 +86,7 @@ class Request:
     changes: tuple[str, ...] = ()
     memory_bytes: float | None = None
     precision: str = ""
+    without: tuple[str, ...] = ()
 
     def shape(self) -> dict[str, int]:
         """The changes to the recipe's shape.
@@ -87,11 +96,29 @@ class Request:
         """
         found: dict[str, int] = {}
         for change in self.changes:
+            if _of_machine(change):
+                continue
             name, _, value = change.partition("=")
             if not value.isdecimal():
                 raise InputError(f"expected NAME=NUMBER, got {change!r}", asked=f"--set {change}")
             found[name.strip()] = int(value)
         return found
+
+    def on(self, name: str) -> Machine:
+        """The machine of that name, with the changes asked for.
+
+        Raises:
+            InputError, UnknownName: a change is no KEY=NUMBER or KEY=2x, or of no known number.
+        """
+        machine = load_machine(name)
+        for change in filter(_of_machine, self.changes):
+            machine = what_if(machine, change)
+        return machine
+
+
+def _of_machine(change: str) -> bool:
+    """Numbers of a machine have dotted names, those of a shape do not."""
+    return "." in change.partition("=")[0]
 
 
 class Captures:
@@ -129,6 +156,7 @@ def simulate(
     sequence: Sequence = None,
     phase: PhaseOf = "train",
     changes: Changes = None,
+    without: Without = None,
     memory: Memory = None,
     precision: PrecisionOf = "",
     trace: Annotated[
@@ -155,11 +183,12 @@ def simulate(
         sequence=sequence,
         phase=phase,
         changes=tuple(changes or ()),
+        without=tuple(without or ()),
         memory_bytes=memory,
         precision=precision,
     )
     captures = Captures(request)
-    result = _predict(request, captures, load_machine(on))
+    result = _predict(request, captures, request.on(on))
     if save_program is not None:
         program, _ = captures.program(result.chips)
         save_program.write_text(to_json(program))
@@ -182,6 +211,7 @@ def compare(
     sequence: Sequence = None,
     phase: PhaseOf = "train",
     changes: Changes = None,
+    without: Without = None,
     memory: Memory = None,
     precision: PrecisionOf = "",
     html: Page = None,
@@ -193,7 +223,6 @@ def compare(
     """
     if html is not None:
         check_writable(html)
-    targets = [load_machine(name) for name in on]
     request = Request(
         recipe=recipe,
         layout=layout,
@@ -202,10 +231,12 @@ def compare(
         sequence=sequence,
         phase=phase,
         changes=tuple(changes or ()),
+        without=tuple(without or ()),
         memory_bytes=memory,
         precision=precision,
     )
     captures = Captures(request)
+    targets = [request.on(name) for name in on]
     results = [_predict(request, captures, target) for target in targets]
     if html is not None:
         html.write_text(_page(results))
@@ -245,7 +276,8 @@ def planned(
 
 def _predict(request: Request, captures: Captures, machine: Machine) -> Simulation:
     plan, tokens = planned(request, captures, machine)
-    return simulate_plan(plan, machine, tokens=tokens, cost=cost_in(request.precision))
+    cost, terms = cost_in(request.precision), Terms().without(*request.without)
+    return simulate_plan(plan, machine, tokens=tokens, cost=cost, terms=terms)
 
 
 def _page(results: list[Simulation]) -> str:

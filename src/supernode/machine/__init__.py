@@ -18,3 +18,4 @@ from supernode.machine.sourced import Alternative as Alternative
 from supernode.machine.sourced import Kind as Kind
 from supernode.machine.sourced import Source as Source
 from supernode.machine.sourced import Sourced as Sourced
+from supernode.machine.what_if import what_if as what_if

@@ -76,9 +76,15 @@ class Chip:
     jitter: Sourced | None = None
 
     def kernel(self, family: str, dtype: str) -> Fit | None:
-        """What was measured of kernels of `family` in `dtype`, or in the one that serves it."""
-        exact = self.kernels.get(f"{family}.{dtype}")
-        return exact or self.kernels.get(f"{family}.{self.unit(dtype)}")
+        """What was measured of kernels of `family` in the type that serves `dtype` here.
+
+        Both 16-bit floats run at one rate where a chip has both, so either stands for the other.
+        """
+        unit = self.unit(dtype)
+        names = ("bfloat16", "float16") if unit in ("bfloat16", "float16") else (unit,)
+        ordered = (unit, *(name for name in names if name != unit))
+        found = (self.kernels.get(f"{family}.{name}") for name in ordered)
+        return next((fit for fit in found if fit is not None), None)
 
     def split(self, count: int, why: str) -> "Chip":
         """One of `count` equal parts of this chip: a share of its rates, memory and power."""

@@ -22,6 +22,7 @@ class Level:
     to each peer, so two chips share `bandwidth / links`; on a `cube-mesh` (DGX-1) to some peers
     one or two links lead, to the others none.
 
+    `same_links` says that its links are those of the level inside: what crosses both shares them.
     `transport` holds what was measured of the library that moves data here; without it a message
     takes its latency and its share of the bandwidth. `experts` and `one_shot` are the same of
     kernels that send tokens to experts, and of those that add small arrays in one step; `access`
@@ -35,6 +36,7 @@ class Level:
     efficiency: Sourced
     topology: Topology
     links: int
+    same_links: bool = False
     transport: Fit | None = None
     experts: Fit | None = None
     one_shot: Fit | None = None

@@ -139,6 +139,7 @@ def _level(table: Table, sources: Sources, like: Like) -> Level:
         efficiency=sourced(table, "efficiency", sources, most=1),
         topology=table.choice("topology", get_args(Topology)),
         links=table.count("links"),
+        same_links=table.flag("same_links"),
         transport=link_fit(table, "transport", sources, like),
         experts=link_fit(table, "experts", sources, like),
         one_shot=link_fit(table, "one_shot", sources, like),

@@ -90,6 +90,7 @@ _ROWS: tuple[tuple[str, Callable[[Simulation], str]], ...] = (
     ("tokens/s per chip", lambda sim: _tokens(sim.tokens_per_s_per_chip)),
     ("achieved", lambda sim: format_si(sim.achieved_flops_per_s, "FLOP/s")),
     ("matmuls in", lambda sim: sim.dtype),
+    ("peak of a chip", lambda sim: format_si(sim.peak_flops_per_s, "FLOP/s")),
     ("MFU", lambda sim: f"{sim.mfu:.1%}"),
     ("exposed comm", _exposed),
     ("power, all in", lambda sim: f"{sim.power_w / KILO:,.3g} kW"),

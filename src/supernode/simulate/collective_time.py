@@ -5,7 +5,7 @@ across nodes. A collective reduces or gathers tier by tier, the innermost on the
 next one on the share that is left to a chip; or all at once, through the outermost level. At each
 tier the cheapest algorithm is taken (`comm/gather.py`, `comm/exchange.py`). A library that was
 measured cuts the data into chunks, so that its tiers run side by side on different chunks: the
-slowest decides, and the others add their start.
+slowest decides, and the others add their start. Tiers on the same links take turns.
 
 Groups that run side by side do not slow each other: every chip has its own links into a level,
 and the levels of these machines do not narrow towards the top.
@@ -14,12 +14,13 @@ and the levels of these machines do not narrow towards the top.
 2025 (chunks).
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 from supernode.machine import Kind, Machine
 from supernode.simulate.comm.exchange import exchange
 from supernode.simulate.comm.gather import gather, one_shot, reduce
-from supernode.simulate.comm.parts import Parts, cheapest
+from supernode.simulate.comm.parts import Parts, cheapest, total
 from supernode.simulate.comm.tiers import Tier, tiers
 from supernode.simulate.timing import Timing, timing
 
@@ -50,7 +51,7 @@ def collective_time(
     """The time of one collective over each group of `size` chips, `stride` apart.
 
     `data_bytes` is the data of one chip: its whole input, for all-gather its whole output.
-    Its bound is the time to send those bytes over the fastest level at the datasheet's rate; an
+    Its bound is the time to send those bytes over all its links at the datasheet's rates; an
     all-reduce counts once, as switches may do the sum. `small_at_once` is for stacks that bring
     kernels of their own to add small arrays in one step (serving ones do), where that is faster.
     """
@@ -63,9 +64,12 @@ def collective_time(
     if small_at_once and collective == "all_reduce" and len(ways[0]) == 1:
         found += filter(None, [one_shot(data_bytes, tier) for tier in ways[0]])
     transfer = cheapest(found)
-    fastest = max(tier.level.bandwidth_bytes_per_s.value for way in ways for tier in way)
-    bound_s = data_bytes * (size - 1) / size / fastest
-    return timing(transfer, bound_s)
+    rates = (_fastest(ways[0], plane) for plane in _planes(ways[0]))
+    return timing(transfer, data_bytes * (size - 1) / size / sum(rates))
+
+
+def _fastest(way: tuple[Tier, ...], plane: tuple[int, ...]) -> float:
+    return max(way[at].level.bandwidth_bytes_per_s.value for at in plane)
 
 
 def _way(
@@ -76,9 +80,22 @@ def _way(
     if any(tier.level.transport is None for tier in way) or collective == "all_to_all":
         return (*(part for step in steps for part in step), start)
     idle = tuple(_steps(collective, 0.0, way))
-    longest = max(range(len(way)), key=lambda at: sum(t for t, _ in steps[at]))
-    others = (part for at, step in enumerate(idle) if at != longest for part in step)
-    return (*steps[longest], *others, start)
+    planes = tuple(_planes(way))
+    longest = max(planes, key=lambda plane: sum(total(steps[at]) for at in plane))
+    busy = (part for at in longest for part in steps[at])
+    others = (part for at, step in enumerate(idle) if at not in longest for part in step)
+    return (*busy, *others, start)
+
+
+def _planes(way: tuple[Tier, ...]) -> Iterator[tuple[int, ...]]:
+    """The positions of tiers that share their links."""
+    plane: tuple[int, ...] = ()
+    for at, tier in enumerate(way):
+        if plane and not tier.level.same_links:
+            yield plane
+            plane = ()
+        plane = (*plane, at)
+    yield plane
 
 
 def _steps(collective: Collective, data_bytes: float, way: tuple[Tier, ...]) -> list[Parts]:

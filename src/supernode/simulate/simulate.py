@@ -1,6 +1,7 @@
 """Plan + Machine → Simulation."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from math import fsum
 from typing import TypeVar
 
@@ -47,15 +48,50 @@ def simulate(
         LayoutError: the plan needs more chips than the machine has.
         UnknownOp: an op has no cost.
     """
-    machine.level_spanning(plan.mesh.size)
-    todo = schedule(plan.local, Prices(machine, plan.mesh, cost, terms))
+    return Rehearsal(plan, cost).on(machine, tokens=tokens, terms=terms)
+
+
+class Rehearsal:
+    """A plan made ready: what does not depend on the machine's numbers is found once.
+
+    `on` then answers for machine after machine, as `simulate` does, in a part of the time.
+    """
+
+    def __init__(self, plan: Plan, cost: CostOf = ops.cost) -> None:
+        self._plan = plan
+        self._cost = cost
+        self._matmuls = _matmul_flops(plan.program, cost)
+        self._ready: dict[tuple[bool, bool], tuple[Schedule, MemoryUse]] = {}
+
+    def on(self, machine: Machine, *, tokens: int | None = None, terms: Terms = ALL) -> Simulation:
+        """One step of the plan on `machine`; arguments and errors as those of `simulate`."""
+        machine.level_spanning(self._plan.mesh.size)
+        prices = Prices(machine, self._plan.mesh, self._cost, terms)
+        key = (terms.fusion and machine.chip.fuses, terms.overlap)
+        if key in self._ready:
+            known, used = self._ready[key]
+            todo = replace(known, works=prices.again(known.works))
+        else:
+            todo = schedule(self._plan.local, prices)
+            used = memory(self._plan.local, early=todo.early)
+            self._ready[key] = todo, used
+        return _played(self._plan, machine, tokens, terms, todo, used, self._matmuls)
+
+
+def _played(
+    plan: Plan,
+    machine: Machine,
+    tokens: int | None,
+    terms: Terms,
+    todo: Schedule,
+    used: MemoryUse,
+    matmuls: Mapping[str, float],
+) -> Simulation:
     alone_s = [work.price.timing.time_s for work in todo.works]
     host_s = terms.host_s(machine)
     times = run_tasks(todo.tasks, alone_s, beside=terms.beside(machine.chip)).after(host_s)
     duration_s = times.durations_s()
-    used = memory(plan.local, early=todo.early)
     trace = _trace(plan, machine, tokens, todo, times, used, host_s)
-    matmuls = _matmul_flops(plan.program, cost)
     dtype = max(matmuls, key=lambda name: matmuls[name], default="bfloat16")
     compute_s = _busy_s(todo.works, duration_s, COMPUTE)
     critical = [(todo.works[task], duration_s[task]) for task in times.critical_tasks()]

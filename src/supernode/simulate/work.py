@@ -21,9 +21,24 @@ CostOf = Callable[[Op], Cost]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """A collective over groups of `size` chips, `stride` apart; bytes as in `collective_time`."""
+
+    collective: Collective
+    data_bytes: float
+    stride: int
+    size: int
+
+
+Ask = Cost | Sending
+"""What an op asks of any machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """What ops of one kind and shape take: FLOP, bytes moved or sent, and time."""
 
+    ask: Ask
     stream: Stream
     kind: str
     flops: float
@@ -47,52 +62,47 @@ class Prices:
         self._mesh = mesh
         self._cost = cost
         self._terms = terms
-        self._known: dict[object, Price] = {}
+        self._known: dict[object, Price | None] = {}
 
     def works(self, ops: Sequence[Op], kept: Iterable[Value]) -> list[Work | None]:
         """Each op with its price, None if it takes no time; `kept` values are read afterwards."""
-        if not (self._terms.fusion and self._machine.chip.fuses):
-            return [self._work(op) for op in ops]
-        joined = fused(ops, kept, self._cost)
-        return [
-            self._work(op) if at not in joined else self._kernel(op, joined[at])
-            for at, op in enumerate(ops)
-        ]
+        joined: dict[int, Cost] = {}
+        if self._terms.fusion and self._machine.chip.fuses:
+            joined = fused(ops, kept, self._cost)
+        prices = (
+            self.price(joined[at]) if at in joined else self._price(op) for at, op in enumerate(ops)
+        )
+        pairs = zip(ops, prices, strict=True)
+        return [None if price is None else Work(op, price) for op, price in pairs]
 
-    def _kernel(self, op: Op, cost: Cost) -> Work | None:
-        price = self._computing(cost)
-        return Work(op, price) if price.timing.time_s else None
+    def again(self, works: Sequence[Work]) -> list[Work]:
+        """Works that were priced on another machine, with what they take on this one."""
+        known: dict[int, Price] = {}
+        for work in works:
+            if id(work.price) not in known:
+                price = self.price(work.price.ask)
+                assert price is not None
+                known[id(work.price)] = price
+        return [Work(work.op, known[id(work.price)]) for work in works]
 
-    def _work(self, op: Op) -> Work | None:
-        """The op with its price; None if it takes no time."""
+    def price(self, ask: Ask) -> Price | None:
+        """What is asked, with its time here; None if nothing is."""
+        if isinstance(ask, Sending):
+            return self._sending(ask) if ask.size > 1 else None
+        return self._computing(ask) if ask.flops or ask.bytes_read or ask.bytes_written else None
+
+    def _price(self, op: Op) -> Price | None:
         seen: dict[int, int] = {}
         kwargs = tuple((name, _look(arg, seen)) for name, arg in op.kwargs)
         look = (op.name, _look(op.args, seen), kwargs)
-        price = self._known.get(look)
-        if price is None:
-            price = self._known[look] = self._price(op)
-        return Work(op, price) if price.timing.time_s else None
+        if look not in self._known:
+            self._known[look] = self.price(self._ask(op))
+        return self._known[look]
 
-    def _price(self, op: Op) -> Price:
-        if op.name.startswith("fabric."):
-            return self._collective(op)
-        copies = op.name in ("local.shard", "local.part")
-        return self._computing(_copy(op) if copies else self._cost(op))
-
-    def _computing(self, cost: Cost) -> Price:
-        chip = self._machine.chip
-        timing = op_time(cost, chip, rows_factor=self._terms.imbalance)
-        if timing.time_s:
-            timing = self._terms.slowed(timing, chip, self._mesh.size)
-        return Price(
-            stream=COMPUTE,
-            kind=cost.unit,
-            flops=cost.flops,
-            bytes=cost.bytes_read + cost.bytes_written,
-            timing=timing,
-        )
-
-    def _collective(self, op: Op) -> Price:
+    def _ask(self, op: Op) -> Ask:
+        if not op.name.startswith("fabric."):
+            copies = op.name in ("local.shard", "local.part")
+            return _copy(op) if copies else self._cost(op)
         kind = _COLLECTIVE.get(op.name)
         if kind is None:
             fix = "add its time to src/supernode/simulate/collective_time.py"
@@ -101,19 +111,38 @@ class Prices:
         axis = op.args[1]
         assert isinstance(axis, str)
         values = op.outputs if kind == "all_gather" else op.inputs
-        data_bytes = float(sum(value.type.size_bytes for value in values))
-        size, stride = self._mesh.axis_size(axis), self._mesh.stride(axis)
+        return Sending(
+            collective=kind,
+            data_bytes=float(sum(value.type.size_bytes for value in values)),
+            stride=self._mesh.stride(axis),
+            size=self._mesh.axis_size(axis),
+        )
+
+    def _computing(self, cost: Cost) -> Price:
+        chip = self._machine.chip
+        timing = op_time(cost, chip, rows_factor=self._terms.imbalance)
         return Price(
+            ask=cost,
+            stream=COMPUTE,
+            kind=cost.unit,
+            flops=cost.flops,
+            bytes=cost.bytes_read + cost.bytes_written,
+            timing=self._terms.slowed(timing, chip, self._mesh.size),
+        )
+
+    def _sending(self, ask: Sending) -> Price:
+        return Price(
+            ask=ask,
             stream=COMM if self._terms.overlap else COMPUTE,
-            kind=kind,
+            kind=ask.collective,
             flops=0.0,
-            bytes=sent_bytes(kind, data_bytes, size),
+            bytes=sent_bytes(ask.collective, ask.data_bytes, ask.size),
             timing=collective_time(
-                kind,
-                data_bytes,
+                ask.collective,
+                ask.data_bytes,
                 machine=self._machine,
-                stride=stride,
-                size=size,
+                stride=ask.stride,
+                size=ask.size,
                 small_at_once=self._terms.small_at_once,
             ),
         )
