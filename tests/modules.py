@@ -163,10 +163,11 @@ NOT_CAPTURED = {
 }
 NOT_SPLIT = {
     "EmbeddingBag": "aten._embedding_bag",
-    "FractionalMaxPool2d": "aten.rand",
-    "FractionalMaxPool3d": "aten.rand",
     "MultiLabelMarginLoss": "aten.multilabel_margin_loss_forward",
     "MultiMarginLoss": "aten.multi_margin_loss",
-    "RReLU": "aten.rrelu_with_noise_functional",
+    "RReLU": "aten.rrelu_with_noise_backward",
 }
 """Modules of which an op has no row: they run on one chip."""
+
+DRAWN = ("FractionalMaxPool2d", "FractionalMaxPool3d")
+"""Modules whose random numbers are not those that torch would draw, but the same on any chips."""

@@ -81,6 +81,29 @@ def test_branch_on_constants_is_taken() -> None:
     assert_exact(lambda: custom(body))
 
 
+def test_python_may_look_at_constants() -> None:
+    sizes = torch.tensor([[1, 2], [2, 1], [1, 2]])
+
+    def body(model: nn.Module, opt: optim.Optimizer) -> Step:
+        def step(x: Tensor, y: Tensor) -> Tensor:
+            rows = [a * b for a, b in sizes.tolist()]
+            merges = torch.tensor([2]).expand(3).tolist()
+            repeated = torch.repeat_interleave(sizes[:, 0] * sizes[:, 1], sizes[:, 0])
+            places = (sizes[:, 0] == 1).nonzero().squeeze(1)
+            kinds = sizes.unique()
+            repeated += 1
+            number = len(repeated) * int(kinds[-1]) + sum(rows) + sum(merges)
+            return x.sum() * number + x[places].sum() + repeated.sum()
+
+        return step
+
+    captured = assert_exact(lambda: custom(body))
+    captured.host_values()
+    sizes[0, 0] = 3
+    with pytest.raises(CaptureError, match="constant"):
+        captured.host_values()
+
+
 def test_autocast_for_another_device_is_refused() -> None:
     def body(model: nn.Module, opt: optim.Optimizer) -> Step:
         def step(x: Tensor, y: Tensor) -> Tensor:

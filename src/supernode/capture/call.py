@@ -137,6 +137,15 @@ def flat(out: Any) -> list[Any]:
     return list(out) if isinstance(out, list | tuple) else [out]
 
 
+def flat_tensors(args: Any) -> list[Tensor]:
+    """The tensors in nested lists and dicts of arguments."""
+    if isinstance(args, Tensor):
+        return [args]
+    items = args.values() if isinstance(args, dict) else args
+    nested = isinstance(args, dict | list | tuple)
+    return [tensor for item in items for tensor in flat_tensors(item)] if nested else []
+
+
 def refuse(call: Call) -> Any:
     """Raises: the op can't be part of a Program."""
     why, fix = reason(call.info.name)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from supernode.capture import compat
-from supernode.capture.call import Call, depends_on_data, flat
-from supernode.capture.fixed import fixed_number
+from supernode.capture.call import Call, depends_on_data, flat, flat_tensors
+from supernode.capture.fixed import fixed_number, fixed_tensor, with_fixed
 from supernode.capture.functional import FILL_ARGUMENT, FILLS
 from supernode.capture.host import HostFloat, HostLedger, HostNode, host_node
 from supernode.capture.sites import user_line
@@ -100,12 +100,30 @@ def item(call: Call, ledger: HostLedger) -> Any:
         return compat.number_of(tensor)
     tape = call.tensors.tape
     source = call.tensors.value_of(tensor)
-    number = fixed_number(tape, source)
+    number = fixed_number(tape, source, call.tensors.constants)
     if number is not None:
         return number
     dtype = "float64" if tensor.is_floating_point() else source.tensor.dtype
     (value,) = tape.emit(call.info.name, (source,), (), (HostType(dtype),))
     return HostFloat(HostNode(ledger, value, None, source))
+
+
+def on_constants(call: Call) -> Any:
+    """What an op whose shape depends on data gives of constants: constants; else None."""
+    tensors = call.tensors
+    fixed: dict[int, Tensor] = {}
+    for arg in flat_tensors((call.args, call.kwargs)):
+        real = fixed_tensor(tensors.tape, tensors.value_of(arg), tensors.constants)
+        if real is None:
+            return None
+        fixed[id(arg)] = real
+    with compat.real_tensors():
+        kwargs = {key: with_fixed(arg, fixed) for key, arg in call.kwargs.items()}
+        out = call.func(*with_fixed(call.args, fixed), **kwargs)
+    if not isinstance(out, Tensor | tuple | list):
+        return out
+    results = [tensors.constant(each) for each in flat(out)]
+    return results[0] if isinstance(out, Tensor) else tuple(results)
 
 
 def composite(call: Call) -> Any:

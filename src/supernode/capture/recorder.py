@@ -54,6 +54,9 @@ class Recorder(TorchDispatchMode):
         try:
             return self._handlers[info.kind](call)
         except compat.UNSUPPORTED as error:
+            folded = pure.on_constants(call)
+            if folded is not None:
+                return folded
             raise self._located(depends_on_data(info.name, error), call) from error
         except CaptureError as error:
             self._located(error, call)

@@ -1,6 +1,6 @@
 """The ops of a step in the order they ran, as they are recorded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from supernode.ir import Arg, Op, Site, Type, Value
 
@@ -33,12 +33,18 @@ class Tape:
         self.ops.append(op)
         return outputs
 
-    def fixed_cone(self, value: Value) -> tuple[Op, ...] | None:
-        """The ops that compute `value`, in order; None where inputs do (the seed is one)."""
+    def fixed_cone(self, value: Value, constants: Collection[int] = ()) -> tuple[Op, ...] | None:
+        """The ops that compute `value`, in order; None where inputs do (the seed is one).
+
+        `constants` are the ids of inputs whose content is known.
+        """
         needed: set[int] = set()
         open_values = [value]
         while open_values:
-            index = self._producers.get(open_values.pop().id)
+            wanted = open_values.pop().id
+            if wanted in constants:
+                continue
+            index = self._producers.get(wanted)
             if index is None or len(needed) > _LARGEST_CONE:
                 return None
             if index not in needed:

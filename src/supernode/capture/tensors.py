@@ -94,6 +94,12 @@ class Tensors:
             )
         return view
 
+    def constant(self, tensor: Tensor) -> Tensor:
+        """The fake for a real tensor that the step made of constants, and may write."""
+        fake = self._constant(tensor)
+        self.view_of(fake).memory.read_only = ""
+        return fake
+
     def value_of(self, tensor: Tensor) -> Value:
         """The current value of a tensor."""
         return read(self.view_of(tensor), self.tape)
