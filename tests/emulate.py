@@ -79,10 +79,16 @@ def _block(program: Program, block: Block, values: Chips, plan: Plan | None) -> 
         else:
             for rank, chip in enumerate(values):
                 outs = _compute(op, chip, rank, plan)
+                known = all(_is_as_planned(chip[v.id], v) for v in op.inputs)
                 for value, out in zip(op.outputs, outs, strict=True):
                     chip[value.id] = out
-                    if isinstance(out, Tensor):
+                    if isinstance(out, Tensor) and known and op.name != "local.expert_order":
                         assert tuple(out.shape) == value.tensor.shape, (op, out.shape)
+
+
+def _is_as_planned(held: Any, value: Value) -> bool:
+    """Whether a value has the number of rows of its type, not one that routing has given it."""
+    return not isinstance(held, Tensor) or tuple(held.shape) == value.tensor.shape
 
 
 def _compute(op: Op, chip: Mapping[int, Any], rank: int, plan: Plan | None) -> Sequence[Any]:
@@ -142,6 +148,9 @@ def _collective(op: Op, values: Chips, plan: Plan) -> None:
     assert isinstance(group, tuple)
     assert isinstance(axis, str)
     kind = op.name.removeprefix("fabric.")
+    if kind == "all_to_all_rows":
+        _exchange_rows(op, values, plan)
+        return
     for i, (value, out) in enumerate(zip(group, op.outputs, strict=True)):
         assert isinstance(value, Value)
         results: dict[int, Tensor] = {}
@@ -150,8 +159,22 @@ def _collective(op: Op, values: Chips, plan: Plan) -> None:
             parts = [values[member][value.id] for member in members]
             results[rank] = _result(kind, parts, members.index(rank), i, rest)
         for rank, result in results.items():
-            assert tuple(result.shape) == out.tensor.shape
+            known = _is_as_planned(values[rank][value.id], value)
+            assert not known or tuple(result.shape) == out.tensor.shape
             values[rank][out.id] = result
+
+
+def _exchange_rows(op: Op, values: Chips, plan: Plan) -> None:
+    (value,), axis, peers, back = op.args
+    pieces = {
+        rank: chip[value.id].split(chip[peers.id][int(back)].tolist())
+        for rank, chip in enumerate(values)
+    }
+    for rank, chip in enumerate(values):
+        members = plan.mesh.group(rank, axis)
+        arrived = torch.cat([pieces[member][members.index(rank)] for member in members])
+        assert len(arrived) == int(chip[peers.id][1 - int(back)].sum())
+        chip[op.outputs[0].id] = arrived
 
 
 def _result(kind: str, parts: list[Tensor], me: int, i: int, rest: list[Any]) -> Tensor:

@@ -148,7 +148,6 @@ def _ordered() -> Iterator[Sample]:
     yield call("aten.histc", f(4, 8), 6, -2, 2)
     yield call("aten.histc", f(4, 8), 6)
     yield call("aten.bincount", ids(8, below=4))
-    yield call("local.inverse_permutation", torch.tensor([2, 0, 3, 1]))
 
 
 def _grouped() -> Iterator[Sample]:
@@ -160,6 +159,12 @@ def _grouped() -> Iterator[Sample]:
         yield call("aten._grouped_mm", experts, g(32, 16, dtype=dtype), ends)
         yield call("aten._grouped_mm", f(32, 16, dtype=dtype), wide, ends)
         yield call("aten._grouped_mm", f(4, 32, 32, dtype=dtype), experts)
+    counts = torch.tensor([4, 0, 8, 4], dtype=torch.int32)
+    yield call("local.inverse_permutation", torch.tensor([2, 0, 3, 1]))
+    yield call("local.group_sizes", ends)
+    yield call("local.peer_rows", counts, counts, 2)
+    yield call("local.group_ends", counts, 2)
+    yield call("local.expert_order", counts, 2)
 
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (

@@ -39,6 +39,10 @@ check(fabric.reduce_scatter_many((mine,), (1,), both)[0], total.chunk(2, 1)[int(
 check(fabric.all_gather_many((mine,), (1,), both)[0], torch.cat(each, 1))
 pieces = [x.chunk(2, 1)[int(rank)] for x in each]
 check(fabric.all_to_all(mine, 1, 0, both), torch.cat(pieces, 0))
+sent = [[2, 0], [1, 1]]
+arrived = [x.split(sizes)[int(rank)] for x, sizes in zip(each, sent)]
+received = [len(x) for x in arrived]
+check(fabric.all_to_all_rows(mine, sent[int(rank)], received, both), torch.cat(arrived))
 stats = fabric.stats()
 assert stats["all_reduce"].calls == 2 and stats["all_reduce"].sent_bytes == 64, stats
 assert stats["all_gather"].sent_bytes == 32, stats

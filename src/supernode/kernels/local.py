@@ -177,6 +177,36 @@ def inverse_permutation(places: Tensor, *, coordinate: Mapping[str, int], mesh: 
     )
 
 
+def group_sizes(ends: Tensor, *, coordinate: Mapping[str, int], mesh: Grid) -> Tensor:
+    """How many rows each group has, from where the groups end."""
+    return ends.diff(prepend=ends.new_zeros(1))
+
+
+def peer_rows(
+    counts: Tensor, theirs: Tensor, chips: int, *, coordinate: Mapping[str, int], mesh: Grid
+) -> Tensor:
+    """How many rows go to each chip, and come from it: [2, chips], on the host.
+
+    `counts` are the own rows for each expert; `theirs` those of chip after chip for the experts of
+    this one.
+    """
+    both = torch.stack((counts, theirs)).view(2, chips, -1)
+    return both.sum(2).cpu()
+
+
+def group_ends(theirs: Tensor, chips: int, *, coordinate: Mapping[str, int], mesh: Grid) -> Tensor:
+    """Where the rows of each expert of this chip end, those of all chips together."""
+    return theirs.view(chips, -1).sum(0).cumsum(0, dtype=theirs.dtype)
+
+
+def expert_order(
+    theirs: Tensor, chips: int, *, coordinate: Mapping[str, int], mesh: Grid
+) -> Tensor:
+    """The indices that put rows by expert which have come chip by chip, each chip's by expert."""
+    experts = torch.arange(theirs.shape[0] // chips, device=theirs.device).repeat(chips)
+    return experts.repeat_interleave(theirs).argsort(stable=True)
+
+
 LOCAL: dict[str, Callable[..., Any]] = {
     "shard": shard,
     "part": part,
@@ -187,5 +217,9 @@ LOCAL: dict[str, Callable[..., Any]] = {
     "causal_attention": causal_attention,
     "causal_attention_backward": causal_attention_backward,
     "inverse_permutation": inverse_permutation,
+    "group_sizes": group_sizes,
+    "peer_rows": peer_rows,
+    "group_ends": group_ends,
+    "expert_order": expert_order,
 }
 """The function of each `local.*` op, by the name behind the dot."""

@@ -136,7 +136,7 @@ def shared_operands(op: Op) -> Iterator[tuple[Value, ...]]:
     namespace = op.name.partition(".")[0]
     if namespace == "fabric":
         # Over an axis of one chip a collective hands back its operand.
-        yield from ((value,) for value in tensors)
+        yield from ((value,) for value in tensors[: len(op.outputs)])
         return
     shared = () if namespace == "host" or makes_new_memory(op.name) else tensors
     yield from (shared for _ in op.outputs)

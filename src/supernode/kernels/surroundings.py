@@ -70,6 +70,12 @@ class Collectives(Protocol):
         """`x` cut along one dim, piece i sent to rank i, what arrives joined along another."""
         ...
 
+    def all_to_all_rows(
+        self, x: Tensor, sent: Sequence[int], received: Sequence[int], group: tuple[int, ...]
+    ) -> Tensor:
+        """`sent[i]` rows of `x` go to rank i; `received[i]` come from it, joined in order."""
+        ...
+
 
 class OneChip:
     """The grid of a single chip."""

@@ -19,7 +19,7 @@ from supernode.kernels.schema import argument_names, returns_count
 from supernode.kernels.surroundings import Collectives, Grid
 from supernode.ops.random import Cuts, Shape, part_of, piece_arguments, time_parts
 
-COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "all_to_all_rows")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +152,8 @@ class Writer:
         assert fabric is not None, f"{op.name} over {axis} needs a fabric"
         if name == "all_to_all":
             return self._all_to_all(fabric, values, *rest, group)
+        if name == "all_to_all_rows":
+            return self._all_to_all_rows(fabric, values, *rest, group)
         symbol = self.names.bind(f"fabric_{name}", getattr(fabric, f"{name}_many"))
         # A fabric takes (values, dims where there are any, group, kind where there is one).
         dims, kind = (rest, []) if name == "all_gather" else (rest[:-1], rest[-1:])
@@ -173,6 +175,19 @@ class Writer:
         symbol = self.names.bind("fabric_all_to_all", fabric.all_to_all)
         each = zip(values, split_dims, concat_dims, strict=True)
         calls = [self.names.call(symbol, (*args, group), ()) for args in each]
+        return f"({', '.join(calls)},)"
+
+    def _all_to_all_rows(self, fabric: Collectives, *args: Arg) -> str:
+        values, peers, back, group = args
+        assert isinstance(values, tuple)
+        assert isinstance(peers, Value)
+        symbol = self.names.bind("fabric_all_to_all_rows", fabric.all_to_all_rows)
+        sizes = f"{value_name(peers)}.tolist()"
+        sent, received = (f"{sizes}[{int(bool(i) != bool(back))}]" for i in range(2))
+        calls = [
+            f"{symbol}({self.names.arg(value)}, {sent}, {received}, {self.names.arg(group)})"
+            for value in values
+        ]
         return f"({', '.join(calls)},)"
 
     def _local(self, op: Op, name: str) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from supernode.ir import Op
-from supernode.ops.formula import Formula, from_template, shape_of
-from supernode.ops.row import Cost, Row, linear_in, same, traffic
+from supernode.ops.formula import Formula, bare, from_template, shape_of
+from supernode.ops.row import Cost, Row, linear_in, nonlinear, same, streaming, traffic
 from supernode.ops.shape import Product
 
 _FORMS: dict[tuple[int, ...], str] = {
@@ -59,7 +59,24 @@ def _shape(a: tuple[int, ...], b: tuple[int, ...], groups: int) -> Product:
     return Product(groups=groups, m=m / groups if ragged else m, n=n, k=k, ragged=ragged)
 
 
+def _counted(name: str, note: str) -> Row:
+    """What is done with the numbers and places of the rows of one chip."""
+    return Row(
+        name=f"local.{name}",
+        formula=bare,
+        cost=streaming(1),
+        linear=nonlinear,
+        local=same,
+        note=note,
+    )
+
+
 ROWS = [
+    _counted("inverse_permutation", "y[x[i]] = i, of the rows a chip has sorted for itself"),
+    _counted("group_sizes", "rows of each group, from where the groups end"),
+    _counted("peer_rows", "rows to and from each chip, from rows for each expert"),
+    _counted("group_ends", "where the rows of each expert of a chip end"),
+    _counted("expert_order", "sorts by expert the rows that came from chip after chip"),
     Row(
         name="aten._grouped_mm",
         formula=_formula,

@@ -87,13 +87,5 @@ ROWS = [
     _row("glu", _along(1), "two halves of a dim belong together"),
     _row("glu_backward", _along(2), "two halves of a dim belong together", linear=True),
     _row("histc", _histogram, "counts of parts add up where the bounds are given"),
-    Row(
-        name="local.inverse_permutation",
-        formula=bare,
-        cost=streaming(1),
-        linear=nonlinear,
-        local=same,
-        note="y[x[i]] = i, of the rows a chip has sorted for itself",
-    ),
     _row("bincount", bare, "how many bins there are depends on the data"),
 ]

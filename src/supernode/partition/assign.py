@@ -16,11 +16,13 @@ from supernode.plan import Layout
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """`split[axis][class]` is the rank of preference (0 first) where an op has several such
-    classes; `homes[i]` is the layout of input `i`, None for a host number; `reasons[i]` why."""
+    classes; `homes[i]` is the layout of input `i`, None for a host number; `reasons[i]` why.
+    `experts` is the axis that splits experts, if any."""
 
     split: dict[str, dict[Part, int]]
     homes: tuple[Layout | None, ...]
     reasons: tuple[str, ...]
+    experts: str | None
 
 
 def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str) -> Assignment:
@@ -36,6 +38,8 @@ def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str
             _take(chosen, _inner(program, classes, axis, line), 0)
         if axis.scheme.batch:
             _take(chosen, _batch(program, classes, axis, line), 0)
+        if axis.scheme.experts:
+            _take(chosen, _experts(classes, axis, line), 1)
         if axis.scheme.tokens:
             preference = 1 if axis.scheme.inner else 0
             _take(chosen, _tokens(program, classes, axis, line), preference)
@@ -49,7 +53,12 @@ def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str
             raise pointed(error, program, classes, split, value) from None
         homes.append(home)
         reasons.append(reason)
-    return Assignment(split=split, homes=tuple(homes), reasons=tuple(reasons))
+    return Assignment(
+        split=split,
+        homes=tuple(homes),
+        reasons=tuple(reasons),
+        experts=next((axis.name for axis in axes if axis.scheme.experts), None),
+    )
 
 
 def _take(chosen: dict[Part, int], places: list[Part], preference: int) -> None:
@@ -114,6 +123,29 @@ def _tokens(program: Program, classes: Classes, axis: Axis, line: str) -> list[P
             fix="split the batch (dp, fsdp) or the weights (tp)",
         )
     return found
+
+
+def _experts(classes: Classes, axis: Axis, line: str) -> list[Part]:
+    found = expert_classes(classes)
+    if not found:
+        why = "; ".join(classes.routing.refuted.values()) or "no token is sorted by expert"
+        raise LayoutError(
+            f"{axis.name}={axis.size} finds no experts that tokens could be sent to: {why}",
+            asked=f"layout {line}",
+            fix="split the batch (dp, fsdp) or the weights (tp)",
+        )
+    return found
+
+
+def expert_classes(classes: Classes) -> list[Part]:
+    """The classes of the dims that count experts: of matrices that rows are multiplied with in
+    groups, where each chip sorts its own rows."""
+    found: dict[Part, None] = {}
+    for block, values, formula in classes.grouped():
+        for value, dims in zip(values, formula.inputs + formula.outputs, strict=True):
+            if len(dims) == 3:
+                found[classes.of(block, value, dims.index(("e",)))] = None
+    return list(found)
 
 
 def _token_classes(program: Program, classes: Classes) -> list[Part]:
@@ -229,8 +261,9 @@ def _home(
             (split[axis.name][place], dim)
             for dim in range(len(shape))
             if (place := classes.of("main", value, dim)) in split[axis.name]
+            and _may_split(port, axis, split[axis.name][place])
         ]
-        if wanted and _may_split(port, axis):
+        if wanted:
             dim = min(wanted)[1]
             dims[dim] = (*dims[dim], axis.name)
             why.append(f"{axis.name} splits dim {dim} ({axis.scheme.summary})")
@@ -243,12 +276,15 @@ def _home(
     return Layout(tuple(dims)), "; ".join(why) or "whole on every chip: no axis splits its dims"
 
 
-def _may_split(port: Port, axis: Axis) -> bool:
-    """Arguments arrive split over batch and tokens, weights over inner dims, all at one time.
+def _may_split(port: Port, axis: Axis, preference: int) -> bool:
+    """Arguments arrive split over batch and tokens, weights over inner dims and experts, all at
+    one time.
 
     What a step remembers of its batch (keys and values of earlier tokens) lies where the batch is.
     """
-    return not axis.scheme.time and (port.role in ("arg", "buffer") or axis.scheme.inner)
+    scheme = axis.scheme
+    weights = scheme.inner or (scheme.experts and preference == 1)
+    return not scheme.time and (port.role in ("arg", "buffer") or weights)
 
 
 def _stored_dim(

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from supernode.ir import HostType, Op, Value
 from supernode.ops import Formula, Row
+from supernode.ops.formula import SUM
+from supernode.ops.row import same
 from supernode.partition.cuts import Split, cuts_of, factor_of, split_of
 from supernode.partition.emit import Emitter
-from supernode.plan import Layout, cut_axis, cut_groups
+from supernode.plan import Layout, by_expert, by_token, cut_axis, cut_groups
 
 Found = tuple[str, str]
 """A factor and how an axis cuts it."""
@@ -19,11 +21,13 @@ class Choice:
     """What every mesh axis does in one op.
 
     `split` maps factors to axes, outermost first. `passing` maps axes to the kind of partial
-    result that goes in and comes out. `reasons` says why, one line an axis.
+    result that goes in and comes out. `experts` is the axis along which the op takes rows where
+    their experts are. `reasons` says why, one line an axis.
     """
 
     split: Split
     passing: dict[str, str]
+    experts: str | None
     reasons: tuple[str, ...]
 
 
@@ -42,6 +46,8 @@ class Question:
     wanted: Mapping[int, Layout]
     emitter: Emitter
     pinned: Mapping[int, int]  # operand -> the dim whose cuts the op must take as they are
+    rows: frozenset[int]  # pinned operands that may be sent to the chips of their experts
+    experts: str | None  # the axis that splits experts
     counts: bool  # whether it carries partial sums on that stay so
 
     @property
@@ -63,7 +69,8 @@ def choose(question: Question) -> Choice:
     Raises:
         NeedsExpansion: the op should be replaced by its expansion first.
     """
-    split, reasons = _pinned(question)
+    experts = question.experts if _among_experts(question) else None
+    split, reasons = _pinned(question, experts)
     passing: dict[str, str] = {}
     if question.counts:
         for _, _, layout in question.operands():
@@ -88,18 +95,46 @@ def choose(question: Question) -> Choice:
             factor, how = found
             split[factor] = (*split.get(factor, ()), how)
     ordered = {factor: _order(question, factor, cuts) for factor, cuts in split.items()}
-    return Choice(split=ordered, passing=passing, reasons=tuple(reasons))
+    return Choice(split=ordered, passing=passing, experts=experts, reasons=tuple(reasons))
 
 
-def _pinned(question: Question) -> tuple[Split, list[str]]:
-    """Rows that each chip has sorted for itself stay where they are."""
+def _pinned(question: Question, experts: str | None) -> tuple[Split, list[str]]:
+    """Rows that each chip has sorted for itself stay where they are, or are with their experts."""
     for position, _, layout in question.operands():
         dim = question.pinned.get(position)
-        if dim is not None and layout.dims[dim]:
-            (factor,) = question.fixed
-            cuts = layout.dims[dim]
-            return {factor: cuts}, [f"{cut_axis(c)} splits {factor}: sorted so" for c in cuts]
+        if dim is None or not layout.dims[dim]:
+            continue
+        (factor,) = question.fixed
+        cuts = tuple(
+            by_expert(each) if cut_axis(each) == experts else by_token(each)
+            for each in layout.dims[dim]
+        )
+        reasons = [f"{cut_axis(each)} splits {factor}: sorted so" for each in cuts]
+        split: Split = {factor: cuts}
+        if experts and question.formula.partial:
+            split["e"] = (experts,)
+            reasons.append(f"{experts} splits e: rows are sent to their experts")
+        return split, reasons
     return {}, []
+
+
+def _among_experts(question: Question) -> bool:
+    """Whether the op takes its rows where their experts are: products of groups must, and what
+    follows them does, until it meets rows that lie where their tokens are."""
+    where = [
+        layout.dims[question.pinned[p]]
+        for p, _, layout in question.operands()
+        if p in question.pinned
+    ]
+    axis, formula = question.experts, question.formula
+    cuts = [each for dim in where for each in dim if cut_axis(each) == axis]
+    if axis is None or not cuts or not question.rows.issuperset(question.pinned):
+        return False
+    if formula.partial:
+        return formula.sizes["e"] % question.emitter.mesh.axis_size(axis) == 0
+    kinds = {formula.reduced.get(factor, SUM) for factor in question.fixed}
+    together = all(each == by_expert(each) for each in cuts)
+    return together and question.row.local is same and kinds <= {SUM, "max", "min"}
 
 
 def _assigned(

@@ -34,6 +34,7 @@ class Classes:
         self._parts: dict[Place, dict[int, Part]] = {}
         self._class: dict[Part, Part] = {}
         self._divisor: dict[Part, int] = {}
+        self._program = program
         self.routing = find_routing(program)
         self._formulas: dict[tuple[str, int], Formula] = {}
         blocks = {block.name: block for block in program.blocks}
@@ -62,6 +63,14 @@ class Classes:
     def formula(self, block: str, position: int) -> Formula:
         """The Formula of the op at `position` of `block`."""
         return self._formulas[block, position]
+
+    def grouped(self) -> Iterator[tuple[str, tuple[Value, ...], Formula]]:
+        """The products of sorted rows in groups: block, operands and results, formula."""
+        blocks = {block.name: block for block in self._program.all_blocks()}
+        for (name, position), formula in self.routing.formulas.items():
+            if formula.partial:
+                op = blocks[name].ops[position]
+                yield name, (*op.inputs, *op.outputs), formula
 
     def _join_block(self, block: Block, blocks: dict[str, Block]) -> None:
         for position, op in enumerate(block.ops):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from supernode.ops import Dim, Dims
-from supernode.plan import Layout, cut, cut_axis, cut_groups
+from supernode.plan import Layout, cut, cut_groups, cut_name
 
 Split = dict[str, tuple[str, ...]]
 """How each factor is cut, outermost first."""
@@ -15,7 +15,7 @@ def cuts_of(dim: Dim, split: Mapping[str, tuple[str, ...]], sizes: Mapping[str, 
     outer = 1
     for factor in dim:
         for each in split.get(factor, ()):
-            out.append(cut(cut_axis(each), outer * cut_groups(each)))
+            out.append(cut(cut_name(each), outer * cut_groups(each)))
         outer *= sizes[factor]
     return tuple(out)
 
@@ -32,7 +32,7 @@ def factor_of(dim: Dim, each: str, sizes: Mapping[str, int]) -> tuple[str, str] 
     groups, outer = cut_groups(each), 1
     for factor in dim:
         if outer <= groups < outer * sizes[factor]:
-            return None if groups % outer else (factor, cut(cut_axis(each), groups // outer))
+            return None if groups % outer else (factor, cut(cut_name(each), groups // outer))
         outer *= sizes[factor]
     return None
 

@@ -1,14 +1,16 @@
 """The body of a local block while it is being written: fresh values, ops, and changes of layout."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from supernode.ir import Arg, HostType, Op, Phase, Site, TensorType, Type, Value
 from supernode.ops import row
+from supernode.ops.row import same
 from supernode.partition.cuts import layout_of, split_of
+from supernode.partition.experts import Experts, sent_along
 from supernode.partition.line import Axis, mesh_of
 from supernode.partition.moves import move
-from supernode.plan import Layout
+from supernode.plan import Layout, by_token
 
 COLLECTIVES = ("fabric.all_reduce", "fabric.reduce_scatter", "fabric.all_gather")
 """The collectives that have a form for many values."""
@@ -41,14 +43,22 @@ class Emitter:
     numbers to local values. `time` names the axes of the mesh whose parts follow each other,
     `scatters_first` those over which gradients go into pieces part by part: chips that keep only
     pieces of the weights have no memory for whole gradients. `counts` are values whose parts are
-    read even after they were added up.
+    read even after they were added up; `ends` says for sorted rows which value has the ends of
+    their groups.
     """
 
-    def __init__(self, axes: tuple[Axis, ...], counts: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        axes: tuple[Axis, ...],
+        counts: Collection[int] = (),
+        ends: Mapping[int, Value] | None = None,
+    ) -> None:
         self.mesh = mesh_of(axes)
+        self.experts = Experts(self)
         self.time = tuple(axis.name for axis in axes if axis.scheme.time)
         self.scatters_first = tuple(axis.name for axis in axes if "param" in axis.scheme.keeps)
         self._counts = counts
+        self._ends = ends or {}
         self.ops: list[Op] = []
         self.held: dict[int, Held] = {}
         self.hosts: dict[int, Value] = {}
@@ -95,7 +105,9 @@ class Emitter:
         if known is not None and held.phases.get(target, site.phase) == site.phase:
             return known
         local = self._at_the_root(held, target, site)
-        if local is None:
+        if local is None and (way := sent_along(held.layout, target)):
+            local = self._sent(value, target, *way, site)
+        elif local is None:
             local = move(self, held.local, held.whole, held.layout, target, site)
         if value.id in self._counts:
             held.versions = {target: local} | held.versions
@@ -103,10 +115,25 @@ class Emitter:
             self._remember(held, target, local, site)
         return local
 
+    def _sent(self, value: Value, target: Layout, axis: str, dim: int, site: Site) -> Value:
+        """Rows at the chips of their experts, or back from there; all else is moved before."""
+        held = self.held[value.id]
+        dims = (*target.dims[:dim], held.layout.dims[dim], *target.dims[dim + 1 :])
+        local = self.get(value, Layout(dims, target.partial), site)
+        own = self.held[self._ends[value.id].id]
+        assert own.layout.kind_of(axis) == "sum", f"{value} is sent by what is no count"
+        back = target.dims[dim] == tuple(map(by_token, target.dims[dim]))
+        return self.experts.send(local, dim, own.local, axis, back, site)
+
     def _remember(self, held: Held, target: Layout, local: Value, site: Site) -> None:
         if set(target.partial) < set(held.layout.partial):
             # Once added up, the parts are of no more use.
             held.versions = {target: local}
+            return
+        if sent_along(held.layout, target):
+            # Later ops, and other blocks, start from where the rows are now.
+            held.versions.pop(target, None)
+            held.versions[target] = local
             return
         if set(target.split_axes) < set(held.layout.split_axes):
             held.phases[target] = site.phase
@@ -115,10 +142,14 @@ class Emitter:
 
     def _at_the_root(self, held: Held, target: Layout, site: Site) -> Value | None:
         """A rearrangement of split pieces is gathered before it: a weight is gathered once for
-        all its views, keys and values before they are repeated for every head."""
+        all its views, keys and values before they are repeated for every head. Rows are sent to
+        experts once for all their views."""
         op = held.moved_by
+        sent = sent_along(held.layout, target)
         gathers = set(held.layout.split_axes) - set(target.split_axes)
-        if op is None or held.layout.partial or not gathers:
+        if op is None or held.layout.partial or not (gathers or sent):
+            return None
+        if sent and row(op).local is not same:
             return None
         if not row(op).view and self._least_bytes(op) >= held.whole.size_bytes:
             return None

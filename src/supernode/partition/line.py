@@ -18,13 +18,15 @@ class Scheme:
 
     `batch`: splits the first dim of the step's arguments. `inner`: splits one dim of each weight
     matrix, the one the residual stream does not have. `tokens`: splits the second dim of the
-    arguments, where no inner dim is split. `keeps`: roles of the values that are stored in parts.
-    `time`: its parts run one after another on the same chips, not side by side on several.
+    arguments, where no inner dim is split. `experts`: splits the first dim of the matrices that
+    sorted tokens are multiplied with in groups. `keeps`: roles of the values that are stored in
+    parts. `time`: its parts run one after another on the same chips, not side by side on several.
     """
 
     batch: bool = False
     inner: bool = False
     tokens: bool = False
+    experts: bool = False
     keeps: tuple[str, ...] = ()
     time: bool = False
     summary: str
@@ -41,6 +43,11 @@ SCHEMES = {
         batch=True,
         keeps=("state", "param"),
         summary="ZeRO-3: the batch is split, weights and optimizer state are kept in parts",
+    ),
+    "ep": Scheme(
+        batch=True,
+        experts=True,
+        summary="expert parallel: the batch and the experts are split, tokens go where theirs are",
     ),
     "cp": Scheme(tokens=True, summary="context parallel: the tokens of each sequence are split"),
     "tp": Scheme(inner=True, summary="tensor parallel: heads, hidden units and vocabulary"),

@@ -84,8 +84,7 @@ class Spreader:
         ends: tuple[Layout | None, ...],
         name: str,
     ) -> LocalBlock:
-        counts = {value for name, value in self.classes.routing.counts if name == block.name}
-        emitter = Emitter(self.axes, counts)
+        emitter = self._emitter(block)
         formals: list[Value] = []
         for value, layout in zip(block.inputs, inputs, strict=True):
             local = emitter.fresh(
@@ -107,6 +106,14 @@ class Spreader:
             outputs=results,
         )
         return LocalBlock(block=local_block, outputs=layouts)
+
+    def _emitter(self, block: Block) -> Emitter:
+        routing = self.classes.routing
+        return Emitter(
+            self.axes,
+            counts={value for name, value in routing.counts if name == block.name},
+            ends={v: ends for (name, v), ends in routing.ends.items() if name == block.name},
+        )
 
     def specialise(self, op: Op, inputs: tuple[Layout | None, ...], wanted: Wanted) -> LocalBlock:
         """The local form of the block that `op` calls."""
@@ -192,6 +199,12 @@ class _Walk:
             wanted=self.wanted,
             emitter=self.emitter,
             pinned=self._pinned(op, formula),
+            rows=frozenset(
+                i
+                for i, value in enumerate(op.inputs)
+                if (self.block.name, value.id) in self.routing.sorted_rows
+            ),
+            experts=self.spreader.assignment.experts,
             counts=any((self.block.name, v.id) in self.routing.counts for v in op.outputs)
             and op.name != "aten.histc",
         )
@@ -266,6 +279,9 @@ class _Walk:
             if position in formula.unread:
                 locals_.append(emitter.held[value.id].local)
                 continue
+            if choice.experts and position in formula.partial.get("t", ()):
+                locals_.append(self._group_ends(question, choice.experts))
+                continue
             apart = {*choice.passing, *_partial_axes(formula, choice, position)}
             target = Layout(
                 layout_of(formula.inputs[position], choice.split, formula.sizes),
@@ -275,13 +291,24 @@ class _Walk:
         layouts = [self._output_layout(formula, choice, i) for i in range(len(op.outputs))]
         self._emit_op(op, question.row, choice, locals_, layouts)
 
+    def _group_ends(self, question: Question, axis: str) -> Value:
+        """Of the groups of the experts that this chip has."""
+        emitter, op = self.emitter, question.op
+        (rows, dim), *_ = question.pinned.items()
+        ends = emitter.held[op.inputs[2].id].local
+        held = emitter.held[op.inputs[rows].id].local
+        return emitter.experts.ends(ends, axis, held.tensor.shape[dim], op.site)
+
     def _output_layout(self, formula: Formula, choice: Choice, output: int) -> Layout:
         dims = layout_of(formula.outputs[output], choice.split, formula.sizes)
         partial = dict(choice.passing)
+        complete = {cut_axis(each) for dim in dims for each in dim}
         for factor, cuts in choice.split.items():
             kind = formula.kind(factor, output)
             if kind is not None:
-                partial.update(dict.fromkeys(map(cut_axis, cuts), kind))
+                # Rows of the own experts give all of what belongs to these.
+                apart = [axis for axis in map(cut_axis, cuts) if axis not in complete]
+                partial.update(dict.fromkeys(apart, kind))
         order = [axis.name for axis in self.spreader.axes]
         return Layout(dims, tuple((axis, partial[axis]) for axis in order if axis in partial))
 

@@ -10,9 +10,29 @@ def cut(axis: str, groups: int = 1) -> str:
     return axis if groups == 1 else f"{axis}:{groups}"
 
 
+def by_expert(each: str) -> str:
+    """The same cut of sorted rows, but by where their experts are (`ep~`), not their tokens (`ep`).
+
+    How many rows a chip has is then known only when the step runs; types of local values give the
+    number for balanced routing.
+    """
+    name, groups = cut_name(each), cut_groups(each)
+    return each if name.endswith("~") else cut(f"{name}~", groups)
+
+
+def by_token(each: str) -> str:
+    """The same cut by where tokens are."""
+    return cut(cut_axis(each), cut_groups(each))
+
+
+def cut_name(each: str) -> str:
+    """A cut without its groups."""
+    return each.partition(":")[0]
+
+
 def cut_axis(each: str) -> str:
     """The mesh axis of a cut."""
-    return each.partition(":")[0]
+    return cut_name(each).removesuffix("~")
 
 
 def time_axis(parts: int) -> str:

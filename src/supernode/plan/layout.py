@@ -35,7 +35,7 @@ class Layout:
     @property
     def is_plain(self) -> bool:
         """Whether every chip's piece is one contiguous range of each dim."""
-        return all(cut_groups(each) == 1 for dim in self.dims for each in dim)
+        return all(each == cut_axis(each) for dim in self.dims for each in dim)
 
     def where(self, axis: str) -> tuple[int, str] | None:
         """The dim that `axis` splits and how it cuts it, or None."""

@@ -13,9 +13,8 @@ from supernode.ir import Block, Op, Phase, Site, print_typed
 from supernode.plan import Plan
 from supernode.report.repeats import common_name, ops_once, order_of, pattern_of
 from supernode.simulate import sent_bytes
-from supernode.simulate.collective_time import COLLECTIVES, Collective
+from supernode.simulate.collective_time import COLLECTIVE_OF, COLLECTIVES, Collective, carried
 
-_COLLECTIVE: dict[str, Collective] = {f"fabric.{name}": name for name in COLLECTIVES}
 _REDUCTIONS = ("all_reduce", "reduce_scatter")
 
 
@@ -126,12 +125,11 @@ def _messages(plan: Plan) -> Iterator[_Message]:
     for block, op in ops_once(plan.local):
         if not op.name.startswith("fabric."):
             continue
-        collective, axis = _COLLECTIVE.get(op.name), op.args[1]
+        collective, axis = COLLECTIVE_OF.get(op.name), op.args[1]
         if collective is None:
             wrong = f"not known: what {op.name} sends"
             raise UnknownOp(wrong, op=print_typed(op), where=str(op.site))
         assert isinstance(axis, str)
-        values = op.outputs if collective == "all_gather" else op.inputs
         size = plan.mesh.axis_size(axis)
         yield _Message(
             collective=collective,
@@ -142,7 +140,7 @@ def _messages(plan: Plan) -> Iterator[_Message]:
                     blocks[block.name].site(op, i),
                     sent_bytes(collective, value.type.size_bytes, size),
                 )
-                for i, value in enumerate(values)
+                for i, value in enumerate(carried(op))
             ),
         )
 

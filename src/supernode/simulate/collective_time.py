@@ -14,9 +14,10 @@ and the levels of these machines do not narrow towards the top.
 2025 (chunks).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from supernode.ir import Op, Value
 from supernode.machine import Kind, Machine
 from supernode.simulate.comm.exchange import exchange
 from supernode.simulate.comm.gather import gather, one_shot, reduce
@@ -31,6 +32,20 @@ COLLECTIVES: tuple[Collective, ...] = (
     "reduce_scatter",
     "all_to_all",
 )
+
+COLLECTIVE_OF: Mapping[str, Collective] = {
+    **{f"fabric.{name}": name for name in COLLECTIVES},
+    "fabric.all_to_all_rows": "all_to_all",
+}
+"""The collective of each `fabric.*` op; sizes of routed rows are those of balanced routing."""
+
+
+def carried(op: Op) -> tuple[Value, ...]:
+    """The values whose bytes a `fabric.*` op moves: its inputs, for all-gather its outputs."""
+    if op.name == "fabric.all_gather":
+        return op.outputs
+    # The numbers of rows for each chip are not sent with them.
+    return op.inputs[: len(op.outputs)]
 
 
 def sent_bytes(collective: Collective, data_bytes: float, size: int) -> float:

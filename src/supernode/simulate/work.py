@@ -8,14 +8,18 @@ from supernode.ir import Arg, Op, Value, print_typed
 from supernode.machine import Machine
 from supernode.ops import Cost
 from supernode.plan import Mesh
-from supernode.simulate.collective_time import COLLECTIVES, Collective, collective_time, sent_bytes
+from supernode.simulate.collective_time import (
+    COLLECTIVE_OF,
+    Collective,
+    carried,
+    collective_time,
+    sent_bytes,
+)
 from supernode.simulate.fusion import fused
 from supernode.simulate.op_time import op_time
 from supernode.simulate.terms import Terms
 from supernode.simulate.timing import Timing
 from supernode.trace import COMM, COMPUTE, Stream
-
-_COLLECTIVE: dict[str, Collective] = {f"fabric.{name}": name for name in COLLECTIVES}
 
 CostOf = Callable[[Op], Cost]
 
@@ -103,17 +107,16 @@ class Prices:
         if not op.name.startswith("fabric."):
             copies = op.name in ("local.shard", "local.part")
             return _copy(op) if copies else self._cost(op)
-        kind = _COLLECTIVE.get(op.name)
+        kind = COLLECTIVE_OF.get(op.name)
         if kind is None:
             fix = "add its time to src/supernode/simulate/collective_time.py"
             wrong = f"no time is known for {op.name}"
             raise UnknownOp(wrong, op=print_typed(op), where=str(op.site), fix=fix)
         axis = op.args[1]
         assert isinstance(axis, str)
-        values = op.outputs if kind == "all_gather" else op.inputs
         return Sending(
             collective=kind,
-            data_bytes=float(sum(value.type.size_bytes for value in values)),
+            data_bytes=float(sum(value.type.size_bytes for value in carried(op))),
             stride=self._mesh.stride(axis),
             size=self._mesh.axis_size(axis),
         )

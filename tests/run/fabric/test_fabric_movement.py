@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from supernode.run.fabric import FabricMismatch
+
 ALL = (0, 1, 2, 3)
 DTYPES = (torch.float32, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.complex64)
 
@@ -119,3 +121,39 @@ def test_a_group_of_one_gives_a_copy(pair):
     ]
     for results in pair.run(program):
         assert all(torch.equal(y, x) for y in results[:4])
+
+
+def rows_exchanged(inputs: list[Tensor], sizes: list[list[int]], rank: int) -> Tensor:
+    return torch.cat([x.split(row)[rank] for x, row in zip(inputs, sizes, strict=True)])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [[1, 2, 3, 4], [4, 0, 0, 1], [0, 0, 0, 0], [2, 2, 2, 2]],
+        [[0, 900, 0, 0], [0, 1100, 0, 0], [0, 3, 0, 0], [0, 1000, 0, 0]],  # all to one, in chunks
+        [[0, 0, 0, 0]] * 4,
+    ],
+)
+def test_all_to_all_of_as_many_rows_as_each_has(square, sizes, dtype):
+    inputs = [numbered(rank, (sum(sizes[rank]), 17), dtype) for rank in ALL]
+    received = [list(column) for column in zip(*sizes, strict=True)]
+    got = square.same(
+        lambda rank: ("all_to_all_rows", (inputs[rank], sizes[rank], received[rank], ALL))
+    )
+    for rank in ALL:
+        assert torch.equal(got[rank], rows_exchanged(inputs, sizes, rank))
+    back = square.same(
+        lambda rank: ("all_to_all_rows", (got[rank], received[rank], sizes[rank], ALL))
+    )
+    for rank in ALL:
+        assert torch.equal(back[rank], inputs[rank])
+
+
+def test_rows_that_two_ranks_count_differently_are_refused(new_crew):
+    crew = new_crew(2)
+    x = torch.zeros(3, 4)
+    steps = [("all_to_all_rows", (x, [1, 2], [1, given], (0, 1))) for given in (1, 2)]
+    with pytest.raises(FabricMismatch, match="rank 0 calls all_to_all_rows of 32 bytes on 2"):
+        crew.run([[step] for step in steps])

@@ -129,10 +129,11 @@ def test_stats_count_calls_and_the_bytes_of_the_algorithm(square):
         ("all_gather", (x, 0, group)),
         ("reduce_scatter", (x, 0, group)),
         ("all_to_all", (x, 0, 1, group)),
+        ("all_to_all_rows", (x, [4] * 4, [4] * 4, group)),
         ("stats", ()),
     ]
     results = square.run([steps] * 4)[0]
-    before, after = results[0], results[5]
+    before, after = results[0], results[6]
 
     def added(name: str) -> tuple[int, int]:
         old = before.get(name, Traffic(calls=0, sent_bytes=0))
@@ -142,6 +143,7 @@ def test_stats_count_calls_and_the_bytes_of_the_algorithm(square):
     assert added("all_gather") == (1, 4 * 640 * 3 // 4)
     assert added("reduce_scatter") == (1, 640 * 3 // 4)
     assert added("all_to_all") == (1, 640 * 3 // 4)
+    assert added("all_to_all_rows") == (1, 640 * 3 // 4)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +164,7 @@ def test_stats_count_calls_and_the_bytes_of_the_algorithm(square):
         (("all_reduce", (torch.zeros(3), (0, 1), "sum", torch.zeros(4))), r"float32\[4\]"),
         (("reduce_scatter", (torch.zeros(3, 4), 0, (0, 1))), "does not split into 2 equal"),
         (("all_to_all", (torch.zeros(3, 4), 0, 1, (0, 1))), "does not split into 2 equal"),
+        (("all_to_all_rows", (torch.zeros(3, 4), [1, 1], [1, 1], BOTH)), r"\[1, 1\] rows sent"),
         (("all_gather", (torch.zeros(3), 1, (0, 1))), r"dim 1 of a tensor of shape \(3,\)"),
         (("all_gather", (torch.tensor(1.0), 0, (0, 1))), r"dim 0 of a tensor of shape \(\)"),
     ],

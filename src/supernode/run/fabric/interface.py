@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Size, Tensor, dtype
 
-from supernode.errors import ChipFailed, SupernodeError
+from supernode.errors import ChipFailed, InputError, SupernodeError
 
 Group = tuple[int, ...]
 Reduction = Literal["sum", "max", "min"]
@@ -37,7 +37,7 @@ class Traffic:
 
     `sent_bytes` counts what the algorithm needs for a tensor of S bytes on n ranks, whatever the
     fabric does inside: 2(n-1)/n × S for all-reduce, (n-1)/n × S for the others, with S the larger
-    of input and output; S for put and get.
+    of input and output; S for put and get; what goes to others for all_to_all_rows.
 
     **Source:** the lower bounds of Patarasu and Yuan, "Bandwidth optimal all-reduce algorithms for
     clusters of workstations", J. Parallel Distrib. Comput. 69 (2009).
@@ -124,6 +124,13 @@ class Fabric(ABC):
     def all_to_all(self, x: Tensor, split_dim: int, concat_dim: int, group: Group) -> Tensor:
         """Piece `i` of `x` along `split_dim` goes to `group[i]`; what comes is joined in order."""
 
+    @abstractmethod
+    def all_to_all_rows(
+        self, x: Tensor, sent: Sequence[int], received: Sequence[int], group: Group
+    ) -> Tensor:
+        """`sent[i]` rows (of dim 0) of `x`, one after the other, go to `group[i]`; the `received`
+        rows are joined in order. Each number is the same at both ends."""
+
     def all_reduce(
         self, x: Tensor, group: Group, op: Reduction = "sum", out: Tensor | None = None
     ) -> Tensor:
@@ -141,3 +148,18 @@ class Fabric(ABC):
     def all_gather(self, x: Tensor, dim: int, group: Group) -> Tensor:
         """The tensors of all members, of one shape, joined along `dim` in the group's order."""
         return self.all_gather_many((x,), (dim,), group)[0]
+
+
+def check_rows(x: Tensor, sent: Sequence[int], received: Sequence[int], group: Group) -> None:
+    """Refuses what `all_to_all_rows` can't serve.
+
+    Raises:
+        InputError: the numbers do not fit the tensor or the group.
+    """
+    rows = x.shape[0] if x.ndim else 0
+    fits = len(sent) == len(group) == len(received) and min((*sent, *received)) >= 0
+    if not fits or sum(sent) != rows:
+        raise InputError(
+            f"{list(sent)} rows sent and {list(received)} received, of a tensor of shape "
+            f"{tuple(x.shape)}, by a group of {len(group)}"
+        )

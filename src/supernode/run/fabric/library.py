@@ -18,6 +18,7 @@ KINDS = (
     "reduce_scatter",
     "all_gather",
     "all_to_all",
+    "all_to_all_rows",
 )
 DTYPES = (
     torch.float32,
@@ -55,6 +56,10 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "sn_collective": (
         c_int,
         (c_void_p, c_int, c_int, c_int, c_void_p, c_int64, c_char_p, c_char_p, c_int64, c_int64),
+    ),
+    "sn_exchange": (
+        c_int,
+        (c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_void_p),
     ),
     "sn_all_reduce_in_place": (
         c_int,

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Size, Tensor
 
-from supernode.run.fabric.interface import Fabric, Group, Reduction, Traffic
+from supernode.run.fabric.interface import Fabric, Group, Reduction, Traffic, check_rows
 
 _OPS: dict[str, dist.ReduceOp.RedOpType] = {
     "sum": dist.ReduceOp.SUM,
@@ -123,6 +123,17 @@ class NcclFabric(Fabric):
         dist.all_to_all_single(arrived, pieces, group=members)
         self._count("all_to_all", _sent((x,), group))
         return torch.cat(arrived.unbind(), concat_dim)
+
+    def all_to_all_rows(
+        self, x: Tensor, sent: Sequence[int], received: Sequence[int], group: Group
+    ) -> Tensor:
+        check_rows(x, sent, received, group)
+        members = self._group(group)
+        result = x.new_empty((sum(received), *x.shape[1:]))
+        dist.all_to_all_single(result, x.contiguous(), list(received), list(sent), members)
+        kept = sent[group.index(self.rank)]
+        self._count("all_to_all_rows", x.nbytes - x[:kept].nbytes)
+        return result
 
     def _group(self, group: Group) -> dist.ProcessGroup:
         if group not in self._groups:

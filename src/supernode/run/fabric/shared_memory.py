@@ -13,7 +13,7 @@ from torch import Size, Tensor
 from supernode.errors import InputError
 from supernode.run.fabric.arena import Control, map_arena
 from supernode.run.fabric.failure import failure
-from supernode.run.fabric.interface import Fabric, Group, Reduction, Traffic
+from supernode.run.fabric.interface import Fabric, Group, Reduction, Traffic, check_rows
 from supernode.run.fabric.library import DTYPES, KINDS, OPS, native_library
 
 DEADLINE_S = 120.0
@@ -33,7 +33,7 @@ HUGE_PAGE_BYTES = 2**22
 _ALIGN_BYTES = 64
 _DTYPE_CODE = {dtype: code for code, dtype in enumerate(DTYPES)}
 _OP_CODE: dict[str, int] = {op: code for code, op in enumerate(OPS)}
-_ALL_REDUCE, _IN_PLACE, _REDUCE_SCATTER, _ALL_GATHER, _ALL_TO_ALL = range(1, 6)
+_ALL_REDUCE, _IN_PLACE, _REDUCE_SCATTER, _ALL_GATHER, _ALL_TO_ALL, _ALL_TO_ALL_ROWS = range(1, 7)
 _SEGMENT = struct.Struct("=5q")  # base, piece_stride, rows, row_bytes, row_stride
 
 
@@ -223,6 +223,31 @@ class SharedMemoryFabric(Fabric):
         size = source.nbytes // members.size
         self._run(_ALL_TO_ALL, members, send, recv, size)
         self._count("all_to_all", (members.size - 1) * size)
+        return result
+
+    def all_to_all_rows(
+        self, x: Tensor, sent: Sequence[int], received: Sequence[int], group: Group
+    ) -> Tensor:
+        members = self._group(group)
+        _check_on_host((x,))
+        check_rows(x, sent, received, group)
+        source = x.contiguous()
+        result = _fresh((sum(received), *x.shape[1:]), x.dtype)
+        row_bytes = math.prod(x.shape[1:]) * x.itemsize
+        sizes = ctypes.c_int64 * members.size
+        status = self._native.sn_exchange(
+            self._state,
+            members.codes,
+            members.size,
+            row_bytes,
+            source.data_ptr(),
+            sizes(*(count * row_bytes for count in sent)),
+            result.data_ptr(),
+            sizes(*(count * row_bytes for count in received)),
+        )
+        self._check(status, _ALL_TO_ALL_ROWS, members)
+        kept = sent[group.index(self.rank)]
+        self._count("all_to_all_rows", (x.shape[0] - kept) * row_bytes)
         return result
 
     # ---- inner ----

@@ -9,7 +9,15 @@
 #include <sys/mman.h>
 
 enum { ONE_PHASE_BYTES = 65536 };
-enum kind { BARRIER, ALL_REDUCE, ALL_REDUCE_IN_PLACE, REDUCE_SCATTER, ALL_GATHER, ALL_TO_ALL };
+enum kind {
+    BARRIER,
+    ALL_REDUCE,
+    ALL_REDUCE_IN_PLACE,
+    REDUCE_SCATTER,
+    ALL_GATHER,
+    ALL_TO_ALL,
+    ALL_TO_ALL_ROWS
+};
 
 // A tensor as a list of equal pieces, each a run of rows: what one rank sends to or gets from one.
 typedef struct {
@@ -128,6 +136,55 @@ int sn_collective(Fabric *f, int kind, int dtype, int op, const int32_t *group, 
             move(send, segments, p, at, f->arenas[f->rank] + offset + p * room, length, 0);
         arrive(&c, offset, windows);
         status = consume(&c, windows, offset, room, recv, segments, at, length);
+        if (status != DONE) return status;
+        release(&c, window);
+    }
+    return DONE;
+}
+
+// After the arrival: what window `at` holds for this rank. `most` becomes the most bytes that any
+// member has for any other.
+static int consume_rows(Call *c, char **windows, int64_t head, int64_t room, char *recv,
+                        const int64_t *recv_bytes, int64_t at, int64_t *most) {
+    for (int64_t i = 0; i < c->size; recv += recv_bytes[i++]) {
+        int status = await_member(c, i, &windows[i]);
+        if (status != DONE) return status;
+        const int64_t *sizes = (const int64_t *)windows[i];
+        for (int64_t k = 0; k < c->size; k++) *most = sizes[k] > *most ? sizes[k] : *most;
+        if (sizes[c->me] != recv_bytes[i]) {
+            c->fabric->culprit = c->group[i];
+            c->fabric->tags[0] = (c->tag >> 40 << 40) | (uint64_t)recv_bytes[i];
+            c->fabric->tags[1] = (c->tag >> 40 << 40) | (uint64_t)sizes[c->me];
+            return MISMATCH;
+        }
+        if (recv_bytes[i] > at)
+            memcpy(recv + at, windows[i] + head + c->me * room,
+                   (size_t)least(recv_bytes[i] - at, room));
+    }
+    return DONE;
+}
+
+// `send_bytes[i]` of `send`, one after the other, go to member i; its own come into `recv`. Windows
+// follow until the longest of all pieces is through; each begins with the sizes of its pieces.
+int sn_exchange(Fabric *f, const int32_t *group, int64_t size, int64_t row_bytes, const char *send,
+                const int64_t *send_bytes, char *recv, const int64_t *recv_bytes) {
+    Call c = meeting(f, ALL_TO_ALL_ROWS, 0, 0, group, size, row_bytes);
+    int64_t head = lines_up(size * (int64_t)sizeof *send_bytes), most = 1;
+    int64_t room = ((int64_t)f->header->window_bytes - head) / size & -CACHE_LINE;
+    char *windows[size];
+    int window, status;
+    for (int64_t at = 0; at < most; at += room) {
+        if (is_aborted(f)) return ABORTED;
+        if ((status = claim(f, &window)) != DONE) return status;
+        int64_t offset = window * (int64_t)f->header->window_bytes;
+        char *own = f->arenas[f->rank] + offset;
+        memcpy(own, send_bytes, (size_t)size * sizeof *send_bytes);
+        const char *from = send;
+        for (int64_t i = 0; i < size; from += send_bytes[i++])
+            if (send_bytes[i] > at)
+                memcpy(own + head + i * room, from + at, (size_t)least(send_bytes[i] - at, room));
+        arrive(&c, offset, windows);
+        status = consume_rows(&c, windows, head, room, recv, recv_bytes, at, &most);
         if (status != DONE) return status;
         release(&c, window);
     }

@@ -1,0 +1,102 @@
+"""Rows that go to the chips of their experts, and come back.
+
+A chip has sorted the rows of its own tokens by expert, so those for each other chip lie together.
+The chips tell each other how many rows they have for every expert, exchange the rows, and each puts
+what has come in the order of its experts. The way back is the same in reverse. Nothing is padded
+or dropped, however uneven the routing.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from supernode.ir import Arg, Site, TensorType, Type, Value
+from supernode.plan import Layout, Mesh, by_token, cut_axis
+
+
+class Writer(Protocol):
+    """What writes the ops of a block."""
+
+    mesh: Mesh
+
+    def emit(self, name: str, args: tuple[Arg, ...], type_: Type, site: Site) -> Value:
+        """Appends an op with one output and returns it."""
+        ...
+
+
+def sent_along(source: Layout, target: Layout) -> tuple[str, int] | None:
+    """The axis and dim along which rows must go to their experts, or back; None: they stay."""
+    for dim, (have, want) in enumerate(zip(source.dims, target.dims, strict=True)):
+        for old, new in zip(have, want, strict=False):
+            if old != new and by_token(old) == by_token(new):
+                return cut_axis(old), dim
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Route:
+    """`peers` [2, chips]: rows to and from each chip; `ends` of the groups of the own experts;
+    `order` [rows] sorts by expert what came from chip after chip, `places` is its inverse."""
+
+    peers: Value
+    ends: Value
+    order: Value
+    places: Value
+
+
+class Experts:
+    """The exchanges of one block; what chips tell each other is asked once for each sort."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._routes: dict[int, _Route] = {}
+
+    def ends(self, own: Value, axis: str, rows: int, site: Site) -> Value:
+        """Where the groups of the experts of this chip end, among `rows` rows if routing is
+        balanced; `own` says it for the rows of its tokens and all experts."""
+        return self._route(own, axis, rows, site).ends
+
+    def send(self, local: Value, dim: int, own: Value, axis: str, back: bool, site: Site) -> Value:
+        """The rows `local` (along `dim`) of the tokens of this chip, at the chips of their experts;
+        or `back` from there."""
+        shape = local.tensor.shape
+        route = self._route(own, axis, shape[dim], site)
+        first = self._turned(local, dim, site)
+        if back:
+            first = self._picked(first, route.places, site)
+        args: tuple[Arg, ...] = ((first,), axis, route.peers, back)
+        there = self._emit("fabric.all_to_all_rows", args, first.tensor, site)
+        if not back:
+            there = self._picked(there, route.order, site)
+        return self._turned(there, dim, site)
+
+    def _route(self, own: Value, axis: str, rows: int, site: Site) -> _Route:
+        if own.id not in self._routes:
+            chips, type_ = self._writer.mesh.axis_size(axis), own.tensor
+            index = TensorType("int64", (rows,))
+            mine = TensorType(type_.dtype, (type_.shape[0] // chips,))
+            counts = self._emit("local.group_sizes", (own,), type_, site)
+            args: tuple[Arg, ...] = ((counts,), axis, (0,), (0,))
+            theirs = self._emit("fabric.all_to_all", args, type_, site)
+            sizes = TensorType("int64", (2, chips))
+            order = self._emit("local.expert_order", (theirs, chips), index, site)
+            self._routes[own.id] = _Route(
+                peers=self._emit("local.peer_rows", (counts, theirs, chips), sizes, site),
+                ends=self._emit("local.group_ends", (theirs, chips), mine, site),
+                order=order,
+                places=self._emit("local.inverse_permutation", (order,), index, site),
+            )
+        return self._routes[own.id]
+
+    def _picked(self, x: Value, index: Value, site: Site) -> Value:
+        return self._emit("aten.index_select", (x, 0, index), x.tensor, site)
+
+    def _turned(self, x: Value, dim: int, site: Site) -> Value:
+        if dim == 0:
+            return x
+        shape = list(x.tensor.shape)
+        shape[0], shape[dim] = shape[dim], shape[0]
+        turned = TensorType(x.tensor.dtype, tuple(shape))
+        return self._emit("aten.transpose.int", (x, 0, dim), turned, site)
+
+    def _emit(self, name: str, args: tuple[Arg, ...], type_: TensorType, site: Site) -> Value:
+        return self._writer.emit(name, args, type_, site)
