@@ -108,8 +108,9 @@ def _scores(model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(model(pixels), labels)
 
 
-def _tokens() -> tuple[Tensor, ...]:
-    return (_ids(BATCH, TOKENS),)
+def tokens(batch: int = BATCH) -> tuple[Tensor, ...]:
+    """Sequences for a language model."""
+    return (_ids(batch, TOKENS),)
 
 
 def _images() -> tuple[Tensor, ...]:
@@ -133,7 +134,7 @@ def _tokens_with_images() -> tuple[Tensor, ...]:
 Entry = tuple[Callable[[], nn.Module], Loss, Callable[[], tuple[Tensor, ...]]]
 
 ZOO: dict[str, Entry] = {
-    "llama": (_transformers("LlamaConfig", "LlamaForCausalLM", **GROUPED), _language, _tokens),
+    "llama": (_transformers("LlamaConfig", "LlamaForCausalLM", **GROUPED), _language, tokens),
     "gpt2": (
         _transformers(
             "GPT2Config",
@@ -148,7 +149,7 @@ ZOO: dict[str, Entry] = {
             attn_pdrop=0.0,
         ),
         _language,
-        _tokens,
+        tokens,
     ),
     "mixtral": (
         _transformers(
@@ -159,14 +160,14 @@ ZOO: dict[str, Entry] = {
             num_experts_per_tok=2,
         ),
         _language,
-        _tokens,
+        tokens,
     ),
     "qwen3-moe": (
         _transformers(
             "Qwen3MoeConfig", "Qwen3MoeForCausalLM", **GROUPED, **EXPERTS, num_experts=4, head_dim=8
         ),
         _language,
-        _tokens,
+        tokens,
     ),
     "deepseek-v3": (
         _transformers(
@@ -177,12 +178,12 @@ ZOO: dict[str, Entry] = {
             **LATENT,
         ),
         _language,
-        _tokens,
+        tokens,
     ),
     "gemma3": (
         _transformers("Gemma3TextConfig", "Gemma3ForCausalLM", **GROUPED, head_dim=8),
         _language,
-        _tokens,
+        tokens,
     ),
     "bert": (
         _transformers(
@@ -194,7 +195,7 @@ ZOO: dict[str, Entry] = {
             attention_probs_dropout_prob=0.0,
         ),
         _masked,
-        _tokens,
+        tokens,
     ),
     "t5": (
         _transformers(
@@ -210,7 +211,7 @@ ZOO: dict[str, Entry] = {
             dropout_rate=0.0,
         ),
         _language,
-        _tokens,
+        tokens,
     ),
     "mamba2": (
         _transformers(
@@ -226,7 +227,7 @@ ZOO: dict[str, Entry] = {
             chunk_size=4,
         ),
         _language,
-        _tokens,
+        tokens,
     ),
     "qwen2.5-vl": (
         _transformers(
@@ -294,13 +295,19 @@ ZOO: dict[str, Entry] = {
 CNNS = ("resnet", "convnext", "swin", "unet")
 
 
-def zoo_step(name: str, dtype: torch.dtype = torch.float32, *, autocast: bool = False) -> ZooStep:
+def zoo_step(
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    args: tuple[Tensor, ...] | None = None,
+    *,
+    autocast: bool = False,
+) -> ZooStep:
     """The model `name` with one train step: AdamW, or SGD with momentum for our vision models.
 
     The model and what it is given are in `dtype`; with `autocast` the forward is in bfloat16 where
-    PyTorch holds that to be safe.
+    PyTorch holds that to be safe. `args` replaces what the model is given.
     """
-    make, loss, args = ZOO[name]
+    make, loss, batch = ZOO[name]
     torch.manual_seed(0)
     model = make().to(dtype).train()
     optimizer: torch.optim.Optimizer = (
@@ -317,5 +324,5 @@ def zoo_step(name: str, dtype: torch.dtype = torch.float32, *, autocast: bool = 
         optimizer.zero_grad()
         return value.detach()
 
-    given = tuple(arg.to(dtype) if arg.is_floating_point() else arg for arg in args())
+    given = tuple(arg.to(dtype) if arg.is_floating_point() else arg for arg in args or batch())
     return ZooStep(model=model, optimizer=optimizer, step=step, args=given)

@@ -6,14 +6,18 @@ bias), and Adam blows rounding up to the size of a step.
 
 import pytest
 import torch
+from torch import Tensor
 
 from emulate import run_plan, run_program
 from supernode.capture import capture
 from supernode.errors import LayoutError
 from supernode.partition import partition
-from zoo import CNNS, ZOO, zoo_step
+from supernode.report.traffic import totals
+from zoo import CNNS, ZOO, tokens, zoo_step
 from zoo_runs import NOT_CAPTURED, SINGLE, Subject, assert_near
 
+EXPERT_LAYOUTS = ("ep=2", "ep=4", "dp=2,ep=2", "fsdp=2,ep=2", "ep=2,tp=2", "ep=2,cp=2")
+WITH_EXPERTS = ("mixtral", "qwen3-moe", "deepseek-v3")
 LAYOUTS = ("dp=2", "fsdp=2", "tp=2", "fsdp=2,tp=2", "micro=2")
 
 
@@ -24,8 +28,8 @@ def test_a_model_of_convolutions_alone_has_nothing_for_tp():
         partition(program, "tp=2")
 
 
-def check(name: str, layout: str) -> None:
-    subject = Subject(zoo_step(name, torch.float32 if name in SINGLE else torch.float64))
+def check(name: str, layout: str, args: tuple[Tensor, ...] | None = None) -> None:
+    subject = Subject(zoo_step(name, torch.float32 if name in SINGLE else torch.float64, args))
     program = subject.captured.program
     plan = partition(program, layout)
     want = subject.interpreted(lambda values: run_program(program, values))
@@ -45,3 +49,25 @@ def test_models_of_the_zoo(name: str, layout: str):
         pytest.skip("no weight matrix")
     pytest.importorskip("transformers")
     check(name, layout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", EXPERT_LAYOUTS)
+@pytest.mark.parametrize("name", WITH_EXPERTS)
+def test_experts_over_chips(name: str, layout: str):
+    pytest.importorskip("transformers")
+    check(name, layout, tokens(batch=4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WITH_EXPERTS)
+def test_tokens_do_not_leave_their_chips(name: str):
+    """Nor are they gathered where nothing splits the experts: gradients alone are added up."""
+    pytest.importorskip("transformers")
+    made = zoo_step(name)
+    program = capture(made.step, made.model, made.optimizer, made.args).program
+    plan = partition(program, "dp=2")
+    gradients = sum(param.nbytes for param in made.model.parameters())
+    (total,) = totals(plan)
+    assert total.collective == "all_reduce"
+    assert gradients <= total.sent_bytes <= gradients + 16

@@ -1,0 +1,130 @@
+"""Experts over chips: the result, and the bytes against the textbook."""
+
+import pytest
+from torch import nn
+
+from moe import WIDTH, Mix, add_up, moe_step, put_back
+from partition.test_routing import ONE, TWO, captured, check, first_rows
+from supernode.capture import capture
+from supernode.errors import LayoutError
+from supernode.ir import Op
+from supernode.partition import partition
+from supernode.plan import Plan
+from supernode.report.traffic import totals
+
+LINES = (
+    "ep=2",
+    "ep=4",
+    "dp=2,ep=2",
+    "ep=2,dp=2",
+    "fsdp=2,ep=2",
+    "zero1=2,ep=2",
+    "ep=2,tp=2",
+    "ep=2,tp=2,sp",
+    "ep=2,cp=2",
+    "micro=2,ep=2",
+)
+FLOAT = 4
+"""Bytes of a float32."""
+
+
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("mix", [put_back, add_up])
+def test_a_step_over_many_chips_is_that_of_one(mix: Mix, line: str) -> None:
+    check(moe_step(mix, layers=2), line)
+
+
+@pytest.mark.parametrize("line", ["ep=4", "dp=2,ep=2"])
+@pytest.mark.parametrize("top", [1, 2])
+@pytest.mark.parametrize("towards", [ONE, TWO])
+def test_no_token_is_dropped_where_all_go_to_few_experts(
+    towards: tuple[float, ...], top: int, line: str
+) -> None:
+    check(moe_step(layers=2, top=top, towards=towards), line)
+
+
+def exchanges(plan: Plan) -> list[Op]:
+    """The exchanges of rows in one step."""
+    counts = plan.local.counts()
+    return [
+        op
+        for block in plan.local.all_blocks()
+        for op in block.ops * counts.get(block.name, 1)
+        if op.name == "fabric.all_to_all_rows"
+    ]
+
+
+@pytest.mark.parametrize("layers", [2, 6])
+@pytest.mark.parametrize("line", ["ep=4", "dp=2,ep=2", "fsdp=2,ep=2"])
+def test_each_token_travels_twice_each_way(line: str, layers: int) -> None:
+    """There and back, forward and backward; nobody asks for the gradient of the first input."""
+    made = moe_step(layers=layers, top=2)
+    plan = partition(captured(made).program, line)
+    assert len(exchanges(plan)) == 4 * layers - 1
+    chips, size = plan.mesh.size, plan.mesh.axis_size("ep")
+    rows = made.args[0].shape[:2].numel() * 2 // chips
+    textbook = (4 * layers - 1) * rows * WIDTH * FLOAT * (size - 1) / size
+    sent = [each.sent_bytes for each in totals(plan) if each.collective == "all_to_all"]
+    assert textbook <= sum(sent) <= 1.05 * textbook
+
+
+def test_gradients_of_experts_are_complete_where_their_weights_are() -> None:
+    made = moe_step(layers=2)
+    plan = partition(captured(made).program, "dp=2,ep=2")
+    experts = sum(p.nbytes for name, p in made.model.named_parameters() if "gate" not in name)
+    gates = sum(p.nbytes for name, p in made.model.named_parameters() if "gate" in name)
+    reduced = {each.axis: each for each in totals(plan) if each.collective == "all_reduce"}
+    # An all-reduce over two chips sends each chip's bytes once.
+    assert reduced["dp"].sent_bytes == experts / 2 + gates + FLOAT
+    assert reduced["ep"].sent_bytes == gates + FLOAT
+
+
+def test_experts_live_where_they_are_used() -> None:
+    plan = partition(captured(moe_step()).program, "fsdp=2,ep=2")
+    homes = dict(zip((port.name for port in plan.program.inputs), plan.inputs, strict=True))
+    assert str(homes["0.up"]) == "[ep, fsdp, -]"
+    assert str(homes["optimizer.momentum_buffer[0.up]"]) == "[ep, fsdp, -]"
+    assert str(homes["0.gate.weight"]) == "[fsdp, -]"
+    assert "ep splits dim 0 (expert parallel" in plan.explain("0.up")
+
+
+def test_rows_stay_with_their_experts_from_the_first_product_to_the_last() -> None:
+    plan = partition(captured(moe_step()).program, "ep=2")
+    ops = [op for op in plan.local.main.ops if op.site.phase == "forward"]
+    names = [op.name for op in ops]
+    first, last = (i for i, name in enumerate(names) if name == "fabric.all_to_all_rows")
+    assert names[first:last].count("aten._grouped_mm") == 2
+    assert "aten.relu" in names[first:last]
+    assert "aten._grouped_mm" not in names[:first] + names[last:]
+
+
+# ---- refusals ----
+
+
+def test_experts_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(LayoutError, match=r"ep=4 does not divide dim 0 of 0\.up .*, size 6"):
+        partition(captured(moe_step(experts=6)).program, "ep=4")
+
+
+def test_a_model_without_experts_is_refused() -> None:
+    made = moe_step()
+    model = nn.Linear(WIDTH, WIDTH)
+
+    def step(x, y):
+        loss = (model(x) - y).square().mean()
+        loss.backward()
+        return loss.detach()
+
+    program = capture(step, model, None, made.args).program
+    with pytest.raises(LayoutError) as caught:
+        partition(program, "ep=2")
+    assert str(caught.value).startswith(
+        "ep=2 finds no experts that tokens could be sent to: no token is sorted by expert\n"
+        "  asked: layout ep=2\n"
+    )
+
+
+def test_tokens_whose_order_matters_are_not_sent() -> None:
+    with pytest.raises(LayoutError) as caught:
+        partition(captured(moe_step(first_rows)).program, "ep=2")
+    assert "ep=2 finds no experts that tokens could be sent to: aten.slice" in caught.value.wrong
