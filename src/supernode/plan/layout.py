@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from supernode.plan.cut import cut_axis, cut_groups
+from supernode.plan.cut import cut_axis
 from supernode.plan.mesh import Mesh
 
 
