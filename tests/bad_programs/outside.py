@@ -95,8 +95,8 @@ def seed_in_the_step(right: bool) -> Case:
 
 @bad
 def a_generator_of_its_own(right: bool) -> Case:
-    generator = None if right else torch.Generator()
-    return Toy().forward(lambda x, y: x + torch.randn(16, generator=generator))
+    settings = {} if right else {"generator": torch.Generator()}
+    return Toy().forward(lambda x, y: x + torch.randn(16, **settings))
 
 
 @bad
