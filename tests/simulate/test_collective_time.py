@@ -6,11 +6,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from supernode.errors import LayoutError
-from supernode.machine import Level, Machine
-from supernode.simulate import collective_time, sent_bytes
+from supernode.ir import Block, Op, Port, Program, TensorType, Value
+from supernode.machine import Level, Machine, load_machine
+from supernode.plan import Mesh
+from supernode.simulate import collective_time, experts_time, sent_bytes, simulate
 from supernode.simulate.collective_time import COLLECTIVES, Collective
 from supernode.simulate.comm.tiers import tiers
-from tiny import level, machine, number
+from tiny import layered, level, machine, number, plan
 
 LAUNCH_S = 2e-6
 MESH_8 = level("node", 8, 7e9, 1e-6, 1.0, "mesh", 7)
@@ -174,3 +176,43 @@ def test_nodes_reduce_among_themselves_before_they_meet() -> None:
 def test_a_group_wider_than_the_machine_is_refused() -> None:
     with pytest.raises(LayoutError, match="has 8 chips, not 16"):
         seconds(machine(), "all_reduce", 1.0, (1, 16))
+
+
+def test_small_arrays_are_added_at_once_where_a_stack_brings_that() -> None:
+    h100 = load_machine("hgx-h100")
+    for data, faster in ((1024, True), (1e9, False)):
+        by_library, at_once = (
+            collective_time(
+                "all_reduce", data, machine=h100, stride=1, size=8, small_at_once=small
+            ).time_s
+            for small in (False, True)
+        )
+        assert (at_once < by_library / 3) == faster
+        assert at_once <= by_library
+
+
+def test_tiers_of_a_measured_library_run_beside_each_other_unless_they_share_links() -> None:
+    cloudmatrix, data = load_machine("cloudmatrix384"), 1e10
+    node, both = (seconds(cloudmatrix, "all_gather", data, (1, size)) for size in (8, 384))
+    assert both > node
+    two = load_machine("2xhgx-h100")
+    own, network = (data * share for share in (7 / 8 / 450e9, 1 / 2 / 8 / 50e9))
+    assert seconds(two, "all_gather", data, (1, 16)) < 1.6 * max(own, network)
+
+
+def test_routed_tokens_go_by_their_own_kernels() -> None:
+    h100 = load_machine("hgx-h100")
+    source, result = (Value(i, TensorType("bfloat16", (2**20,))) for i in range(2))
+    op = Op(name="fabric.dispatch", args=((source,), "ep", 8, True), outputs=(result,))
+    block = Block(name="main", inputs=(source,), ops=(op,), outputs=(result,))
+    program = Program(
+        name="tokens",
+        main=block,
+        inputs=(Port(name="x", role="arg"),),
+        outputs=(Port(name="y", role="result"),),
+        updates=(None,),
+    )
+    sim = simulate(plan(program, Mesh((("ep", 8),)), layered(1)), h100)
+    alone = experts_time("dispatch", 2.0**21, copies=8, once=True, machine=h100, stride=1, size=8)
+    assert sim.comm_s == pytest.approx(alone.time_s)
+    assert sim.sent_bytes == {"all_to_all": 2**21 * 7 / 8}

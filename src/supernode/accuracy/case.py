@@ -43,11 +43,16 @@ class Step:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collective:
     """One collective over all chips; `data_bytes` is the whole input of a chip, for an all-gather
-    its whole output."""
+    its whole output. `dispatch` and `combine` take `copies` of each token to its experts and back;
+    `once` is for kernels that send it once to chips and nodes that hold several of them;
+    `small_at_once` for libraries that add small arrays in one step."""
 
     kind: str
     data_bytes: float
     chips: int
+    copies: int = 1
+    once: bool = False
+    small_at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

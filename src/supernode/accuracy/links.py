@@ -12,9 +12,13 @@ _KINDS = {
     "all-gather": "all_gather",
     "reduce-scatter": "reduce_scatter",
     "all-to-all": "all_to_all",
-    "dispatch": "all_to_all",
-    "combine": "all_to_all",
+    "dispatch": "dispatch",
+    "combine": "combine",
 }
+_COPIES = 8
+"""All published rows of dispatch and combine are of eight experts a token."""
+_EACH_COPY = ("low-latency", "CM384")
+"""Whose kernels send every copy of a token by itself."""
 _MLA = {
     # What the tables leave open: two tokens of 128 heads (guessing one ahead) are bound by
     # arithmetic, one token of the 16 heads of an eighth by memory.
@@ -45,9 +49,17 @@ def collective_case(row: Row) -> Case:
         machine=machine,
         network_bytes_per_s=network_of(row),
         measured_s=measured_s,
-        parts=((1.0, Collective(kind=kind, data_bytes=size, chips=chips)),),
+        parts=((1.0, _collective(row, kind, size, chips)),),
         knobs=(("bytes", row.text("bytes")), ("chips", row.text("chips"))),
     )
+
+
+def _collective(row: Row, kind: str, size: float, chips: int) -> Collective:
+    if kind not in ("dispatch", "combine"):
+        custom = "custom" in row.source
+        return Collective(kind=kind, data_bytes=size, chips=chips, small_at_once=custom)
+    once = not any(word in row.source for word in _EACH_COPY)
+    return Collective(kind=kind, data_bytes=size, chips=chips, copies=_COPIES, once=once)
 
 
 def _latency_s(row: Row) -> float | None:

@@ -29,6 +29,7 @@ def collective_plan(spec: Collective) -> Plan:
     source = Value(0, TensorType("bfloat16", (given,)))
     result = Value(1, TensorType("bfloat16", (made,)))
     rest = {"all_reduce": ("sum",), "reduce_scatter": ("sum", (0,)), "all_gather": ((0,),)}
+    rest |= dict.fromkeys(("dispatch", "combine"), (spec.copies, spec.once))
     args = ((source,), _AXIS, *rest.get(spec.kind, (0, 0)))
     op = Op(
         name=f"fabric.{spec.kind}",

@@ -20,7 +20,7 @@ from supernode.machine import Machine, Sourced, load_machine
 from supernode.models import sized
 from supernode.partition import parse_line, partition
 from supernode.plan import Plan
-from supernode.simulate import Simulation, cost_in, simulate, time_range
+from supernode.simulate import Simulation, Terms, cost_in, simulate, time_range
 
 ROOMS_OF_A_CAPTURE = ("capture", "ir", "models")
 
@@ -60,7 +60,8 @@ class Predictor:
     def _simulated(self, spec: Spec, machine: Machine) -> tuple[Simulation, float]:
         """The simulation, and of it the time that counts."""
         if isinstance(spec, Collective):
-            sim = simulate(collective_plan(spec), machine)
+            terms = Terms(small_at_once=spec.small_at_once)
+            sim = simulate(collective_plan(spec), machine, terms=terms)
             return sim, sim.comm_s
         if isinstance(spec, Operator) and spec.step is None:
             plan, ideal_s = operator_plan(spec, machine)
@@ -71,7 +72,8 @@ class Predictor:
         parse_line(step.layout, step.chips)  # a line that can't be is refused before a capture
         machine.level_spanning(step.chips)
         plan = self._plan(step, self.program(step))
-        sim = simulate(plan, machine, cost=cost_in(step.precision))
+        serving = Terms(small_at_once=step.phase != "train")
+        sim = simulate(plan, machine, cost=cost_in(step.precision), terms=serving)
         if isinstance(spec, Operator):
             return sim, _half(sim, spec.half, step.shape.layers)
         return sim, sim.step_s

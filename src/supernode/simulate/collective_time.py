@@ -35,7 +35,7 @@ COLLECTIVES: tuple[Collective, ...] = (
 
 COLLECTIVE_OF: Mapping[str, Collective] = {
     **{f"fabric.{name}": name for name in COLLECTIVES},
-    "fabric.all_to_all_rows": "all_to_all",
+    **dict.fromkeys(("fabric.all_to_all_rows", "fabric.dispatch", "fabric.combine"), "all_to_all"),
 }
 """The collective of each `fabric.*` op; sizes of routed rows are those of balanced routing."""
 

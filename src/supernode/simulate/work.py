@@ -15,23 +15,33 @@ from supernode.simulate.collective_time import (
     collective_time,
     sent_bytes,
 )
+from supernode.simulate.comm.experts import Way, experts_time
 from supernode.simulate.fusion import fused
 from supernode.simulate.op_time import op_time
 from supernode.simulate.terms import Terms
 from supernode.simulate.timing import Timing
 from supernode.trace import COMM, COMPUTE, Stream
 
+_EXPERTS: dict[str, Way] = {"fabric.dispatch": "dispatch", "fabric.combine": "combine"}
+"""All-to-alls by kernels made for routed tokens: `(values, axis, copies, once)`."""
+
 CostOf = Callable[[Op], Cost]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sending:
-    """A collective over groups of `size` chips, `stride` apart; bytes as in `collective_time`."""
+    """A collective over groups of `size` chips, `stride` apart; bytes as in `collective_time`.
+
+    `way` is set where kernels for routed tokens do it: see `experts_time` for the rest.
+    """
 
     collective: Collective
     data_bytes: float
     stride: int
     size: int
+    way: Way | None = None
+    copies: int = 1
+    once: bool = False
 
 
 Ask = Cost | Sending
@@ -107,6 +117,7 @@ class Prices:
         if not op.name.startswith("fabric."):
             copies = op.name in ("local.shard", "local.part")
             return _copy(op) if copies else self._cost(op)
+        way = _EXPERTS.get(op.name)
         kind = COLLECTIVE_OF.get(op.name)
         if kind is None:
             fix = "add its time to src/supernode/simulate/collective_time.py"
@@ -119,6 +130,9 @@ class Prices:
             data_bytes=float(sum(value.type.size_bytes for value in carried(op))),
             stride=self._mesh.stride(axis),
             size=self._mesh.axis_size(axis),
+            way=way,
+            copies=int(op.args[2]) if way else 1,  # type: ignore[arg-type]
+            once=bool(op.args[3]) if way else False,
         )
 
     def _computing(self, cost: Cost) -> Price:
@@ -140,14 +154,27 @@ class Prices:
             kind=ask.collective,
             flops=0.0,
             bytes=sent_bytes(ask.collective, ask.data_bytes, ask.size),
-            timing=collective_time(
-                ask.collective,
+            timing=self._sent(ask),
+        )
+
+    def _sent(self, ask: Sending) -> Timing:
+        if ask.way is not None:
+            return experts_time(
+                ask.way,
                 ask.data_bytes,
+                copies=ask.copies,
+                once=ask.once,
                 machine=self._machine,
                 stride=ask.stride,
                 size=ask.size,
-                small_at_once=self._terms.small_at_once,
-            ),
+            )
+        return collective_time(
+            ask.collective,
+            ask.data_bytes,
+            machine=self._machine,
+            stride=ask.stride,
+            size=ask.size,
+            small_at_once=self._terms.small_at_once,
         )
 
 
