@@ -206,6 +206,25 @@ def _machines() -> Iterator[str]:
             f"{row['guessed']['count']} of {row['guessed']['total']} numbers",
         )
         yield f"| {' | '.join(cells)} |\n"
+    yield from _fits()
+
+
+def _fits() -> Iterator[str]:
+    """How well the fitted parameters predict what the fit did not see."""
+    yield "\n## How well the fits fit\n\nOn shapes held out of the fit (whole matrices, heads, "
+    yield "message sizes): number of measurements, median and\n90th percentile of "
+    yield "abs(predicted / measured - 1). What is not listed is carried over, inferred or guessed.\n\n"
+    yield "| machine | of | rows | median | 90 % |\n|---|---|---:|---:|---:|\n"
+    for name in catalogue():
+        machine = load_machine(name)
+        fits = dict(machine.chip.kernels)
+        fits |= {
+            f"links of a {each.name}": each.transport for each in machine.levels if each.transport
+        }
+        for what, fit in sorted(fits.items()):
+            if fit.rows:
+                errors = f"{fit.median_error:.1%} | {fit.p90_error:.1%}"
+                yield f"| `{name}` | {what} | {fit.rows:,} | {errors} |\n"
 
 
 def _recipes() -> Iterator[str]:
