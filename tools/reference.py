@@ -213,7 +213,8 @@ def _fits() -> Iterator[str]:
     """How well the fitted parameters predict what the fit did not see."""
     yield "\n## How well the fits fit\n\nOn shapes held out of the fit (whole matrices, heads, "
     yield "message sizes): number of measurements, median and\n90th percentile of "
-    yield "abs(predicted / measured - 1). What is not listed is carried over, inferred or guessed.\n\n"
+    yield "abs(predicted / measured - 1). "
+    yield "What is not listed is carried over, inferred or guessed.\n\n"
     yield "| machine | of | rows | median | 90 % |\n|---|---|---:|---:|---:|\n"
     for name in catalogue():
         machine = load_machine(name)
