@@ -21,6 +21,8 @@ KEYS = [
     "dtype",
     "peak_flops_per_s_per_chip",
     "step_s",
+    "step_low_s",
+    "step_high_s",
     "tokens_per_s",
     "tokens_per_s_per_chip",
     "achieved_flops_per_s",
@@ -55,7 +57,7 @@ def test_what_does_not_fit_has_the_same_keys_and_no_times() -> None:
     document = simulation_document(replace(SIM, capacity_bytes=1.0))
     assert list(document) == KEYS
     assert document["fits"] is False
-    assert all(document[key] is None for key in KEYS[9:26])
+    assert all(document[key] is None for key in KEYS[9:28])
     memory = document["memory"]
     assert isinstance(memory, dict)
     assert memory["peak_bytes"] == SIM.memory.peak_bytes

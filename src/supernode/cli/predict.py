@@ -23,8 +23,8 @@ from supernode.report import (
     simulation_document,
     simulation_report,
 )
-from supernode.search import default_layout, usable_chips
-from supernode.simulate import Simulation, Terms, cost_in
+from supernode.search import best_changes, default_layout, usable_chips
+from supernode.simulate import Simulation, Terms, cost_in, limits
 from supernode.simulate import simulate as simulate_plan
 from supernode.units import parse_bytes
 
@@ -166,6 +166,9 @@ def simulate(
     save_program: Annotated[
         Path | None, typer.Option(help="write the captured Program here, for use without torch")
     ] = None,
+    what_if: Annotated[
+        bool, typer.Option(help="simulate other layouts and better machines, show what saves most")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Predict one step of a recipe on one machine.
@@ -188,7 +191,10 @@ def simulate(
         precision=precision,
     )
     captures = Captures(request)
-    result = _predict(request, captures, request.on(on))
+    machine = request.on(on)
+    plan, tokens = planned(request, captures, machine)
+    cost, terms = cost_in(request.precision), Terms().without(*request.without)
+    result = simulate_plan(plan, machine, tokens=tokens, cost=cost, terms=terms)
     if save_program is not None:
         program, _ = captures.program(result.chips)
         save_program.write_text(to_json(program))
@@ -196,10 +202,12 @@ def simulate(
         trace.write_text(result.trace.to_chrome())
     if html is not None:
         html.write_text(_page([result]))
+    shares = limits(result, machine) if result.fits else {}
+    better = best_changes(plan, machine, result, cost=cost, terms=terms) if what_if and result.fits else []
     if as_json:
-        print(json.dumps(simulation_document(result)))
+        print(json.dumps(simulation_document(result, shares, better)))
     else:
-        Console().print(simulation_report(result))
+        Console().print(simulation_report(result, shares, better))
 
 
 def compare(

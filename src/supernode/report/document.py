@@ -3,20 +3,33 @@
 What rests on the step time is None where the plan does not fit: it can't run there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from supernode.machine import Machine
 from supernode.report.layouts import Explanation, Laid
-from supernode.simulate import Simulation
+from supernode.search import Change
+from supernode.simulate import Simulation, time_range
 from supernode.trace import Json
 
 Key = TypeVar("Key", bound=str)
 
 
-def simulation_document(sim: Simulation) -> dict[str, Json]:
-    """One simulation; times, memory and sent bytes are those of each chip."""
+def simulation_document(
+    sim: Simulation, shares: Mapping[str, float] | None = None, changes: Sequence[Change] = ()
+) -> dict[str, Json]:
+    """One simulation; times, memory and sent bytes are those of each chip.
+
+    `shares` say what limits the step, `changes` what would make it faster, where they were asked.
+    """
+    explained: dict[str, Json] = {}
+    if shares is not None:
+        explained["step_share_by_limit"] = _plain(shares)
+        explained["changes"] = [
+            {"name": each.name, "step_s": each.step_s, "gain": each.gain} for each in changes
+        ]
     return {
+        **explained,
         "program": sim.program,
         "layout": sim.layout,
         "machine": sim.machine,
@@ -38,8 +51,11 @@ def simulation_document(sim: Simulation) -> dict[str, Json]:
 
 
 def _timed(sim: Simulation) -> dict[str, Json]:
+    low_s, high_s = time_range(sim)
     return {
         "step_s": sim.step_s,
+        "step_low_s": low_s,
+        "step_high_s": high_s,
         "tokens_per_s": sim.tokens_per_s,
         "tokens_per_s_per_chip": sim.tokens_per_s_per_chip,
         "achieved_flops_per_s": sim.achieved_flops_per_s,

@@ -1,6 +1,6 @@
 """Results as tables for a terminal."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -8,14 +8,20 @@ from rich.text import Text
 
 from supernode.machine import Machine
 from supernode.report.tables import NONE, counted, new_table, sized, spaced
-from supernode.simulate import Simulation
+from supernode.search import Change
+from supernode.simulate import Simulation, time_range
 from supernode.units import GIGA, KILO, PETA, TERA, format_seconds, format_si
 
 STEP_TIME = "step time"
 
 
-def simulation_report(sim: Simulation) -> RenderableType:
-    """One plan on one machine: how fast, how full, and where the time goes."""
+def simulation_report(
+    sim: Simulation, shares: Mapping[str, float] | None = None, changes: Sequence[Change] = ()
+) -> RenderableType:
+    """One plan on one machine: how fast, how full, and where the time goes.
+
+    `shares` say what limits the step, `changes` what would make it faster.
+    """
     head = Text(f"{sim.program} on {sim.machine_title}", style="bold")
     layout = sim.layout or "one chip"
     about = Text(f"{counted(sim.chips, 'chip')}, layout {layout}", style="dim")
@@ -24,7 +30,12 @@ def simulation_report(sim: Simulation) -> RenderableType:
     table = new_table("one step", sim.machine)
     for label, cell in _ROWS:
         table.add_row(label, cell(sim))
-    return spaced(Group(head, about), table, _causes(sim), _memory_table([sim]))
+    parts = [Group(head, about), table, _causes(sim), _memory_table([sim])]
+    if shares:
+        parts.append(_limits(sim, shares))
+    if changes:
+        parts.append(_changes(changes))
+    return spaced(*parts)
 
 
 def comparison_report(sims: Sequence[Simulation]) -> RenderableType:
@@ -80,12 +91,20 @@ def _tokens(rate: float | None) -> str:
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
+def _range(sim: Simulation) -> str:
+    """`4.11–6.79 ms`, the unit once where it is the same."""
+    low, high = (format_seconds(time_s) for time_s in time_range(sim))
+    number, _, unit = low.partition(" ")
+    return f"{number}–{high}" if high.endswith(f" {unit}") else f"{low}–{high}"
+
+
 def _exposed(sim: Simulation) -> str:
     return f"{sim.exposed_comm_s / sim.step_s if sim.step_s else 0.0:.1%} of step"
 
 
 _ROWS: tuple[tuple[str, Callable[[Simulation], str]], ...] = (
     (STEP_TIME, lambda sim: format_seconds(sim.step_s)),
+    ("in four of five", _range),
     ("tokens/s", lambda sim: _tokens(sim.tokens_per_s)),
     ("tokens/s per chip", lambda sim: _tokens(sim.tokens_per_s_per_chip)),
     ("achieved", lambda sim: format_si(sim.achieved_flops_per_s, "FLOP/s")),
@@ -115,6 +134,20 @@ def _causes(sim: Simulation) -> Table:
         sent = sim.sent_bytes.get(name)
         share = f"{time_s / sim.step_s:.1%}"
         table.add_row(name, format_seconds(time_s), share, sized(sent) if sent else "")
+    return table
+
+
+def _limits(sim: Simulation, shares: Mapping[str, float]) -> Table:
+    table = new_table("the step is limited by", "share", "time")
+    for name, share in shares.items():
+        table.add_row(name, f"{share:.1%}", format_seconds(share * sim.step_s))
+    return table
+
+
+def _changes(changes: Sequence[Change]) -> Table:
+    table = new_table("what would be faster", "saves", "step time")
+    for change in changes:
+        table.add_row(change.name, f"{change.gain:.1%}", format_seconds(change.step_s))
     return table
 
 
