@@ -123,3 +123,8 @@ def test_a_regime_of_the_users_own_rows(tmp_path: Path):
     columns = dict(row("nccl-a100-all-reduce-8-1024").columns) | {"id": "mine", "chips": "4"}
     found = judge([Row(table="comm", columns=columns)], processes=1)
     assert found.judged[0].case.id == "mine"
+
+
+def test_rows_that_are_not_reached_in_time_say_so():
+    found = judge([row("lf-100")], processes=1, minutes=-1)
+    assert [each.reason for each in found.skipped] == ["not reached in the time given"]

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -57,19 +59,22 @@ def judge(
     *,
     processes: int = PROCESSES,
     cache: Path | None = None,
+    minutes: float | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Judgement:
     """Predicts the rows; those that can't be asked for, and those no plan can have, are skipped.
 
-    With a `cache` folder a row is predicted once for one state of the code. `say` is told how far
-    it is.
+    With a `cache` folder a row is predicted once for one state of the code. After so many `minutes`
+    no more captures are begun, and rows that were not reached are skipped, of every source alike.
+    `say` is told how far it is.
     """
     made, skipped = cases(rows)
+    until_s = time.monotonic() + (math.inf if minutes is None else 60 * minutes)
     later = repeats(made, rows)
     by_id = {case.id: case for case in made}
     done: list[Judged] = []
     total, finished = len(made), 0
-    for results in _all_groups(made, processes, cache):
+    for results in _all_groups(made, processes, cache, until_s):
         for id_, result in results:
             case = by_id[id_]
             if isinstance(result, str):
@@ -87,19 +92,33 @@ def judge(
 Result = tuple[str, Prediction | str]
 
 
-def _all_groups(made: Iterable[Case], processes: int, cache: Path | None) -> Iterable[list[Result]]:
+def _all_groups(
+    made: Iterable[Case], processes: int, cache: Path | None, until_s: float
+) -> Iterable[list[Result]]:
     """Cases that share a capture go together, so that it is made once."""
     groups: dict[object, list[Case]] = {}
     for case in made:
         groups.setdefault(_shared(case), []).append(case)
-    ordered = sorted(groups.values(), key=lambda group: -_weight(group[0]))
+    ordered = _in_turn(list(groups.values()))
     if processes == 1:
-        yield from (predict_group(group, cache) for group in ordered)
+        for group in ordered:
+            yield predict_group(group, cache, until_s)
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(predict_group, group, cache) for group in ordered]
+        jobs = [pool.submit(predict_group, group, cache, until_s) for group in ordered]
         for job in as_completed(jobs):
             yield job.result()
+
+
+def _in_turn(groups: list[list[Case]]) -> list[list[Case]]:
+    """One group of each source after the other, so that none waits for all of another."""
+    turn: dict[str, int] = {}
+    order: list[tuple[int, int]] = []
+    for at, group in enumerate(groups):
+        source = group[0].source
+        turn[source] = turn.get(source, -1) + 1
+        order.append((turn[source], at))
+    return [groups[at] for _, at in sorted(order)]
 
 
 def _shared(case: Case) -> object:
@@ -110,13 +129,12 @@ def _shared(case: Case) -> object:
     return first.step.capture_key if isinstance(first, Operator) and first.step else case.machine
 
 
-def _weight(case: Case) -> int:
-    """Large captures first, so that none is left to wait for at the end."""
-    return max((s.shape.layers for _, s in case.parts if isinstance(s, Step)), default=0)
-
-
-def predict_group(group: Sequence[Case], cache: Path | None) -> list[Result]:
+def predict_group(
+    group: Sequence[Case], cache: Path | None, until_s: float = math.inf
+) -> list[Result]:
     """The cases of one capture, predicted or with the reason why not."""
+    if time.monotonic() > until_s:
+        return [(case.id, "not reached in the time given") for case in group]
     predictor = Predictor(None if cache is None else cache / "programs")
     return [(case.id, _predicted(case, predictor, cache)) for case in sorted(group, key=_layout)]
 

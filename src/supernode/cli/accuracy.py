@@ -19,6 +19,9 @@ def accuracy(
         str | None, typer.Option(help="rows whose id or source starts so, e.g. lf- or CM384")
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="how many processes predict")] = 2,
+    minutes: Annotated[
+        float | None, typer.Option(help="begin no capture after so many (default: all rows)")
+    ] = None,
     write: Annotated[
         Path | None, typer.Option(help="write the page here (and its plot beside it, .svg)")
     ] = None,
@@ -37,7 +40,7 @@ def accuracy(
     if write is not None:
         check_writable(write)
     rows = [row for row in load_truth(truth or DATA) if _wanted(row.id, row.source, only)]
-    found = judge(rows, processes=processes, cache=cache_folder(), say=_say)
+    found = judge(rows, processes=processes, cache=cache_folder(), minutes=minutes, say=_say)
     if write is not None:
         write.write_text(page(found), encoding="utf-8")
         write.with_suffix(".svg").write_text(plot(found), encoding="utf-8")

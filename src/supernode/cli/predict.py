@@ -190,20 +190,19 @@ def simulate(
         memory_bytes=memory,
         precision=precision,
     )
-    captures = Captures(request)
-    machine = request.on(on)
+    captures, machine = Captures(request), request.on(on)
     plan, tokens = planned(request, captures, machine)
     cost, terms = cost_in(request.precision), Terms().without(*request.without)
     result = simulate_plan(plan, machine, tokens=tokens, cost=cost, terms=terms)
     if save_program is not None:
-        program, _ = captures.program(result.chips)
-        save_program.write_text(to_json(program))
+        save_program.write_text(to_json(captures.program(result.chips)[0]))
     if trace is not None:
         trace.write_text(result.trace.to_chrome())
     if html is not None:
         html.write_text(_page([result]))
     shares = limits(result, machine) if result.fits else {}
-    better = best_changes(plan, machine, result, cost=cost, terms=terms) if what_if and result.fits else []
+    asked = what_if and result.fits
+    better = best_changes(plan, machine, result, cost=cost, terms=terms) if asked else []
     if as_json:
         print(json.dumps(simulation_document(result, shares, better)))
     else:
