@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import fabric, one_chip, planning, training
+from bench import fabric, one_chip, planning, training, triton_cpu
 from bench.host import Watch
 from bench.readme import headlines, newest, updated
 from bench.report import REPORTS, write
@@ -25,6 +25,7 @@ THEMES: dict[str, Callable[..., Section]] = {
     "one-chip": one_chip.measure,
     "fabric": fabric.measure,
     "planning": planning.measure,
+    "triton-cpu": triton_cpu.measure,
 }
 README = REPORTS.parent.parent / "README.md"
 

@@ -66,7 +66,10 @@ def polynomials():
             "(tanh x − x) / x³ in x², |x| ≤ 0.625",
             fit(_in_square(_tail(mp.tanh, [(1, 1)], 3)), 0, 0.625**2, 5),
         ),
-        "ERF": ("erf(x) / x in x², |x| ≤ 1", fit(_in_square(lambda x: mp.erf(x) / x), 0, 1, 8)),
+        "ERF": (
+            "erf(x) / x − 1 in x², |x| ≤ 1",
+            fit(_in_square(lambda x: mp.erf(x) / x - 1), 0, 1, 8),
+        ),
         "LOG_ERFC": (
             "ln erfc x in x − 2, 1 ≤ x ≤ 4",
             fit(lambda x: mp.log(mp.erfc(x + 2)), -1, 2, 10),

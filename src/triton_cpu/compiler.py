@@ -49,7 +49,9 @@ class CpuBackend(BaseBackend):
 
     def get_codegen_implementation(self, options: CpuOptions) -> dict[str, Any]:
         """Hooks of the frontend: `tl.dot` takes tiles of any size."""
-        return {"min_dot_size": _any_dot_size, "convert_custom_types": _no_custom_types}
+        from . import custom_floats  # triton.language: not importable while backends are found
+
+        return {"min_dot_size": _any_dot_size, "convert_custom_types": custom_floats.convert}
 
     def get_module_map(self) -> dict[str, ModuleType]:
         """Which module stands for `tl.extra.libdevice`; its functions are resolved by name."""
@@ -87,9 +89,6 @@ def _source_digest() -> str:
 
 def _any_dot_size(left: object, right: object) -> tuple[int, int, int]:
     return (1, 1, 1)
-
-
-_no_custom_types = None
 
 
 def _make_ttir(module: Any) -> Any:
@@ -138,7 +137,7 @@ def _make_llir(metadata: dict[str, Any], options: CpuOptions, state: dict[str, A
             where=f"kernel {metadata['name']}",
             fix="use smaller blocks",
         )
-    metadata["shared"] = 0
+    metadata["shared"] = 1  # kernels that size their grid by it divide by it
     metadata["arguments"] = emitted.arguments
     metadata["written"] = emitted.written
     metadata["scratch_bytes"] = emitted.scratch_bytes

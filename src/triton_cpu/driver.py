@@ -20,11 +20,12 @@ CACHE_FLUSH_BYTES = 64 << 20
 
 
 class Binary(NamedTuple):
-    """What Triton keeps of loaded code: the module, the function, and three numbers of a GPU."""
+    """What Triton keeps of loaded code: the module, the function, and three numbers of a GPU (the
+    registers of a thread are divided by, so they are not 0)."""
 
     module: Loaded
     function: int
-    registers: int = 0
+    registers: int = 32
     spills: int = 0
     max_threads: int = MAX_THREADS
 

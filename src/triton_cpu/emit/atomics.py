@@ -1,8 +1,8 @@
-"""Atomic read-modify-write and compare-and-swap, on scalars and lane by lane on tiles."""
+"""Atomic read-modify-write, compare-and-swap and polling, on scalars and lane by lane on tiles."""
 
 from ..passes.steps import AtomicRoot
 from ..tile.ops import Op
-from ..tile.types import ELEMS, I1, I32, PTR, Elem
+from ..tile.types import ELEMS, I1, I32, I64, PTR, Elem
 from .context import Context
 from .evaluate import Chunk, Index
 from .lanes import Lanes
@@ -49,14 +49,50 @@ def compare_and_swap(w: Writer, op: Op, address: str, expected: str, value: str)
     return w.convert("bitcast", old, integer, elem, 0)
 
 
+def poll(w: Writer, op: Op, address: str, expected: str, timeout_ns: str | None) -> str:
+    """Waits until the element has the expected value; false if the time ran out before."""
+    elem = op.operands[1].type.elem
+    deadline = None if timeout_ns is None else w.let(f"add i64 {_now_ns(w)}, {timeout_ns}")
+    w.declare("sched_yield", "declare i32 @sched_yield()")
+    stem = w.name("poll")
+    w.jump(stem)
+    w.label(stem)
+    seen = w.let(f"load atomic {elem.llvm}, ptr {address} {ordering(op)}, align {elem.size_bytes}")
+    equal = w.let(f"icmp eq {elem.llvm} {seen}, {expected}")
+    w.branch(equal, f"{stem}.end", f"{stem}.again")
+    w.label(f"{stem}.again")
+    w.let("call i32 @sched_yield()")
+    if deadline is None:
+        w.jump(stem)
+    else:
+        w.branch(w.let(f"icmp slt i64 {_now_ns(w)}, {deadline}"), stem, f"{stem}.end")
+    w.label(f"{stem}.end")
+    return equal
+
+
+def _now_ns(w: Writer) -> str:
+    """The monotonic clock of POSIX."""
+    w.declare("clock_gettime", "declare i32 @clock_gettime(i32, ptr)")
+    time = w.alloca("[2 x i64]", 8)
+    w.let(f"call i32 @clock_gettime(i32 1, ptr {time})")
+    seconds = w.let(f"load i64, ptr {time}")
+    rest = w.let(f"load i64, ptr {w.offset(I64, time, '1')}")
+    return w.let(f"add i64 {w.let(f'mul i64 {seconds}, 1000000000')}, {rest}")
+
+
+def _one(w: Writer, op: Op, names: list[str]) -> str:
+    """One element of any of these ops."""
+    third = names[2] if len(names) > 2 else None
+    if op.name == "atomic_cas":
+        return compare_and_swap(w, op, *names)
+    if op.name == "atomic_poll":
+        return poll(w, op, names[0], names[1], third)
+    return read_modify_write(w, op, names[0], names[1], third)
+
+
 def emit_scalar(c: Context, op: Op) -> None:
     """An atomic on a scalar pointer."""
-    names = [c.scalar(value) for value in op.operands]
-    if op.name == "atomic_cas":
-        old = compare_and_swap(c.w, op, *names)
-    else:
-        flag = names[2] if len(names) > 2 else None
-        old = read_modify_write(c.w, op, names[0], names[1], flag)
+    old = _one(c.w, op, [c.scalar(value) for value in op.operands])
     if op.results:
         c.define(op.result, old)
 
@@ -72,11 +108,7 @@ def emit_lanes(chunk: Chunk, root: AtomicRoot, index: Index) -> None:
         names = [
             w.load(kind, w.offset(kind, place, lane, I32)) for kind, place in places_of(op, places)
         ]
-        if op.name == "atomic_cas":
-            old = compare_and_swap(w, op, *names)
-        else:
-            flag = names[2] if len(names) > 2 else None
-            old = read_modify_write(w, op, names[0], names[1], flag)
+        old = _one(w, op, names)
         w.store(elem, old, w.offset(elem, out, lane, I32))
     if any(along for _, along in index):
         chunk.write(root.buffer, index, Lanes(w.load(elem, out, count), elem, None))

@@ -39,7 +39,7 @@ def float_cast(
     if source.bits < target.bits:
         return w.convert("fpext", value, source, target, lanes)
     if source.name == "f64" and target.bits == 16:
-        value, source = _round_to_odd(w, value, lanes), F32
+        value, source = _round_to_odd(w, value, F64, F32, lanes), F32
     if source.bits == target.bits:  # f16 and bf16
         value, source = w.convert("fpext", value, source, F32, lanes), F32
     if target.name == "bf16":
@@ -108,20 +108,20 @@ def _to_half_toward_zero(w: Writer, value: str, lanes: int) -> str:
     return bits.to(bits.select(over, bits.op("sub", pattern, 1), pattern), F16)
 
 
-def _round_to_odd(w: Writer, value: str, lanes: int) -> str:
-    """f64 → f32 such that a second rounding, to 16 bits, gives the right answer."""
-    bits = _Bits(w, I32, lanes)
-    near = w.convert("fptrunc", value, F64, F32, lanes)
-    back = w.convert("fpext", near, F32, F64, lanes)
-    kind = vector(F64, lanes)
+def _round_to_odd(w: Writer, value: str, wide: Elem, narrow: Elem, lanes: int) -> str:
+    """`wide` → `narrow` such that a second rounding, to fewer bits, gives the right answer."""
+    bits = _Bits(w, I32 if narrow.bits == 32 else I16, lanes)
+    near = w.convert("fptrunc", value, wide, narrow, lanes)
+    back = w.convert("fpext", near, narrow, wide, lanes)
+    kind = vector(wide, lanes)
     inexact = w.let(f"fcmp one {kind} {back}, {value}")
     above = w.let(
-        f"fcmp ogt {kind} {w.intrinsic('fabs', F64, lanes, back)},"
-        f" {w.intrinsic('fabs', F64, lanes, value)}"
+        f"fcmp ogt {kind} {w.intrinsic('fabs', wide, lanes, back)},"
+        f" {w.intrinsic('fabs', wide, lanes, value)}"
     )
-    pattern = bits.of(near, F32)
-    down = bits.op("sub", pattern, w.convert("zext", above, I1, I32, lanes))
-    return bits.to(bits.select(inexact, bits.op("or", down, 1), pattern), F32)
+    pattern = bits.of(near, narrow)
+    down = bits.op("sub", pattern, w.convert("zext", above, I1, bits.elem, lanes))
+    return bits.to(bits.select(inexact, bits.op("or", down, 1), pattern), narrow)
 
 
 def _from_fp8(w: Writer, value: str, source: Elem, target: Elem, lanes: int) -> str:
@@ -199,7 +199,11 @@ def _narrow(w: Writer, value: str, form: _Fp8, mantissa: int, lanes: int) -> str
 
 def _to_e5m2(w: Writer, value: str, source: Elem, lanes: int, rounding: int | None) -> str:
     bits = _Bits(w, I16, lanes)
-    half = float_cast(w, value, source, F16, lanes, rounding)
+    single = float_cast(w, value, source, F32, lanes)
+    if rounding == TOWARD_ZERO:
+        half = _to_half_toward_zero(w, single, lanes)
+    else:
+        half = _round_to_odd(w, single, F32, F16, lanes)
     pattern = bits.of(half, F16)
     byte = bits.op("lshr", pattern, 8)
     if rounding != TOWARD_ZERO:

@@ -7,7 +7,6 @@ Operands of 16 and 8 bits are widened to the accumulator's type first.
 from dataclasses import dataclass
 from math import prod
 
-from ..errors import UnsupportedOp
 from ..passes.steps import Buffer, Storage, row_major
 from ..tile.ops import Op
 from ..tile.types import F32, F64, I32, Elem
@@ -33,7 +32,11 @@ class Shape:
 def emit_dot(c: Context, op: Op) -> None:
     """accumulator += a · b, for each batch."""
     left, right = (c.buffer_of(value) for value in op.operands[:2])
-    out = c.buffer_of(op.result)
+    multiply(c, left, right, c.buffer_of(op.result))
+
+
+def multiply(c: Context, left: Buffer, right: Buffer, out: Buffer) -> None:
+    """out += left · right, for each batch."""
     elem = _computed_in(out.elem)
     left, right = _widened(c, left, elem, False), _widened(c, right, elem, True)
     total = out if out.elem is elem else _converted(c, out, elem)
@@ -46,11 +49,6 @@ def emit_dot(c: Context, op: Op) -> None:
         c.w.do(f"call void @{name}({', '.join(f'ptr {one}' for one in addresses)})")
     if total is not out:
         _convert_into(c, total, out)
-
-
-def emit_dot_scaled(c: Context, op: Op) -> None:
-    """Block-scaled products have no lowering yet."""
-    raise UnsupportedOp("tl.dot_scaled has no lowering on CPUs.", fix="scale, then use tl.dot")
 
 
 def _pair(buffer: Buffer) -> tuple[int, int]:
@@ -106,8 +104,7 @@ def _kernel(c: Context, shape: Shape) -> str:
     key = f"dot.{shape}"
     if key not in c.w.functions:
         name = f"dot{len(c.w.functions)}"
-        inner = Writer()
-        inner.declarations, inner.functions = c.w.declarations, c.w.functions
+        inner = c.w.inner()
         _Microkernel(inner, shape, c.target.vector_bits).write()
         body = "\n".join([*inner.allocas, *inner.lines])
         c.w.functions[key] = (

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..errors import UnsupportedOp
 from ..tile.types import ELEMS, F32, F64, I1, I64, Elem
-from . import libdevice, vecmath
+from . import avx512, libdevice, vecmath
 from .convert import float_cast
 from .writer import Writer, vector
 
@@ -91,6 +91,9 @@ def _intrinsic(w: Writer, op: Apply) -> str:
         return w.let(f"and {vector(op.result, op.lanes)} {op.args[0]}, {_magnitude(w, op)}")
     if op.result.is_float and op.result.bits == 16:
         return _widened(w, op)
+    exact = {"fmaxnum": avx512.number_max, "fminnum": avx512.number_min}.get(op.name)
+    if exact is not None and avx512.fits(w, op.result, op.lanes, "avx512dq"):
+        return exact(w, op.result, op.args[0], op.args[1], op.lanes)
     return w.intrinsic(_INTRINSICS[op.name], op.result, op.lanes, *op.args)
 
 

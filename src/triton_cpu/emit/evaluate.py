@@ -10,7 +10,7 @@ from . import memory
 from .context import Context
 from .elementwise import Apply, apply
 from .lanes import Lanes, as_vector, factor_of, moved, sequence
-from .writer import literal
+from .writer import literal, vector
 
 Index = tuple[tuple[str, bool], ...]
 """Per dim: the i32 index, and whether the lanes run along it (lane i is then at index + i)."""
@@ -88,6 +88,8 @@ class Chunk:
                     return result
             if op.name == "bitcast" and elem.is_pointer and args[0].is_uniform:
                 return Lanes(args[0].value, elem, 0, 1, False, pointee)
+        if op.name == "div" and args[1].is_uniform and not args[0].is_uniform:
+            return Lanes(self._divide(op, args), elem, None)
         uniform = all(arg.is_uniform for arg in args)
         count = 0 if uniform else self.count
         names = [arg.value if uniform else as_vector(w, arg, count) for arg in args]
@@ -95,6 +97,33 @@ class Chunk:
         contract = self.context.target.contract
         written = apply(w, Apply(op.name, op.attrs, names, kinds, elem, count, pointee, contract))
         return Lanes(written, elem, 0 if uniform else None, pointee=pointee)
+
+    def _divide(self, op: Op, args: list[Lanes]) -> str:
+        """Division of all lanes by one number. Triton's `/` of float32 may be 2 ulp off, so where
+        the reciprocal is a normal number, multiplying by it does."""
+        w, elem = self.context.w, op.result.type.elem
+        numerator = as_vector(w, args[0], self.count)
+        kinds, divisor = [elem, elem], args[1].value
+
+        def apply_to(name: str, other: str) -> str:
+            given = [numerator, w.splat(elem, other, self.count)]
+            return apply(w, Apply(name, op.attrs, given, kinds, elem, self.count))
+
+        if elem.name != "f32" or op.attrs.get("precise"):
+            return apply_to("div", divisor)
+        inverse = w.let(f"fdiv float {literal(1.0, elem)}, {divisor}")
+        normal = w.intrinsic("fabs", elem, 0, inverse)
+        low, high = literal(2.0**-125, elem), literal(2.0**125, elem)
+        above, below = (
+            w.let(f"fcmp oge float {normal}, {low}"),
+            w.let(f"fcmp ole float {normal}, {high}"),
+        )
+        return w.choose(
+            w.let(f"and i1 {above}, {below}"),
+            lambda: apply_to("mul", inverse),
+            lambda: apply_to("div", divisor),
+            vector(elem, self.count),
+        )
 
     def read(self, buffer: Buffer, index: Index, pointee: Elem | None = None) -> Lanes:
         """Lanes of a stored tile."""

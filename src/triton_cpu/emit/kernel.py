@@ -56,7 +56,7 @@ def emit_kernel(module: Module, target: Target) -> Emitted:
     if accesses are checked, first and last address of each pointer follow the arguments."""
     written = _written(module)
     plan: Schedule = schedule(module)
-    w = Writer()
+    w = Writer(target.features)
     c = Context(w, plan, target, module.kernel.name)
     prologue = _read_arguments(c, module.kernel.args, module.kernel.divisibility)
     w.label_now = "start"

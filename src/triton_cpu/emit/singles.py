@@ -7,7 +7,8 @@ from ..tile.ops import Op
 from ..tile.types import I1
 from . import atomics, fault, memory, output, rearrange, scan
 from .context import Context
-from .dot import emit_dot, emit_dot_scaled
+from .dot import emit_dot
+from .dot_scaled import emit_dot_scaled
 from .elementwise import Apply, apply
 from .lanes import factor_of
 from .writer import literal
@@ -115,6 +116,7 @@ _HANDLERS: dict[str, Callable[[Context, Op], None]] = {
     "print": output.emit_print,
     "atomic_rmw": atomics.emit_scalar,
     "atomic_cas": atomics.emit_scalar,
+    "atomic_poll": atomics.emit_scalar,
     "scan": scan.emit_scan,
     "gather": rearrange.emit_gather,
     "histogram": rearrange.emit_histogram,

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ..tile.types import F32, F64, I1, I32
-from . import polynomials
+from . import avx512, polynomials
 from .writer import Writer, vector
 
 
@@ -86,13 +86,23 @@ class Vec:
 
 
 def _scale(v: Vec, value: str, power: str) -> str:
-    """value · 2^power, by two factors, so that denormal and infinite results come out right."""
-    half = v.iop("ashr", power, v.ci(1))
-    other = v.iop("sub", power, half)
+    """value · 2^power for whole floats `power`; denormal and infinite results come out right."""
+    if avx512.fits(v.w, F32, v.lanes, "avx512f"):
+        return avx512.scale(v.w, F32, value, power, v.lanes)
+    whole = v.to_int(power)
+    half = v.iop("ashr", whole, v.ci(1))
+    other = v.iop("sub", whole, half)
     for part in (half, other):
         factor = v.floats(v.iop("shl", v.iop("add", part, v.ci(127)), v.ci(23)))
         value = v.op("fmul", value, factor)
     return value
+
+
+def _keep_nan(v: Vec, x: str, value: str) -> str:
+    """Float arithmetic hands a NaN on; integer arithmetic on exponents does not."""
+    if avx512.fits(v.w, F32, v.lanes, "avx512f"):
+        return value
+    return v.select(v.test("uno", x, x), x, value)
 
 
 def exp2(v: Vec, x: str) -> str:
@@ -100,8 +110,7 @@ def exp2(v: Vec, x: str) -> str:
     clamped = v.clamp(x, -152.0, 129.0)
     whole = v.call("roundeven", clamped)
     value = v.polynomial(v.op("fsub", clamped, whole), polynomials.EXP2)
-    power = v.to_int(whole)
-    return v.select(v.test("uno", x, x), x, _scale(v, value, power))
+    return _keep_nan(v, x, _scale(v, value, whole))
 
 
 def exp(v: Vec, x: str) -> str:
@@ -111,7 +120,7 @@ def exp(v: Vec, x: str) -> str:
     rest = v.fma(whole, v.c(-0.693145751953125), clamped)
     rest = v.fma(whole, v.c(-(math.log(2) - 0.693145751953125)), rest)
     value = v.polynomial(rest, polynomials.EXP)
-    return v.select(v.test("uno", x, x), x, _scale(v, value, v.to_int(whole)))
+    return _keep_nan(v, x, _scale(v, value, whole))
 
 
 def _log_parts(v: Vec, x: str) -> tuple[str, str, str]:
@@ -230,7 +239,7 @@ def tanh(v: Vec, x: str) -> str:
 def erf(v: Vec, x: str) -> str:
     """A polynomial in x² below 1, else 1 − e^(ln erfc x)."""
     size = v.call("fabs", x)
-    near = v.op("fmul", size, v.polynomial(v.op("fmul", x, x), polynomials.ERF))
+    near = v.fma(size, v.polynomial(v.op("fmul", x, x), polynomials.ERF), size)
     capped = v.clamp(size, 0.0, 4.0)
     tail = exp(v, v.polynomial(v.op("fsub", capped, v.c(2.0)), polynomials.LOG_ERFC))
     far = v.op("fsub", v.c(1.0), tail)
@@ -254,8 +263,7 @@ def call(w: Writer, name: str, x: str, lanes: int) -> str:
     kind = vector(F32, lanes)
     symbol = f"vec.{name}.{lanes}"
     if symbol not in w.functions:
-        inner = Writer()
-        inner.declarations, inner.functions = w.declarations, w.functions
+        inner = w.inner()
         result = FUNCTIONS[name](Vec(inner, lanes), "%x")
         body = "\n".join([*inner.allocas, *inner.lines])
         w.functions[symbol] = (

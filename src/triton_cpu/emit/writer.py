@@ -1,7 +1,7 @@
 """Writes one LLVM function as text: names, labels, loops, vectors and calls of intrinsics."""
 
 import struct
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from ..tile.types import I1, I8, I32, I64, Elem
@@ -61,7 +61,8 @@ def _clamp_half(value: float) -> float:
 class Writer:
     """The text of a function under construction, and what the module must declare for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, features: frozenset[str] = frozenset()) -> None:
+        self.features = features
         self.lines: list[str] = []
         self.allocas: list[str] = []
         self.declarations: dict[str, str] = {}
@@ -69,6 +70,13 @@ class Writer:
         self.globals: dict[str, str] = {}
         self.label_now = "entry"
         self._count = 0
+
+    def inner(self) -> "Writer":
+        """A writer for a helper function of the same module."""
+        other = Writer(self.features)
+        other.declarations, other.functions = self.declarations, self.functions
+        other.globals = self.globals
+        return other
 
     def name(self, stem: str = "t") -> str:
         """A fresh name, without sigil."""
@@ -93,6 +101,16 @@ class Writer:
     def jump(self, name: str) -> None:
         """Ends the basic block."""
         self.do(f"br label %{name}")
+
+    def jump_back(self, name: str, hoist: bool) -> None:
+        """Closes a loop; with `hoist` false LLVM moves nothing out of it."""
+        if hoist:
+            self.jump(name)
+            return
+        number = len(self.globals)
+        text = f'!{number} = distinct !{{!{number}, !{{!"llvm.licm.disable"}}}}'
+        self.globals[f"loop {number}"] = text
+        self.do(f"br label %{name}, !llvm.loop !{number}")
 
     def branch(self, condition: str, yes: str, no: str) -> None:
         """Ends the basic block with a choice."""
@@ -139,6 +157,21 @@ class Writer:
         yield
         self.jump(f"{stem}.end")
         self.label(f"{stem}.end")
+
+    def choose(
+        self, condition: str, yes: Callable[[], str], no: Callable[[], str], kind: str
+    ) -> str:
+        """The result of `yes` or of `no`, only one of which runs."""
+        stem = self.name("pick")
+        self.branch(condition, f"{stem}.yes", f"{stem}.no")
+        results: list[str] = []
+        for name, write in (("yes", yes), ("no", no)):
+            self.label(f"{stem}.{name}")
+            value = write()
+            results.append(f"[ {value}, %{self.label_now} ]")
+            self.jump(f"{stem}.end")
+        self.label(f"{stem}.end")
+        return self.let(f"phi {kind} {', '.join(results)}")
 
     # Vectors
 

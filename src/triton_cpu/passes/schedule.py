@@ -189,9 +189,10 @@ def _cat(plan: Scheduler, op: Op) -> None:
 
 def _dot(plan: Scheduler, op: Op) -> None:
     """The accumulator's buffer becomes the result's where nothing else needs it."""
-    left, right, accumulator = op.operands[:3]
-    plan.place(left)
-    plan.place(right)
+    accumulator = op.operands[2]
+    for value in op.operands:
+        if value is not accumulator and value.type.is_tile:
+            plan.place(value)
     buffer = plan.buffers.get(accumulator)
     plan.flush()
     free = plan.dead_buffer_of(accumulator)
@@ -223,11 +224,12 @@ _HANDLERS = {
     "reduce": _reduce,
     "atomic_rmw": _atomic,
     "atomic_cas": _atomic,
+    "atomic_poll": _atomic,
     "scan": _from_buffers,
     "gather": _from_buffers,
     "histogram": _from_buffers,
     "map_elementwise": _from_buffers,
-    "dot_scaled": _from_buffers,
+    "dot_scaled": _dot,
     "reshape": _reshape,
     "join": _join,
     "split": _split,

@@ -18,8 +18,9 @@ _current = threading.local()  # the launcher this thread made last
 
 
 def attach(code: Loaded, function: int) -> None:
-    """Tells the launcher this thread has just made where its code is. Triton makes the launcher,
-    lets other threads see it, and only then loads the code; it may also load it twice."""
+    """Tells the launcher this thread has just made where its code is. Triton makes a launcher, lets
+    other threads see it, and only then loads the code; two threads may do so for one kernel. Each
+    launcher therefore runs, and keeps, the code that was loaded for it."""
     launcher: Launcher | None = getattr(_current, "launcher", None)
     if launcher is not None:
         launcher.code, launcher.function = code, function
@@ -76,6 +77,8 @@ class Launcher:
             return
         if enter_hook is not None:
             enter_hook(launch_metadata)
+        if not self.function:
+            self.loaded.wait()
         values = self._values(args)
         packed = [one(value) for one, value in zip(self.convert, values, strict=True)]
         if self.sanitize:
@@ -85,14 +88,18 @@ class Launcher:
         fault = ctypes.create_string_buffer(_FAULT.size) if self.sites else None
         record = ctypes.addressof(fault) if fault is not None else 0
         slots = ctypes.create_string_buffer(self.layout.pack(record, *packed))
-        if function is None:
-            self.loaded.wait()
-            function = self.function
         threads = min(self.threads or thread_count(), programs)
         if threads > 1 or self.aside:
             self.pool.ensure(threads - 1 + self.aside)
         self.pool.launch(
-            function, ctypes.addressof(slots), grid0, grid1, grid2, programs, threads, self.aside
+            self.function,
+            ctypes.addressof(slots),
+            grid0,
+            grid1,
+            grid2,
+            programs,
+            threads,
+            self.aside,
         )
         if fault is not None and fault.raw[0]:
             self._raise(fault.raw)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import codegen
+from . import codegen, host
 
 STACK_BYTES = 256 << 20
 """Address space of a worker's stack; memory is used only as it is touched."""
@@ -63,9 +63,14 @@ def _source() -> str:
 
 
 @functools.cache
-def pool() -> Pool:
-    """The process's pool."""
+def _pool() -> Pool:
     return Pool()
+
+
+def pool() -> Pool:
+    """The process's pool. There is never a second one: its threads run code the first one owns."""
+    with host.LOCK:
+        return _pool()
 
 
 def thread_count() -> int:

@@ -83,7 +83,10 @@ STRUCTURAL_NAMES = {
     "tt.map_elementwise.return": "combine_return",
     **{f"tt.{name}": name for name in ("splat", "unsplat", "broadcast", "trans", "reshape")},
     **{f"tt.{name}": name for name in ("join", "split", "load", "store", "atomic_rmw", "scan")},
-    **{f"tt.{name}": name for name in ("atomic_cas", "reduce", "gather", "histogram", "dot")},
+    **{
+        f"tt.{name}": name
+        for name in ("atomic_cas", "atomic_poll", "reduce", "gather", "histogram", "dot")
+    },
     **{f"tt.{name}": name for name in ("dot_scaled", "assert", "print", "map_elementwise")},
 }
 """Every other op the backend knows."""

@@ -189,12 +189,21 @@ def _attrs(source: MlirOp, op: Op) -> dict[str, Any]:
     for name in ("axis", "order", "symbol", "reverse", "message", "prefix", "isSigned", "hex"):
         if name in given:
             attrs[name] = given[name]
-    for name in ("rounding", "propagateNan", "inputPrecision", "a_elem_type", "b_elem_type"):
+    for name in (
+        "rounding",
+        "propagateNan",
+        "inputPrecision",
+        "a_elem_type",
+        "b_elem_type",
+        "scope",
+    ):
         if name in given:
             attrs[name] = given[name]
     for name in ("lhs_k_pack", "rhs_k_pack", "sem", "pack", "unsignedCmp", "isVolatile"):
         if name in given:
             attrs[name] = given[name]
+    if "llvm.loop_annotation" in given or "tt.disable_licm" in given:
+        attrs["disable_licm"] = True
     return attrs
 
 

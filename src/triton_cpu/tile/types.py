@@ -99,7 +99,7 @@ class Type:
 
 
 _TENSOR = re.compile(r"tensor<((?:\d+x)*)(.*)>$", re.DOTALL)
-_POINTER = re.compile(r"!tt\.ptr<(.*?)(?:, \d+)?>$", re.DOTALL)
+_POINTER = re.compile(r"!tt\.ptr<(.*)>$", re.DOTALL)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -112,8 +112,7 @@ def parse_type(text: str) -> Type:
         return Type(inner.elem, shape, inner.pointee)
     pointer = _POINTER.match(text)
     if pointer:
-        inner = ELEMS.get(pointer[1])
-        return Type(PTR, None, inner or I8)
+        return Type(PTR, None, parse_type(pointer[1].split(", ")[0]).elem)
     if text not in ELEMS:
         raise UnsupportedOp(f"Values of type {text} have no place on a CPU.")
     return Type(ELEMS[text])

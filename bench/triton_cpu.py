@@ -1,0 +1,264 @@
+"""Triton kernels on the CPU beside torch: Inductor's C++, MKL and oneDNN, and SDPA.
+
+`python -m bench triton-cpu` (extra `kernels`). Each case checks its result first.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.result import Row, Section
+from bench.rounds import alternate
+
+HOW = """\
+Both sides of a row take turns in one process; a round runs each until 20 ms have passed, and a
+ratio is torch's time over ours in the same round. With one thread the clock is the thread's CPU
+time, so that what others run on the host weighs less; with two it is the wall clock. Every kernel's
+result is compared with torch's before it is timed. Times include the launch from Python."""
+ROUNDS, QUICK_ROUNDS = 15, 3
+PER_SIDE_S = 0.02
+WANTED_FUSED, WANTED_MATMUL, WANTED_ATTENTION, WANTED_LAUNCH_S = 1.0, 0.85, 0.9, 15e-6
+TOLERANCES = {torch.float32: 2e-4, torch.bfloat16: 3e-2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One kernel with its arguments: `ours` and `theirs` return their result."""
+
+    name: str
+    ours: Callable[[], Tensor]
+    theirs: Callable[[], Tensor]
+    at_least: float
+
+
+def measure(*, quick: bool = False) -> Section:
+    """Every kernel on one and on two threads, then the cost of a launch."""
+    import triton_cpu
+
+    triton_cpu.activate()
+    rounds = QUICK_ROUNDS if quick else ROUNDS
+    before = torch.get_num_threads()
+    rows: list[Row] = []
+    notes: list[str] = []
+    try:
+        for threads in (1,) if quick else (1, 2):
+            torch.set_num_threads(threads)
+            torch.compiler.reset()
+            made = [_row(case, threads, rounds) for case in _cases(quick)]
+            rows += made
+            fused = [r.ratio for r in made if r.at_least == WANTED_FUSED and r.ratio is not None]
+            mean = math.exp(sum(map(math.log, fused)) / len(fused))
+            notes.append(f"Geometric mean against Inductor on {threads} threads: {mean:.2f}.")
+        rows.append(_launch(rounds))
+    finally:
+        torch.set_num_threads(before)
+    return Section(
+        theme="triton-cpu",
+        title="Triton kernels on the CPU beside torch",
+        how=HOW,
+        recipe={"rounds": rounds, "per_side_s": PER_SIDE_S},
+        rows=tuple(rows),
+        notes=tuple(notes),
+    )
+
+
+def _row(case: Case, threads: int, rounds: int) -> Row:
+    expected, got = case.theirs(), case.ours()
+    tolerance = TOLERANCES.get(expected.dtype, 2e-4)
+    torch.testing.assert_close(
+        got.float(), expected.float(), rtol=tolerance, atol=tolerance * max(1, expected.abs().max())
+    )
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    times = alternate(
+        {"ours": lambda: _time(case.ours, clock), "theirs": lambda: _time(case.theirs, clock)},
+        rounds,
+    )
+    return Row(
+        what=f"{case.name}, {threads} thread{'s' * (threads > 1)}",
+        ours=times["ours"],
+        theirs=times["theirs"],
+        at_least=case.at_least,
+    )
+
+
+def _time(call: Callable[[], object], clock: Callable[[], float]) -> float:
+    call()
+    start, count = clock(), 0
+    while clock() - start < PER_SIDE_S:
+        call()
+        count += 1
+    return (clock() - start) / count
+
+
+def _launch(rounds: int) -> Row:
+    from bench import triton_kernels as kernels
+
+    torch.set_num_threads(1)
+    x = torch.randn(64)
+    out = torch.empty(64)
+
+    def launch() -> None:
+        kernels.chain[(1,)](x, x, out, 64, BLOCK=64)
+
+    return Row(
+        what="launch of a cached kernel, one program",
+        ours=tuple(_time(launch, time.thread_time) for _ in range(rounds)),
+        at_most=WANTED_LAUNCH_S,
+    )
+
+
+def _cases(quick: bool) -> list[Case]:
+    rows, columns = (256, 1000) if quick else (2048, 2000)
+    sizes = (512,) if quick else (512, 1024, 2048)
+    cases = _fused(rows, columns)
+    for size in sizes:
+        cases += [_matmul(size, torch.float32), _matmul(size, torch.bfloat16)]
+    return [*cases, _attention(512 if quick else 2048)]
+
+
+def _case(
+    name: str,
+    result: Tensor,
+    launch: Callable[[], object],
+    plain: Callable[..., Tensor],
+    *args: Tensor,
+) -> Case:
+    """A kernel that writes `result`, beside what Inductor makes of `plain`."""
+    compiled = torch.compile(plain)
+
+    def ours() -> Tensor:
+        launch()
+        return result
+
+    return Case(name=name, ours=ours, theirs=lambda: compiled(*args), at_least=WANTED_FUSED)
+
+
+def _fused(rows: int, columns: int) -> list[Case]:
+    torch.manual_seed(0)
+    x, y = torch.randn(rows, columns), torch.randn(rows, columns)
+    return [*_of_rows(x), *_of_elements(x, y), _rotary(rows)]
+
+
+def _of_rows(x: Tensor) -> list[Case]:
+    """One program a row."""
+    import triton
+
+    from bench import triton_kernels as k
+
+    rows, columns = x.shape
+    grid, block = (rows,), triton.next_power_of_2(columns)
+    weight, bias = torch.rand(columns), torch.randn(columns)
+    target = torch.randint(0, columns, (rows,))
+    out, losses = torch.empty_like(x), torch.empty(rows)
+
+    def norm(t: Tensor) -> Tensor:
+        return t * torch.rsqrt(t.pow(2).mean(-1, keepdim=True) + 1e-5) * weight
+
+    def layer_norm(t: Tensor) -> Tensor:
+        return F.layer_norm(t, (columns,), weight, bias)
+
+    def loss(t: Tensor) -> Tensor:
+        return F.cross_entropy(t, target, reduction="none")
+
+    def softmax(t: Tensor) -> Tensor:
+        return torch.softmax(t, -1)
+
+    def ours_norm() -> None:
+        k.layer_norm[grid](x, weight, bias, out, columns, 1e-5, block)
+
+    return [
+        _case("softmax", out, lambda: k.softmax[grid](x, out, columns, block), softmax, x),
+        _case("layer norm", out, ours_norm, layer_norm, x),
+        _case(
+            "RMS norm", out, lambda: k.rms_norm[grid](x, weight, out, columns, 1e-5, block), norm, x
+        ),
+        _case(
+            "cross entropy",
+            losses,
+            lambda: k.cross_entropy[grid](x, target, losses, columns, block),
+            loss,
+            x,
+        ),
+    ]
+
+
+def _of_elements(x: Tensor, y: Tensor) -> list[Case]:
+    """4,096 elements a program."""
+    import triton
+
+    from bench import triton_kernels as k
+
+    out, count, block = torch.empty_like(x), x.numel(), 4096
+    grid = (triton.cdiv(count, block),)
+
+    def gated(g: Tensor, u: Tensor) -> Tensor:
+        return F.silu(g) * u
+
+    def mixed(a: Tensor, b: Tensor) -> Tensor:
+        z = torch.relu(a * 0.5 + b)
+        return z * z - a * b + 1.0
+
+    return [
+        _case("SwiGLU", out, lambda: k.swiglu[grid](x, y, out, count, block), gated, x, y),
+        _case(
+            "element-wise chain", out, lambda: k.chain[grid](x, y, out, count, block), mixed, x, y
+        ),
+    ]
+
+
+def _rotary(rows: int, heads: int = 8, half: int = 64) -> Case:
+    from bench import triton_kernels as k
+
+    x = torch.randn(rows, heads, 2 * half)
+    out = torch.empty_like(x)
+    cos, sin = torch.rand(rows, half), torch.rand(rows, half)
+
+    def rotate(value: Tensor) -> Tensor:
+        a, b = value.chunk(2, -1)
+        c, s = cos[:, None], sin[:, None]
+        return torch.cat((a * c - b * s, b * c + a * s), -1)
+
+    return _case("rotary", out, lambda: k.rotary[(rows,)](x, cos, sin, out, half, heads), rotate, x)
+
+
+def _matmul(size: int, dtype: torch.dtype) -> Case:
+    from bench import triton_kernels as kernels
+
+    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    c, out = torch.empty(size, size, dtype=dtype), torch.empty(size, size, dtype=dtype)
+    block = (64, 128, 64)
+    grid = (size // block[0] * (size // block[1]),)
+
+    def ours() -> Tensor:
+        kernels.matmul[grid](a, b, c, size, size, size, *block)
+        return c
+
+    name = f"matmul {size}³ {str(dtype).removeprefix('torch.')}"
+    return Case(
+        name=name, ours=ours, theirs=lambda: torch.mm(a, b, out=out), at_least=WANTED_MATMUL
+    )
+
+
+def _attention(length: int) -> Case:
+    from bench import triton_kernels as kernels
+
+    heads, dim = 4, 64
+    q, k, v = (torch.randn(1, heads, length, dim) for _ in range(3))
+    out = torch.empty_like(q)
+    scale = 1 / math.sqrt(dim) / math.log(2)
+
+    def ours() -> Tensor:
+        kernels.attention[(length // 64, heads)](q, k, v, out, length, scale, dim, 64, 64)
+        return out
+
+    return Case(
+        name=f"attention, {heads} heads of {dim}, {length} tokens, float32",
+        ours=ours,
+        theirs=lambda: F.scaled_dot_product_attention(q, k, v),
+        at_least=WANTED_ATTENTION,
+    )
