@@ -111,14 +111,16 @@ def _all_groups(
 
 
 def _in_turn(groups: list[list[Case]]) -> list[list[Case]]:
-    """One group of each source after the other, so that none waits for all of another."""
+    """One group of each source after the other, so that none waits for all of another; first those
+    that need no capture."""
     turn: dict[str, int] = {}
-    order: list[tuple[int, int]] = []
+    order: list[tuple[bool, int, int]] = []
     for at, group in enumerate(groups):
         source = group[0].source
         turn[source] = turn.get(source, -1) + 1
-        order.append((turn[source], at))
-    return [groups[at] for _, at in sorted(order)]
+        captures = any(isinstance(spec, Step) for _, spec in group[0].parts)
+        order.append((captures, turn[source], at))
+    return [groups[at] for _, _, at in sorted(order)]
 
 
 def _shared(case: Case) -> object:

@@ -8,6 +8,8 @@ from supernode.accuracy.page import NONE
 from supernode.accuracy.score import by_regime, ranking, scored
 from supernode.report.tables import new_table, spaced
 
+WIDE = 34
+"""Longer names of rows are cut, so that a line fits 80 columns."""
 MOST = 12
 """So many of the rows furthest off are shown."""
 
@@ -29,7 +31,7 @@ def accuracy_report(judgement: Judgement) -> RenderableType:
     by_error = sorted(scored(judgement), key=lambda each: -abs(each.error))
     for each in by_error[:MOST]:
         worst.add_row(
-            each.case.id,
+            each.case.id if len(each.case.id) <= WIDE else f"{each.case.id[: WIDE - 1]}…",
             each.case.machine,
             f"{each.case.measured_s:.4g}",
             f"{each.prediction.time_s:.4g}",
