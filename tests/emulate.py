@@ -22,26 +22,25 @@ Chips = list[dict[int, Any]]
 def run_program(program: Program, inputs: Sequence[Any]) -> list[Any]:
     """A Program on one chip."""
     values: Chips = [dict(zip((v.id for v in program.main.inputs), inputs, strict=True))]
-    _block(program, program.main, values, None)
+    _block([program], program.main.name, values, None)
     return [values[0][v.id] for v in program.main.outputs]
 
 
 def run_plan(plan: Plan, inputs: Sequence[Any]) -> list[Any]:
     """Global outputs from global inputs; replicas must agree exactly."""
     ranks = range(plan.mesh.size)
+    programs = [plan.local_of(rank) for rank in ranks]
     values: Chips = [{} for _ in ranks]
-    for value, layout, whole in zip(plan.local.main.inputs, plan.inputs, inputs, strict=True):
-        for rank in ranks:
-            piece = whole
+    for i, (layout, whole) in enumerate(zip(plan.inputs, inputs, strict=True)):
+        for rank, program in enumerate(programs):
+            value, piece = program.main.inputs[i], whole
             if layout is not None:
                 piece = whole[layout.slices(tuple(whole.shape), plan.mesh, rank)].clone()
             values[rank][value.id] = piece
-    _block(plan.local, plan.local.main, values, plan)
+    _block(programs, plan.local.main.name, values, plan)
     outs = []
-    for whole, value, layout in zip(
-        plan.program.main.outputs, plan.local.main.outputs, plan.outputs, strict=True
-    ):
-        pieces = [values[rank][value.id] for rank in ranks]
+    for i, (whole, layout) in enumerate(zip(plan.program.main.outputs, plan.outputs, strict=True)):
+        pieces = [values[rank][programs[rank].main.outputs[i].id] for rank in ranks]
         if layout is None:
             outs.append(pieces[0])
             continue
@@ -61,29 +60,36 @@ def _assemble(plan: Plan, shape: tuple[int, ...], layout: Any, pieces: list[Tens
     return out
 
 
-def _block(program: Program, block: Block, values: Chips, plan: Plan | None) -> None:
-    for op in block.ops:
-        if op.name == CALL:
-            callee = program.block(op.block)
+def _block(programs: list[Program], name: str, values: Chips, plan: Plan | None) -> None:
+    blocks = [_named(program, name) for program in programs]
+    for ops in zip(*(block.ops for block in blocks), strict=True):
+        first = ops[0]
+        assert {op.name for op in ops} == {first.name}
+        if first.name == CALL:
+            callees = [program.block(op.block) for program, op in zip(programs, ops, strict=True)]
             inner: Chips = [
                 {f.id: chip[a.id] for f, a in zip(callee.inputs, op.inputs, strict=True)}
-                for chip in values
+                for callee, op, chip in zip(callees, ops, values, strict=True)
             ]
-            _block(program, callee, inner, plan)
-            for chip, inside in zip(values, inner, strict=True):
+            _block(programs, first.block, inner, plan)
+            for callee, op, chip, inside in zip(callees, ops, values, inner, strict=True):
                 for formal, actual in zip(callee.outputs, op.outputs, strict=True):
                     chip[actual.id] = inside[formal.id]
-        elif op.name.startswith("fabric."):
+        elif first.name.startswith("fabric."):
             assert plan is not None
-            _collective(op, values, plan)
+            _collective(ops, values, plan)
         else:
-            for rank, chip in enumerate(values):
+            for rank, (op, chip) in enumerate(zip(ops, values, strict=True)):
                 outs = _compute(op, chip, rank, plan)
                 known = all(_is_as_planned(chip[v.id], v) for v in op.inputs)
                 for value, out in zip(op.outputs, outs, strict=True):
                     chip[value.id] = out
                     if isinstance(out, Tensor) and known and op.name != "local.expert_order":
                         assert tuple(out.shape) == value.tensor.shape, (op, out.shape)
+
+
+def _named(program: Program, name: str) -> Block:
+    return program.main if name == program.main.name else program.block(name)
 
 
 def _is_as_planned(held: Any, value: Value) -> bool:
@@ -143,28 +149,28 @@ def _arg(arg: Arg, chip: Mapping[int, Any]) -> Any:
     return _FORMATS.get(arg, arg) if isinstance(arg, str) else arg
 
 
-def _collective(op: Op, values: Chips, plan: Plan) -> None:
-    group, axis, *rest = op.args
-    assert isinstance(group, tuple)
+def _collective(ops: tuple[Op, ...], values: Chips, plan: Plan) -> None:
+    _, axis, *rest = ops[0].args
     assert isinstance(axis, str)
-    kind = op.name.removeprefix("fabric.")
+    kind = ops[0].name.removeprefix("fabric.")
     if kind == "all_to_all_rows":
-        _exchange_rows(op, values, plan)
+        _exchange_rows(ops, values, plan)
         return
-    for i, (value, out) in enumerate(zip(group, op.outputs, strict=True)):
-        assert isinstance(value, Value)
+    for i, value in enumerate(ops[0].inputs):
         results: dict[int, Tensor] = {}
         for rank in range(plan.mesh.size):
             members = plan.mesh.group(rank, axis)
-            parts = [values[member][value.id] for member in members]
+            parts = [values[member][ops[member].inputs[i].id] for member in members]
             results[rank] = _result(kind, parts, members.index(rank), i, rest)
         for rank, result in results.items():
-            known = _is_as_planned(values[rank][value.id], value)
+            out = ops[rank].outputs[i]
+            known = _is_as_planned(values[rank][value.id], ops[rank].inputs[i])
             assert not known or tuple(result.shape) == out.tensor.shape
             values[rank][out.id] = result
 
 
-def _exchange_rows(op: Op, values: Chips, plan: Plan) -> None:
+def _exchange_rows(ops: tuple[Op, ...], values: Chips, plan: Plan) -> None:
+    op = ops[0]
     (value,), axis, peers, back = op.args
     pieces = {
         rank: chip[value.id].split(chip[peers.id][int(back)].tolist())
@@ -179,6 +185,7 @@ def _exchange_rows(op: Op, values: Chips, plan: Plan) -> None:
 
 def _result(kind: str, parts: list[Tensor], me: int, i: int, rest: list[Any]) -> Tensor:
     n = len(parts)
+    assert len({part.shape for part in parts}) == 1, "collectives move pieces of one size"
     if kind == "all_reduce":
         return _reduce(parts, rest[0])
     if kind == "reduce_scatter":

@@ -54,8 +54,23 @@ def axes_that_do_not_make_the_chips(right: bool) -> Act:
 
 
 @bad
-def hidden_units_that_do_not_divide(right: bool) -> Act:
-    return planned(mlp(hidden=12 if right else 10), "dp=2,tp=4")
+def more_chips_than_hidden_units(right: bool) -> Act:
+    return planned(mlp(), "dp=2,tp=5" if right else "dp=2,tp=16")
+
+
+@bad
+def more_chips_than_sequences(right: bool) -> Act:
+    return planned(mlp(batch=5), "dp=4" if right else "dp=2,fsdp=3")
+
+
+@bad
+def weights_kept_over_more_chips_than_they_have_rows(right: bool) -> Act:
+    return planned(mlp(batch=16), "dp=4,fsdp=4" if right else "fsdp=16")
+
+
+@bad
+def unequal_microbatches(right: bool) -> Act:
+    return planned(mlp(batch=6 if right else 7), "micro=3")
 
 
 @bad

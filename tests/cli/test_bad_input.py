@@ -35,13 +35,13 @@ CASES = {
         ["simulate", "gpt-tiny", "--on", "hgx-h20", "--layout", "dp=2,dp=2"],
         ["dp is named twice"],
     ),
-    "a layout that does not divide the heads": (
+    "a layout with more chips than heads": (
         ["simulate", "gpt-tiny", "--on", "hgx-h20", "--layout", "tp=8"],
-        ["tp=8 does not divide dim", "which splits in 4 equal units"],
+        ["tp=8 leaves chips without a part of dim", "which splits in 4 equal units"],
     ),
-    "a layout that does not divide the batch": (
-        ["simulate", "gpt-tiny", "--on", "hgx-h20", "--layout", "dp=3"],
-        ["dp=3 does not divide dim 0 of tokens"],
+    "a layout with more chips than sequences": (
+        ["simulate", "gpt-tiny", "--on", "hgx-h20", "--layout", "dp=8", "--batch", "7"],
+        ["dp=8 leaves chips without a part of dim 0 of tokens"],
     ),
     "more chips than the machine has": (
         ["simulate", "gpt-tiny", "--on", "hgx-h20", "--chips", "16"],

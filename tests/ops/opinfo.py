@@ -18,7 +18,7 @@ from supernode.ops import table
 from supernode.plan import Mesh
 
 MESHES = (*(Mesh((("a", n),)) for n in (2, 3, 5)), Mesh((("a", 2), ("b", 2))))
-"""Torch's shapes are made of 3, 5, 10 and 20."""
+"""Torch's shapes are made of 3, 5, 10 and 20: parts are equal for some and not for others."""
 
 OUTSIDE = ("jiterator", "linalg", "fft", "sparse", "to_sparse", "signal", "masked.")
 """Prefixes of operators of the database that no row is about."""

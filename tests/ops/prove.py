@@ -1,7 +1,8 @@
 """Is a row of the op table true? Found out by running the op in parts.
 
-Every claim of a row is tried on a sample: splits of each factor (and of two at once), partial
-sums through linear inputs, other partial results through `moves` and `passes`, the expansion.
+Every claim of a row is tried on a sample: splits of each factor (and of two at once), in unequal
+parts where the chips do not divide it, partial sums through linear inputs, other partial results
+through `moves` and `passes`, the expansion.
 """
 
 import itertools
@@ -18,10 +19,10 @@ from ops.calls import Sample, execute
 from supernode.ir import HostType, Op, TensorType, Type, Value, map_values
 from supernode.ops import Formula, Row, Split
 from supernode.ops.formula import shape_of
-from supernode.plan import Layout, Mesh
+from supernode.plan import Layout, Mesh, cut, cut_axis, piece_size
 
 KINDS = ("sum", "mean", "max", "min", "norm2")
-MESHES = (Mesh((("a", 2),)), Mesh((("a", 2), ("b", 2))))
+MESHES = (Mesh((("a", 2),)), Mesh((("a", 3),)), Mesh((("a", 2), ("b", 2))))
 
 
 NOISE = 8
@@ -131,12 +132,23 @@ def _splits(formula: Formula, mesh: Mesh) -> Iterator[Split]:
     named = {dim[0] for dims in formula.inputs + formula.outputs for dim in dims if dim}
     free = [factor for factor in sorted(named) if formula.splittable(factor)]
     for factor in free:
-        if formula.sizes[factor] % math.prod(sizes) == 0:
-            yield {factor: axes}
+        if _has_parts_for(formula.sizes[factor], math.prod(sizes)):
+            yield {factor: _cuts(formula.sizes[factor], math.prod(sizes), axes)}
     if len(axes) == 2:
         for pair in itertools.permutations(free, 2):
-            if all(formula.sizes[f] % n == 0 for f, n in zip(pair, sizes, strict=True)):
-                yield {factor: (axis,) for factor, axis in zip(pair, axes, strict=True)}
+            lengths = [formula.sizes[factor] for factor in pair]
+            if all(map(_has_parts_for, lengths, sizes)):
+                each = zip(pair, lengths, sizes, axes, strict=True)
+                yield {factor: _cuts(length, n, (axis,)) for factor, length, n, axis in each}
+
+
+def _has_parts_for(length: int, chips: int) -> bool:
+    return length % chips == 0 or length > chips
+
+
+def _cuts(length: int, chips: int, axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Equal parts where they come out, else parts of unequal numbers of elements."""
+    return tuple(cut(axis, units=length if length % chips else 0) for axis in axes)
 
 
 def _try_split(row: Row, sample: Sample, formula: Formula, split: Split, mesh: Mesh) -> None:
@@ -147,9 +159,9 @@ def _try_split(row: Row, sample: Sample, formula: Formula, split: Split, mesh: M
     for value, layout in zip(op.inputs, ins, strict=True):
         if held.setdefault(value.id, layout) != layout:
             return  # one value would be needed in two layouts: the partition refuses that
-    local = _local_op(row, op, split, held, outs, mesh)
     parts: list[tuple[Any, ...]] = []
     for rank in range(mesh.size):
+        local = _local_op(row, op, split, held, outs, mesh, rank)
         pieces = [
             _piece(x, value, layout, mesh, rank)
             for x, value, layout in zip(sample.inputs, op.inputs, ins, strict=True)
@@ -173,12 +185,18 @@ def _layout(dims: Sequence[tuple[str, ...]], split: Split) -> Layout:
 
 
 def _local_op(
-    row: Row, op: Op, split: Split, held: Mapping[int, Layout], outs: list[Layout], mesh: Mesh
+    row: Row,
+    op: Op,
+    split: Split,
+    held: Mapping[int, Layout],
+    outs: list[Layout],
+    mesh: Mesh,
+    rank: int,
 ) -> Op:
     def local(value: Value, layout: Layout) -> Value:
         if not isinstance(value.type, TensorType):
             return value
-        shape = layout.local_shape(value.type.shape, mesh)
+        shape = layout.local_shape(value.type.shape, mesh, rank)
         return Value(value.id, TensorType(value.type.dtype, shape))
 
     inputs = {value.id: local(value, held[value.id]) for value in op.inputs}
@@ -201,11 +219,21 @@ def _joined(
 ) -> Tensor:
     """The pieces of all ranks, combined along the last axis first."""
     for axis, size in reversed(mesh.axes):
-        factor = next(factor for factor, axes in split.items() if axis in axes)
+        factor, cuts = next(
+            (factor, cuts) for factor, cuts in split.items() if axis in map(cut_axis, cuts)
+        )
         groups = [pieces[i : i + size] for i in range(0, len(pieces), size)]
         kind = formula.kind(factor, output)
         if kind is not None:
-            pieces = [_combine(group, kind) for group in groups]
+            through = cuts[: [cut_axis(each) for each in cuts].index(axis) + 1]
+            shares = [
+                piece_size(through, formula.sizes[factor], mesh, mesh.coordinates(rank))
+                for rank in range(0, mesh.size, mesh.stride(axis))
+            ]
+            pieces = [
+                _combine(group, kind, shares[i * size : (i + 1) * size])
+                for i, group in enumerate(groups)
+            ]
         else:
             dims = formula.outputs[output]
             at = next(i for i, dim in enumerate(dims) if dim[:1] == (factor,))
@@ -287,7 +315,8 @@ def _parts(x: Tensor, kind: str, seed: int) -> tuple[Tensor, Tensor]:
     return torch.where(here, x, other), torch.where(here, other, x)
 
 
-def _combine(parts: Sequence[Tensor], kind: str) -> Tensor:
+def _combine(parts: Sequence[Tensor], kind: str, shares: Sequence[int] = (1, 1)) -> Tensor:
+    """What parts of a kind stand for; a mean weighs them by their `shares` of the whole."""
     stacked = torch.stack(tuple(parts))
     if kind in ("max", "min"):
         return stacked.amax(0) if kind == "max" else stacked.amin(0)
@@ -295,7 +324,8 @@ def _combine(parts: Sequence[Tensor], kind: str) -> Tensor:
     if kind == "sum":
         combined = wide.sum(0)
     elif kind == "mean":
-        combined = wide.mean(0)
+        weights = torch.tensor(shares, dtype=wide.dtype) / sum(shares)
+        combined = torch.tensordot(weights, wide, 1)
     else:
         assert kind == "norm2", f"no parts of kind {kind!r}"
         combined = wide.square().sum(0).sqrt()

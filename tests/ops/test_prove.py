@@ -12,7 +12,7 @@ from ops.samples import f, g, ids, samples
 from supernode.ir import Op
 from supernode.ops import Formula, Fresh, Row, table
 from supernode.ops.formula import broadcast, from_template
-from supernode.ops.row import linear_in, linear_in_all, passing, same
+from supernode.ops.row import linear_in, linear_in_all, passing, same, with_arg
 
 
 def planted(name: str, **wrong: object) -> Row:
@@ -98,6 +98,11 @@ WRONG = {
         planted("aten.full", local=same),
         call("aten.full", [4, 8], 2.0),
         r"local output is f32\[4, 8\], expected f32\[2, 8\]",
+    ),
+    "a local form that takes parts to be equal": (
+        planted("aten.full", local=lambda op, split, outputs: with_arg(op, 0, (2, 8))),
+        call("aten.full", [5, 8], 2.0),
+        r"local output is f32\[2, 8\], expected f32\[3, 8\]",
     ),
     "a table looked up as if it were whole": (
         planted("aten.embedding", local=same),

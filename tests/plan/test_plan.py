@@ -84,7 +84,7 @@ def test_explain_of_an_unknown_name() -> None:
         mlp_plan("dp=2").explain("up.wieght")
 
 
-@pytest.mark.parametrize("line", ["", "dp=2", "fsdp=2,tp=2"])
+@pytest.mark.parametrize("line", ["", "dp=2", "fsdp=2,tp=2", "dp=3", "fsdp=3,tp=5"])
 def test_json_round_trip(line: str) -> None:
     plan = mlp_plan(line)
     assert plan_from_json(plan_to_json(plan)) == plan

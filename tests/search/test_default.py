@@ -31,6 +31,9 @@ STATE_BYTES = 2 * 16 * 32 * 4
         (4, 8, 1e9, "dp=4,tp=2"),
         (4, 8, STATE_BYTES, "fsdp=4,tp=2"),
         (48, 48, STATE_BYTES, "dp=3,fsdp=16"),
+        (8, 3, 1e9, "dp=3"),
+        (7, 3, 1e9, "dp=3"),
+        (3, 20, 1e9, "dp=2,tp=10"),
     ],
 )
 def test_the_rule(batch: int, chips: int, capacity: float, line: str) -> None:
@@ -40,8 +43,8 @@ def test_the_rule(batch: int, chips: int, capacity: float, line: str) -> None:
 
 
 def test_no_layout() -> None:
-    with pytest.raises(LayoutError, match="the batch splits in 8 equal parts"):
-        default_layout(mlp(8), 3)
+    with pytest.raises(LayoutError, match="the batch splits in at most 8 parts"):
+        default_layout(mlp(8), 11 * 19)
 
 
 def test_usable_chips_is_the_largest_number_with_a_layout() -> None:

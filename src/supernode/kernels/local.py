@@ -14,13 +14,62 @@ from supernode.kernels.attention import attention, attention_backward
 from supernode.kernels.surroundings import Grid
 
 
-def shard(x: Tensor, dim: int, axis: str, *, coordinate: Mapping[str, int], mesh: Grid) -> Tensor:
-    """This chip's piece of `x`, cut evenly along `dim` over the mesh axis.
+def shard(
+    x: Tensor,
+    dim: int,
+    axis: str,
+    units: int = 0,
+    *,
+    coordinate: Mapping[str, int],
+    mesh: Grid,
+) -> Tensor:
+    """This chip's piece of `x`, cut along `dim` over the mesh axis; evenly, or in `units` units.
 
     It is contiguous: torch's layer norm backward on CPUs takes that for granted.
     """
-    size = x.shape[dim] // mesh.axis_size(axis)
-    return x.narrow(dim, coordinate[axis] * size, size).contiguous()
+    units = units or mesh.axis_size(axis)
+    first, count = mesh.share(axis, units, coordinate)
+    unit = x.shape[dim] // units
+    return x.narrow(dim, first * unit, count * unit).contiguous()
+
+
+def pad(
+    x: Tensor,
+    dim: int,
+    counts: tuple[int, int],
+    lengths: tuple[int, int],
+    *,
+    coordinate: Mapping[str, int],
+    mesh: Grid,
+) -> Tensor:
+    """The pieces of `x` along `dim`, `counts[0]` of `lengths[0]` and then `counts[1]` of the
+    shorter `lengths[1]`, each as long as the longest."""
+    (many, few), (most, least) = counts, lengths
+    if not few:
+        return x
+    longer, shorter = x.split((many * most, few * least), dim)
+    filled = shorter.unflatten(dim, (few, least))
+    end = x.dim() - dim - 1
+    filled = torch.constant_pad_nd(filled, (0, 0) * end + (0, most - least))
+    return torch.cat((longer, filled.flatten(dim, dim + 1)), dim)
+
+
+def unpad(
+    x: Tensor,
+    dim: int,
+    counts: tuple[int, int],
+    lengths: tuple[int, int],
+    *,
+    coordinate: Mapping[str, int],
+    mesh: Grid,
+) -> Tensor:
+    """The reverse of `pad`: pieces of one length, of which the last `counts[1]` lose their end."""
+    (many, few), (most, least) = counts, lengths
+    if not few:
+        return x
+    longer, filled = x.split((many * most, few * most), dim)
+    shorter = filled.unflatten(dim, (few, most)).narrow(dim + 1, 0, least)
+    return torch.cat((longer, shorter.flatten(dim, dim + 1)), dim)
 
 
 def part(
@@ -37,13 +86,13 @@ def part(
 def embedding(
     weight: Tensor,
     ids: Tensor,
-    axes: tuple[str, ...],
+    cuts: tuple[str, ...],
     *,
     coordinate: Mapping[str, int],
     mesh: Grid,
 ) -> Tensor:
     """Rows of the part `weight` of a table cut by rows; zeros for ids of other parts."""
-    at, here = _within(ids, weight.shape[0], axes, coordinate, mesh)
+    at, here = _within(ids, weight.shape[0], cuts, coordinate, mesh)
     return torch.nn.functional.embedding(at, weight).masked_fill_(~here.unsqueeze(-1), 0)
 
 
@@ -52,13 +101,13 @@ def embedding_backward(
     ids: Tensor,
     rows: int,
     padding_idx: int,
-    axes: tuple[str, ...],
+    cuts: tuple[str, ...],
     *,
     coordinate: Mapping[str, int],
     mesh: Grid,
 ) -> Tensor:
     """The gradient of this chip's `rows` of a table cut by rows."""
-    at, here = _within(ids, rows, axes, coordinate, mesh)
+    at, here = _within(ids, rows, cuts, coordinate, mesh)
     # What belongs elsewhere, or is padding, is added to one row more, which is then dropped.
     at = torch.where(here & (ids != padding_idx), at, rows)
     return torch.ops.aten.embedding_dense_backward(grad, at, rows + 1, -1, False)[:rows]
@@ -67,13 +116,13 @@ def embedding_backward(
 def pick(
     x: Tensor,
     index: Tensor,
-    axes: tuple[str, ...],
+    cuts: tuple[str, ...],
     *,
     coordinate: Mapping[str, int],
     mesh: Grid,
 ) -> Tensor:
     """`x[i, index[i]]` of the part `x` [n, v] of a matrix cut by columns; zero for others'."""
-    at, here = _within(index, x.shape[1], axes, coordinate, mesh)
+    at, here = _within(index, x.shape[1], cuts, coordinate, mesh)
     # Not a product with `here`: what was picked instead may be infinite.
     return x.gather(1, at.unsqueeze(1)).squeeze(1).masked_fill_(~here, 0)
 
@@ -82,13 +131,13 @@ def unpick(
     values: Tensor,
     index: Tensor,
     columns: int,
-    axes: tuple[str, ...],
+    cuts: tuple[str, ...],
     *,
     coordinate: Mapping[str, int],
     mesh: Grid,
 ) -> Tensor:
     """Zeros [n, columns] but for `values[i]` at column `index[i]`, where this chip has it."""
-    at, here = _within(index, columns, axes, coordinate, mesh)
+    at, here = _within(index, columns, cuts, coordinate, mesh)
     out = values.new_zeros((values.shape[0], columns))
     return out.scatter_(1, at.unsqueeze(1), values.masked_fill(~here, 0).unsqueeze(1))
 
@@ -98,14 +147,14 @@ def causal_attention(
     k: Tensor,
     v: Tensor,
     dropout_p: float,
-    axes: tuple[str, ...],
+    cuts: tuple[str, ...],
     *,
     scale: float | None = None,
     coordinate: Mapping[str, int],
     mesh: Grid,
 ) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp of this chip's queries `q` [b, h, s, e] over all keys and values."""
-    end, mask = _seen(q, axes, coordinate, mesh)
+    end, mask = _seen(q, cuts, coordinate, mesh)
     return attention(q, k[:, :, :end], v[:, :, :end], dropout_p, False, attn_mask=mask, scale=scale)
 
 
@@ -117,7 +166,7 @@ def causal_attention_backward(
     out: Tensor,
     logsumexp: Tensor,
     dropout_p: float,
-    axes: tuple[str, ...],
+    cuts: tuple[str, ...],
     *,
     attn_mask: Tensor | None = None,
     scale: float | None = None,
@@ -126,7 +175,7 @@ def causal_attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of this chip's queries, and its part of those of all keys and values."""
     assert attn_mask is None, "torch takes a mask or is_causal, not both"
-    end, mask = _seen(q, axes, coordinate, mesh)
+    end, mask = _seen(q, cuts, coordinate, mesh)
     grad_q, grad_k, grad_v = attention_backward(
         grad,
         q,
@@ -144,28 +193,26 @@ def causal_attention_backward(
 
 
 def _seen(
-    q: Tensor, axes: tuple[str, ...], coordinate: Mapping[str, int], mesh: Grid
+    q: Tensor, cuts: tuple[str, ...], coordinate: Mapping[str, int], mesh: Grid
 ) -> tuple[int, Tensor]:
     """Up to where the queries of this chip look, and which of those keys each may look at."""
     rows = q.shape[2]
-    start = _part(axes, coordinate, mesh) * rows
+    start = _start(rows, cuts, coordinate, mesh)
     mask = torch.full((rows, start + rows), -torch.inf, dtype=q.dtype, device=q.device)
     return start + rows, mask.triu_(start + 1)
 
 
-def _part(axes: tuple[str, ...], coordinate: Mapping[str, int], mesh: Grid) -> int:
-    """Which of the parts that these axes cut a dim into is this chip's."""
-    part = 0
-    for axis in axes:
-        part = part * mesh.axis_size(axis) + coordinate[axis]
-    return part
+def _start(size: int, cuts: tuple[str, ...], coordinate: Mapping[str, int], mesh: Grid) -> int:
+    """Where this chip's part of a dim so cut begins, of which it has `size`."""
+    before, here = mesh.span(cuts, coordinate)
+    return before * size // here
 
 
 def _within(
-    index: Tensor, size: int, axes: tuple[str, ...], coordinate: Mapping[str, int], mesh: Grid
+    index: Tensor, size: int, cuts: tuple[str, ...], coordinate: Mapping[str, int], mesh: Grid
 ) -> tuple[Tensor, Tensor]:
     """`index` relative to this chip's part, and where it lies in it (elsewhere it reads 0)."""
-    at = index - _part(axes, coordinate, mesh) * size
+    at = index - _start(size, cuts, coordinate, mesh)
     here = (at >= 0) & (at < size)
     return at.masked_fill(~here, 0), here
 
@@ -210,6 +257,8 @@ def expert_order(
 LOCAL: dict[str, Callable[..., Any]] = {
     "shard": shard,
     "part": part,
+    "pad": pad,
+    "unpad": unpad,
     "embedding": embedding,
     "embedding_backward": embedding_backward,
     "pick": pick,

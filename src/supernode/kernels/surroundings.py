@@ -3,7 +3,7 @@
 `plan.Mesh` is a Grid and `run.fabric.Fabric` has these collectives; kernels import neither.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 from torch import Tensor
@@ -25,6 +25,14 @@ class Grid(Protocol):
 
     def coordinates(self, rank: int) -> dict[str, int]:
         """The position of `rank` along each axis."""
+        ...
+
+    def share(self, axis: str, units: int, at: Mapping[str, int]) -> tuple[int, int]:
+        """Which of `units` the chip at `at` has along `axis`: the first of them, and how many."""
+        ...
+
+    def span(self, cuts: tuple[str, ...], at: Mapping[str, int]) -> tuple[int, int]:
+        """How much of a dim so cut lies before the part of the chip at `at`, and how much in it."""
         ...
 
     def group(self, rank: int, axis: str) -> tuple[int, ...]:
@@ -89,6 +97,14 @@ class OneChip:
     def coordinates(self, rank: int) -> dict[str, int]:
         """No axis, no position."""
         return {}
+
+    def share(self, axis: str, units: int, at: Mapping[str, int]) -> tuple[int, int]:
+        """All of them."""
+        return 0, units
+
+    def span(self, cuts: tuple[str, ...], at: Mapping[str, int]) -> tuple[int, int]:
+        """All of it."""
+        return 0, 1
 
     def group(self, rank: int, axis: str) -> tuple[int, ...]:
         """The chip itself."""

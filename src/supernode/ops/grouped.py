@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from supernode.ir import Op
-from supernode.ops.formula import Formula, bare, from_template, shape_of
+from supernode.ops.formula import Dim, Formula, bare, from_template, shape_of
 from supernode.ops.row import Cost, Row, linear_in, nonlinear, same, streaming, traffic
 from supernode.ops.shape import Product
 
@@ -19,11 +19,38 @@ _FORMS: dict[tuple[int, ...], str] = {
 }
 
 
+ALIGN_BYTES = 16
+"""Torch's kernels take rows of matrices that begin at multiples of so many bytes."""
+
+
 def _ranks(op: Op) -> tuple[int, ...]:
     return tuple(len(shape_of(value)) for value in op.inputs[:2])
 
 
 def _formula(op: Op) -> Formula:
+    return aligned(op, _products(op))
+
+
+def aligned(op: Op, formula: Formula) -> Formula:
+    """The same with `m`, `n` and `k` counted in units of `ALIGN_BYTES`, so that rows of their parts
+    are aligned as those of the whole are."""
+    type_ = op.inputs[0].tensor
+    unit = ALIGN_BYTES * type_.numel // type_.size_bytes
+    units = {f: n // unit for f, n in formula.sizes.items() if f in "mnk" and n % unit == 0}
+
+    def counted(dim: Dim) -> Dim:
+        return tuple(part for f in dim for part in ((f, f"{f}16") if f in units else (f,)))
+
+    return replace(
+        formula,
+        inputs=tuple(tuple(map(counted, dims)) for dims in formula.inputs),
+        outputs=tuple(tuple(map(counted, dims)) for dims in formula.outputs),
+        sizes={**formula.sizes, **units, **{f"{f}16": unit for f in units}},
+        whole=formula.whole | {f"{f}16" for f in units},
+    )
+
+
+def _products(op: Op) -> Formula:
     """By rank: rows in groups, columns in groups, or the k of each product in groups."""
     if _ranks(op) == (3, 3):
         return from_template(op, "e m k, e k n -> e m n")
@@ -34,7 +61,8 @@ def routed_formula(op: Op, sizes: Mapping[str, int]) -> Formula:
     """The formula where each chip has groups of its own: its rows `t`, or `(t j)` for `j` rows of
     each token; `offs` is then a partial sum over chips."""
     form = _FORMS[_ranks(op)].format(t="(t j)" if "j" in sizes else "t")
-    return replace(from_template(op, form, whole="j e", sizes=sizes), partial={"t": (2,)})
+    formula = from_template(op, form, whole="j e", sizes=sizes)
+    return replace(aligned(op, formula), partial={"t": (2,)})
 
 
 def _cost(op: Op) -> Cost:

@@ -195,7 +195,7 @@ def _pair(name: str, position: int, flops: float) -> list[Row]:
             cost=streaming(flops),
             linear=nonlinear,
             local=same,
-            note="parts are of equal size, so the mean of their means is the mean",
+            note="the mean of the parts' means, each by its share, is the mean",
         ),
         Row(
             name=f"aten.{name}_backward",
@@ -256,6 +256,6 @@ ROWS = [
         cost=streaming(20),
         linear=nonlinear,
         local=same,
-        note="parts are of equal size, so the mean of their means is the mean",
+        note="the mean of the parts' means, each by its share, is the mean",
     ),
 ]

@@ -10,7 +10,7 @@ from supernode.ops.formula import Dims, Formula, shape_of
 from supernode.ops.row import Fresh, Row, linear_in, nonlinear, passing, same, streaming
 
 MEAN = "mean"
-"""Parts of equal size whose mean is the true value."""
+"""Parts whose mean is the true value; that of an unequal part is weighed by its share first."""
 NORM2 = "norm2"
 """Parts whose root of the sum of squares is the true value."""
 
@@ -173,7 +173,7 @@ ROWS = [
         cost=streaming(1),
         linear=linear_in((0,)),
         local=same,
-        note="parts are of equal size, so the mean of their means is the mean",
+        note="the mean of the parts' means, each by its share, is the mean",
     ),
     Row(
         name="aten.mean",

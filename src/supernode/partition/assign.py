@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from supernode.errors import LayoutError
 from supernode.ir import HostType, Port, Program, Value
 from supernode.partition.classes import Classes, Part, contractions
-from supernode.partition.line import Axis
+from supernode.partition.line import Axis, mesh_of
 from supernode.partition.reader import pointed
-from supernode.plan import Layout
+from supernode.plan import Layout, Mesh, cut, fits, piece_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """`split[axis][class]` is the rank of preference (0 first) where an op has several such
-    classes; `homes[i]` is the layout of input `i`, None for a host number; `reasons[i]` why.
-    `experts` is the axis that splits experts, if any."""
+    classes; `units[class]` in how many units a class is cut that its axes do not divide;
+    `homes[i]` is the layout of input `i`, None for a host number; `reasons[i]` why. `experts` is
+    the axis that splits experts, if any."""
 
     split: dict[str, dict[Part, int]]
+    units: dict[Part, int]
     homes: tuple[Layout | None, ...]
     reasons: tuple[str, ...]
     experts: str | None
@@ -29,7 +31,7 @@ def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str
     """The assignment that the schemes of `axes` ask for.
 
     Raises:
-        LayoutError: an axis does not divide a dim it has to split.
+        LayoutError: there is nothing to split, or a chip would get no part of a dim.
     """
     split: dict[str, dict[Part, int]] = {axis.name: {} for axis in axes}
     for axis in axes:
@@ -43,18 +45,20 @@ def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str
         if axis.scheme.tokens:
             preference = 1 if axis.scheme.inner else 0
             _take(chosen, _tokens(program, classes, axis, line), preference)
-    _check_divisible(program, classes, axes, split, line)
+    units = _units(program, classes, axes, split, line)
+    mesh = mesh_of(axes)
     homes: list[Layout | None] = []
     reasons: list[str] = []
     for port, value in zip(program.inputs, program.main.inputs, strict=True):
         try:
-            home, reason = _home(port, value, classes, axes, split, line)
+            home, reason = _home(port, value, classes, axes, split, units, mesh, line)
         except LayoutError as error:
             raise pointed(error, program, classes, split, value) from None
         homes.append(home)
         reasons.append(reason)
     return Assignment(
         split=split,
+        units=units,
         homes=tuple(homes),
         reasons=tuple(reasons),
         experts=next((axis.name for axis in axes if axis.scheme.experts), None),
@@ -213,17 +217,19 @@ def _two_sides(
     return sides
 
 
-def _check_divisible(
+def _units(
     program: Program,
     classes: Classes,
     axes: tuple[Axis, ...],
     split: dict[str, dict[Part, int]],
     line: str,
-) -> None:
+) -> dict[Part, int]:
+    """In how many units each class is cut that the axes which split it do not divide together."""
     parts: dict[Part, int] = defaultdict(lambda: 1)
     for axis in axes:
         for place in split[axis.name]:
             parts[place] *= axis.size
+    units: dict[Part, int] = {}
     for port, value in zip(program.inputs, program.main.inputs, strict=True):
         if port.role not in ("param", "arg", "buffer") or isinstance(value.type, HostType):
             continue
@@ -232,15 +238,29 @@ def _check_divisible(
             # No op splits a dim that divides by nothing; it is still kept in parts.
             count, divisor = parts.get(place, 1), classes.divisor(place) or size
             if divisor % count:
-                names = [axis.name for axis in axes if place in split[axis.name]]
-                unit = "" if divisor == size else f", which splits in {divisor} equal units"
-                error = LayoutError(
-                    f"{'*'.join(names)}={count} does not divide dim {dim} of {port.name} "
-                    f"({value.type}), size {size}{unit}",
-                    asked=f"layout {line}",
-                    fix=f"use sizes whose product divides {divisor}",
-                )
-                raise pointed(error, program, classes, split, value)
+                splitting = tuple(axis for axis in axes if place in split[axis.name])
+                timed = any(axis.scheme.time or axis.scheme.experts for axis in splitting)
+                if timed or divisor < count:
+                    what = f"dim {dim} of {port.name} ({value.type}), size {size}"
+                    error = _misfit(splitting, what, size, divisor, line, timed)
+                    raise pointed(error, program, classes, split, value)
+                units[place] = divisor
+    return units
+
+
+def _misfit(
+    axes: tuple[Axis, ...], what: str, size: int, divisor: int, line: str, timed: bool
+) -> LayoutError:
+    """Why these axes together can't split a dim, which `what` tells, in so many units."""
+    asked = f"{'*'.join(axis.name for axis in axes)}={math.prod(axis.size for axis in axes)}"
+    unit = "" if divisor == size else f", which splits in {divisor} equal units"
+    if timed:
+        wrong = f"{asked} does not divide {what}{unit}; parts in time and of experts are equal"
+        fix = f"use sizes whose product divides {divisor}"
+    else:
+        wrong = f"{asked} leaves chips without a part of {what}{unit}"
+        fix = f"use sizes whose product is at most {divisor}"
+    return LayoutError(wrong, asked=f"layout {line}", fix=fix)
 
 
 def _home(
@@ -249,6 +269,8 @@ def _home(
     classes: Classes,
     axes: tuple[Axis, ...],
     split: dict[str, dict[Part, int]],
+    units: dict[Part, int],
+    mesh: Mesh,
     line: str,
 ) -> tuple[Layout | None, str]:
     if isinstance(value.type, HostType):
@@ -265,13 +287,15 @@ def _home(
         ]
         if wanted:
             dim = min(wanted)[1]
-            dims[dim] = (*dims[dim], axis.name)
+            each = cut(axis.name, units=units.get(classes.of("main", value, dim), 0))
+            dims[dim] = (*dims[dim], each)
             why.append(f"{axis.name} splits dim {dim} ({axis.scheme.summary})")
     for axis in axes:
         if port.role in axis.scheme.keeps:
-            dim = _stored_dim(port, shape, dims, axes, axis, line)
-            if dim is not None:
-                dims[dim] = (*dims[dim], axis.name)
+            stored = _stored(port, shape, dims, axis, mesh, line)
+            if stored is not None:
+                dim, each = stored
+                dims[dim] = (*dims[dim], each)
                 why.append(f"{axis.name} keeps it in parts along dim {dim} ({axis.scheme.summary})")
     return Layout(tuple(dims)), "; ".join(why) or "whole on every chip: no axis splits its dims"
 
@@ -287,27 +311,33 @@ def _may_split(port: Port, axis: Axis, preference: int) -> bool:
     return not scheme.time and (port.role in ("arg", "buffer") or weights)
 
 
-def _stored_dim(
+def _stored(
     port: Port,
     shape: tuple[int, ...],
     dims: list[tuple[str, ...]],
-    axes: tuple[Axis, ...],
     axis: Axis,
+    mesh: Mesh,
     line: str,
-) -> int | None:
-    """The dim to cut: an uncut one that divides, else one that is cut already, else none."""
-    sizes = {other.name: other.size for other in axes}
-    left = list(shape)
-    for dim, names in enumerate(dims):
-        for name in names:
-            left[dim] //= sizes[name]
+) -> tuple[int, str] | None:
+    """The dim to cut, and how: an uncut one that divides, else one that is cut already, else the
+    one of which the largest part is smallest; None for what is too small."""
     for dim in sorted(range(len(shape)), key=lambda dim: (len(dims[dim]), dim)):
-        if left[dim] % axis.size == 0:
-            return dim
-    if len(shape) < 2 or math.prod(left) < axis.size:
+        if fits((*dims[dim], axis.name), shape[dim], mesh):
+            return dim, axis.name
+    uneven: list[tuple[float, int, str]] = []
+    for dim, size in enumerate(shape):
+        each = cut(axis.name, units=size)
+        if fits((*dims[dim], each), size, mesh):
+            now, then = (
+                piece_size(cuts, size, mesh, {}) for cuts in (dims[dim], (*dims[dim], each))
+            )
+            uneven.append((then / now, dim, each))
+    if uneven:
+        return min(uneven)[1:]
+    if len(shape) < 2 or math.prod(Layout(tuple(dims)).local_shape(shape, mesh)) < axis.size:
         return None
     raise LayoutError(
-        f"{axis.name}={axis.size} divides no dim of {port.name} ({list(shape)})",
+        f"{axis.name}={axis.size} is more than each dim of {port.name} ({list(shape)})",
         asked=f"layout {line}",
-        fix="choose a size that divides its dims, and put the rest in dp",
+        fix="choose a size that one of its dims reaches, and put the rest in dp",
     )

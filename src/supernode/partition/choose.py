@@ -1,6 +1,5 @@
 """Which factor of an op each mesh axis splits: the assigned one, else what moves fewest bytes."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from supernode.ops.formula import SUM
 from supernode.ops.row import same
 from supernode.partition.cuts import Split, cuts_of, factor_of, split_of
 from supernode.partition.emit import Emitter
-from supernode.plan import Layout, by_expert, by_token, cut_axis, cut_groups
+from supernode.plan import Layout, by_expert, by_token, cut_axis, fits
 
 Found = tuple[str, str]
 """A factor and how an axis cuts it."""
@@ -79,12 +78,12 @@ def choose(question: Question) -> Choice:
     for axis, size in question.emitter.mesh.axes:
         if axis in taken:
             continue
-        found = _assigned(question, axis, size, split, first=True)
+        found = _assigned(question, axis, split, first=True)
         if found is None and (kind := _passes(question, axis)):
             passing[axis] = kind
             reasons.append(f"{axis} holds partial results ({kind}), which pass through")
         elif found is None:
-            found = _assigned(question, axis, size, split, first=False)
+            found = _assigned(question, axis, split, first=False)
         if found is not None:
             reasons.append(f"{axis} splits {found[0]}: assigned")
         elif axis not in passing:
@@ -137,32 +136,26 @@ def _among_experts(question: Question) -> bool:
     return together and question.row.local is same and kinds <= {SUM, "max", "min"}
 
 
-def _assigned(
-    question: Question, axis: str, size: int, split: Split, *, first: bool
-) -> Found | None:
+def _assigned(question: Question, axis: str, split: Split, *, first: bool) -> Found | None:
     """The assigned factor of the first preference, or the best of the others."""
     preferences = question.preferences.get(axis, {})
     for factor in sorted(preferences, key=lambda factor: (preferences[factor][0], factor)):
         preference, how = preferences[factor]
         if (preference == 0) != first:
             continue
-        if _can_split(question, (factor, how), size, split):
+        if _can_split(question, (factor, how), split):
             return factor, how
         if factor in question.formula.whole and question.row.expand and first:
             raise NeedsExpansion
     return None
 
 
-def _can_split(question: Question, found: Found, size: int, split: Split) -> bool:
-    formula, mesh = question.formula, question.emitter.mesh
+def _can_split(question: Question, found: Found, split: Split) -> bool:
     factor, how = found
-    already = math.prod(mesh.axis_size(cut_axis(each)) for each in split.get(factor, ()))
-    inner = formula.sizes[factor] // cut_groups(how)
-    return (
-        factor not in formula.whole | question.fixed
-        and inner % size == 0
-        and formula.sizes[factor] % (already * size) == 0
-    )
+    if factor in question.formula.whole | question.fixed:
+        return False
+    cuts = (*split.get(factor, ()), how)
+    return fits(cuts, question.formula.sizes[factor], question.emitter.mesh)
 
 
 def _passes(question: Question, axis: str) -> str | None:
@@ -207,7 +200,7 @@ def _cheapest(question: Question, axis: str, size: int, split: Split) -> Found |
                 continue
             if found[0] in formula.whole and question.row.expand:
                 raise NeedsExpansion
-            if _can_split(question, found, size, split):
+            if _can_split(question, found, split):
                 candidates[found] = None
     # Equal bytes: a split leaves less work on each chip.
     costs = {f: (_bytes_moved(question, axis, size, f), f is None, f or ()) for f in candidates}
@@ -229,7 +222,7 @@ def _bytes_moved(question: Question, axis: str, size: int, found: Found | None) 
         versions = question.emitter.held[value.id].versions
         if any(v.where(axis) == target and not v.kind_of(axis) for v in versions):
             continue
-        nbytes = versions[layout].type.size_bytes
+        nbytes = question.emitter.largest_bytes(value, layout)
         if layout.kind_of(axis):
             wanted = question.wanted.get(value.id)
             total += nbytes * (size - 1) / size * (1 if target is not None else 2)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from supernode.ops import Dim, Dims
-from supernode.plan import Layout, cut, cut_groups, cut_name
+from supernode.plan import Layout, cut, cut_groups, cut_name, cut_units
 
 Split = dict[str, tuple[str, ...]]
 """How each factor is cut, outermost first."""
@@ -15,7 +15,7 @@ def cuts_of(dim: Dim, split: Mapping[str, tuple[str, ...]], sizes: Mapping[str, 
     outer = 1
     for factor in dim:
         for each in split.get(factor, ()):
-            out.append(cut(cut_name(each), outer * cut_groups(each)))
+            out.append(cut(cut_name(each), outer * cut_groups(each), cut_units(each)))
         outer *= sizes[factor]
     return tuple(out)
 
@@ -29,10 +29,12 @@ def layout_of(
 
 def factor_of(dim: Dim, each: str, sizes: Mapping[str, int]) -> tuple[str, str] | None:
     """The factor of a dim that a cut cuts, and how; None where it cuts no single factor."""
-    groups, outer = cut_groups(each), 1
+    groups, units, outer = cut_groups(each), cut_units(each), 1
     for factor in dim:
         if outer <= groups < outer * sizes[factor]:
-            return None if groups % outer else (factor, cut(cut_name(each), groups // outer))
+            if groups % outer or (units and sizes[factor] // (groups // outer) % units):
+                return None
+            return factor, cut(cut_name(each), groups // outer, units)
         outer *= sizes[factor]
     return None
 

@@ -37,8 +37,9 @@ class Held:
 
 
 class Emitter:
-    """Writes one local block.
+    """Writes one local block of the chip at the coordinates `at`, 0 where they say nothing.
 
+    `uneven` are the cuts it has met that may give chips unequal parts, with the sizes of the dims.
     `held` maps ids of global values to what the chips hold of them; `hosts` maps those of host
     numbers to local values. `time` names the axes of the mesh whose parts follow each other,
     `scatters_first` those over which gradients go into pieces part by part: chips that keep only
@@ -50,13 +51,17 @@ class Emitter:
     def __init__(
         self,
         axes: tuple[Axis, ...],
+        at: Mapping[str, int],
         counts: Collection[int] = (),
         ends: Mapping[int, Value] | None = None,
     ) -> None:
         self.mesh = mesh_of(axes)
+        self.rank = self.mesh.rank(at)
+        self.at: Mapping[str, int] = self.mesh.coordinates(self.rank)
         self.experts = Experts(self)
         self.time = tuple(axis.name for axis in axes if axis.scheme.time)
         self.scatters_first = tuple(axis.name for axis in axes if "param" in axis.scheme.keeps)
+        self.uneven: set[tuple[tuple[str, ...], int]] = set()
         self._counts = counts
         self._ends = ends or {}
         self.ops: list[Op] = []
@@ -71,10 +76,19 @@ class Emitter:
         return value
 
     def local_type(self, type_: Type, layout: Layout) -> Type:
-        """The type of one chip's piece."""
+        """The type of this chip's piece."""
         if isinstance(type_, HostType):
             return type_
-        return TensorType(type_.dtype, layout.local_shape(type_.shape, self.mesh))
+        if layout.has_units:
+            self.uneven.update(zip(layout.dims, type_.shape, strict=True))
+        return TensorType(type_.dtype, layout.local_shape(type_.shape, self.mesh, self.rank))
+
+    def largest_bytes(self, value: Value, layout: Layout) -> int:
+        """What the largest piece takes: what is decided by it is decided alike for every chip."""
+        if not layout.has_units:
+            return self.held[value.id].versions[layout].type.size_bytes
+        shape = layout.local_shape(value.tensor.shape, self.mesh)
+        return TensorType(value.tensor.dtype, shape).size_bytes
 
     def emit(
         self,

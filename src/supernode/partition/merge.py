@@ -16,17 +16,22 @@ BUCKET_BYTES = 25 * 2**20
 
 **Source:** the bucket size of PyTorch's DistributedDataParallel, 25 MiB."""
 
-FINISHING = ("aten.sqrt", "aten.div.Scalar")
-"""What turns the sum over chips into the norm or the mean."""
+PAD, UNPAD = "local.pad", "local.unpad"
+FINISHING = ("aten.sqrt", "aten.div.Scalar", UNPAD)
+"""What turns the sum over chips into the norm or the mean, or drops what filled it up."""
 REDUCTIONS = ("fabric.all_reduce", "fabric.reduce_scatter")
 
 
-def merge(block: Block, limit_bytes: float) -> Block:
-    """`block` with its collectives hoisted and merged; results are unchanged."""
+def merge(block: Block, limit_bytes: float, sizes: Block) -> Block:
+    """`block` with its collectives hoisted and merged; results are unchanged.
+
+    `sizes` is the same block, of the chip whose sizes decide for all.
+    """
     live = without_dead_ops(block)
     ops = _hoist(_sink(live.ops), {value.id for value in block.inputs})
-    ops = _merge_reductions(ops, limit_bytes)
-    return replace(block, ops=tuple(_merge_gathers(ops, limit_bytes)))
+    size_of = _Sizes(sizes)
+    ops = _merge_reductions(ops, limit_bytes, size_of)
+    return replace(block, ops=tuple(_merge_gathers(ops, limit_bytes, size_of)))
 
 
 def _sink(ops: tuple[Op, ...]) -> tuple[Op, ...]:
@@ -58,14 +63,14 @@ def _reduced(ops: tuple[Op, ...]) -> set[int]:
 
 
 def _hoist(ops: tuple[Op, ...], given: set[int]) -> list[Op]:
-    """Reductions right behind the op that completes their operands; one that follows up another
-    stays."""
+    """Reductions, and what fills up a piece for a collective, right behind the op that completes
+    their operands; a reduction that follows up another stays."""
     reduced = _reduced(ops)
     out: list[Op] = []
     made_at: dict[int, int] = dict.fromkeys(given, -1)
     for op in ops:
         place = len(out)
-        if op.name in REDUCTIONS and not {v.id for v in op.inputs} <= reduced:
+        if op.name in (PAD, *REDUCTIONS) and not {v.id for v in op.inputs} <= reduced:
             place = 1 + max(made_at[value.id] for value in op.inputs)
             while place < len(out) and out[place].name in REDUCTIONS:
                 place += 1
@@ -82,11 +87,15 @@ def _key(op: Op) -> tuple[object, ...]:
     return (op.name, op.args[1], kind, dtype, op.site.phase)
 
 
-def _bytes(op: Op) -> int:
-    return max(
-        sum(value.type.size_bytes for value in op.outputs),
-        sum(value.type.size_bytes for value in op.inputs),
-    )
+class _Sizes:
+    """What an op reads or makes, in bytes, whichever is more; by the values of one block."""
+
+    def __init__(self, block: Block) -> None:
+        made = (value for op in block.ops for value in op.outputs)
+        self._bytes = {value.id: value.type.size_bytes for value in (*block.inputs, *made)}
+
+    def __call__(self, op: Op) -> int:
+        return max(sum(self._bytes[v.id] for v in side) for side in (op.outputs, op.inputs))
 
 
 @dataclass(slots=True)
@@ -96,7 +105,7 @@ class _Bucket:
     results: set[int]
 
 
-def _merge_reductions(ops: list[Op], limit_bytes: float) -> list[Op]:
+def _merge_reductions(ops: list[Op], limit_bytes: float, size_of: _Sizes) -> list[Op]:
     """Each bucket takes effect where its last member stood."""
     open_: dict[tuple[object, ...], _Bucket] = {}
     closed: list[_Bucket] = []
@@ -107,19 +116,19 @@ def _merge_reductions(ops: list[Op], limit_bytes: float) -> list[Op]:
         if op.name not in REDUCTIONS:
             continue
         bucket = open_.get(_key(op))
-        if bucket is not None and bucket.size_bytes + _bytes(op) > limit_bytes:
+        if bucket is not None and bucket.size_bytes + size_of(op) > limit_bytes:
             closed.append(open_.pop(_key(op)))
             bucket = None
         if bucket is None:
             bucket = open_[_key(op)] = _Bucket([], 0, set())
         bucket.members.append(i)
-        bucket.size_bytes += _bytes(op)
+        bucket.size_bytes += size_of(op)
         bucket.results |= {value.id for value in op.outputs}
     closed += open_.values()
     return list(_replaced(ops, {b.members[-1]: b.members for b in closed}))
 
 
-def _merge_gathers(ops: list[Op], limit_bytes: float) -> list[Op]:
+def _merge_gathers(ops: list[Op], limit_bytes: float, size_of: _Sizes) -> list[Op]:
     """Each bucket takes effect where its first member stood, if all operands exist there."""
     made_at = {value.id: i for i, op in enumerate(ops) for value in op.outputs}
     open_: dict[tuple[object, ...], _Bucket] = {}
@@ -130,13 +139,13 @@ def _merge_gathers(ops: list[Op], limit_bytes: float) -> list[Op]:
         bucket = open_.get(_key(op))
         if bucket is not None:
             ready = max((made_at.get(value.id, -1) for value in op.inputs), default=-1)
-            if ready > bucket.members[0] or bucket.size_bytes + _bytes(op) > limit_bytes:
+            if ready > bucket.members[0] or bucket.size_bytes + size_of(op) > limit_bytes:
                 closed.append(open_.pop(_key(op)))
                 bucket = None
         if bucket is None:
             bucket = open_[_key(op)] = _Bucket([], 0, set())
         bucket.members.append(i)
-        bucket.size_bytes += _bytes(op)
+        bucket.size_bytes += size_of(op)
     closed += open_.values()
     return list(_replaced(ops, {b.members[0]: b.members for b in closed}))
 

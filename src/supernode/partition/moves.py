@@ -1,19 +1,37 @@
-"""From one layout to another: collectives and slices, one axis at a time."""
+"""From one layout to another: collectives and slices, one axis at a time.
+
+Collectives move pieces of one size. Where an axis cuts a dim unevenly, every piece is padded to the
+longest before them, and the padding is dropped behind.
+"""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from supernode.ir import Arg, Site, TensorType, Type, Value
 from supernode.ops import MEAN, NORM2
-from supernode.plan import Layout, Mesh, cut_axis, cut_groups
+from supernode.plan import (
+    Layout,
+    Mesh,
+    cut_axis,
+    cut_groups,
+    cut_units,
+    is_uneven,
+    pieces,
+    share,
+    units_left,
+)
 
 
 class Writer(Protocol):
-    """What writes the ops of a block."""
+    """What writes the ops of a block of the chip at the coordinates `at`."""
 
     mesh: Mesh
     time: tuple[str, ...]
     scatters_first: tuple[str, ...]
+    at: Mapping[str, int]
+    uneven: set[tuple[tuple[str, ...], int]]
 
     def emit(
         self,
@@ -62,8 +80,10 @@ class _Move:
             if partial.get(axis) in ("sum", MEAN) and self._may_scatter(axis, time):
                 return self._reduce(local, axis, (dim, each))
             where = now.where(axis)
-            if where is not None and now.dims[where[0]][-1] == where[1] == each == axis:
-                return self._exchange(local, axis, where[0], dim)
+            if where is None or now.dims[where[0]][-1] != where[1]:
+                continue
+            if cut_groups(where[1]) == cut_groups(each) == 1:
+                return self._exchange(local, where[0], dim, each)
         if done:
             return self._reduce(local, time or done[0], None)
         for dim, cuts in enumerate(now.dims):
@@ -76,26 +96,37 @@ class _Move:
 
     def _shard(self, local: Value, dim: int, each: str) -> tuple[Value, Layout]:
         layout = _with_dim(self.layout, dim, (*self.layout.dims[dim], each))
-        parts = self.writer.mesh.axis_size(cut_axis(each))
         grouped, at = self._grouped(local, dim, each)
+        parts = self._parts(layout, dim)
         args: tuple[Arg, ...] = (grouped, at, cut_axis(each))
-        out = self._emit("local.shard", args, _scaled(grouped.tensor, at, 1, parts))
-        return self._flat(out, layout), layout
+        if cut_units(each):
+            args = (*args, parts.units)
+        out = self._emit("local.shard", args, _resized(grouped.tensor, at, parts.mine))
+        return self._flat(out, layout, each), layout
 
     def _gather(self, local: Value, dim: int) -> tuple[Value, Layout]:
         each = self.layout.dims[dim][-1]
         layout = _with_dim(self.layout, dim, self.layout.dims[dim][:-1])
-        parts = self.writer.mesh.axis_size(cut_axis(each))
+        parts = self._parts(self.layout, dim)
         grouped, at = self._grouped(local, dim, each)
+        grouped = self._padded(grouped, at, parts, every=False)
         args: tuple[Arg, ...] = ((grouped,), cut_axis(each), (at,))
-        out = self._emit("fabric.all_gather", args, _scaled(grouped.tensor, at, parts, 1))
-        return self._flat(out, layout), layout
+        whole = _resized(grouped.tensor, at, parts.most * parts.chips)
+        out = self._emit("fabric.all_gather", args, whole)
+        out = self._unpadded(out, at, parts, every=True)
+        return self._flat(out, layout, each), layout
 
-    def _exchange(self, local: Value, axis: str, old: int, new: int) -> tuple[Value, Layout]:
+    def _exchange(self, local: Value, old: int, new: int, each: str) -> tuple[Value, Layout]:
         layout = _with_dim(self.layout, old, self.layout.dims[old][:-1])
-        layout = _with_dim(layout, new, (*layout.dims[new], axis))
-        args: tuple[Arg, ...] = ((local,), axis, (new,), (old,))
-        return self._emit("fabric.all_to_all", args, self._local(layout)), layout
+        layout = _with_dim(layout, new, (*layout.dims[new], each))
+        here, there = self._parts(self.layout, old), self._parts(layout, new)
+        local = self._padded(local, old, here, every=False)
+        local = self._padded(local, new, there, every=True)
+        args: tuple[Arg, ...] = ((local,), cut_axis(each), (new,), (old,))
+        type_ = _resized(local.tensor, old, here.most * here.chips)
+        out = self._emit("fabric.all_to_all", args, _resized(type_, new, there.most))
+        out = self._unpadded(out, old, here, every=True)
+        return self._unpadded(out, new, there, every=False), layout
 
     def _reduce(
         self, local: Value, axis: str, into: tuple[int, str] | None
@@ -112,13 +143,16 @@ class _Move:
         else:
             dim, each = into
             layout = _with_dim(layout, dim, (*layout.dims[dim], each))
+            parts = self._parts(layout, dim)
             grouped, at = self._grouped(local, dim, each)
-            piece = _scaled(grouped.tensor, at, 1, self.writer.mesh.axis_size(axis))
+            grouped = self._padded(grouped, at, parts, every=True)
+            piece = _resized(grouped.tensor, at, parts.most)
             out = self._emit("fabric.reduce_scatter", ((grouped,), axis, (at,), wire), piece)
-            out = self._flat(out, layout)
+            out = self._unpadded(out, at, parts, every=False)
+            out = self._flat(out, layout, each)
         if kind == MEAN:
-            parts = self.writer.mesh.axis_size(axis)
-            out = self._emit("aten.div.Scalar", (out, parts), out.tensor)
+            chips = self.writer.mesh.axis_size(axis)
+            out = self._emit("aten.div.Scalar", (out, chips), out.tensor)
         elif kind == NORM2:
             out = self._emit("aten.sqrt", (out,), out.tensor)
         return out, layout
@@ -128,20 +162,65 @@ class _Move:
         groups = cut_groups(each)
         if groups == 1:
             return local, dim
-        # Cuts further out have taken some of the groups away.
-        outer = [cut for cut in self.layout.dims[dim] if cut != each]
-        sizes = [(cut_groups(cut), self.writer.mesh.axis_size(cut_axis(cut))) for cut in outer]
-        here = groups // math.prod(size for of, size in sizes if of * size <= groups)
+        levels = self._levels(self.layout.dims[dim], dim, groups)
+        here = math.prod(length for of, length in levels if of < groups)
         shape = local.tensor.shape
         split = (*shape[:dim], here, shape[dim] // here, *shape[dim + 1 :])
         type_ = TensorType(local.tensor.dtype, split)
         return self._emit("aten.reshape", (local, split), type_), dim + 1
 
-    def _flat(self, local: Value, layout: Layout) -> Value:
-        type_ = self._local(layout)
-        if local.type == type_:
+    def _flat(self, local: Value, layout: Layout, each: str) -> Value:
+        """The value without the dim that `_grouped` has made for a cut."""
+        if cut_groups(each) == 1:
             return local
+        type_ = self._local(layout)
         return self._emit("aten.reshape", (local, type_.shape), type_)
+
+    def _parts(self, layout: Layout, dim: int) -> "_Parts":
+        """What the innermost cut of a dim gives each chip along its axis, grouped by the cut."""
+        cuts, mesh, at = layout.dims[dim], self.writer.mesh, self.writer.at
+        axis, groups = cut_axis(cuts[-1]), cut_groups(cuts[-1])
+        chips = mesh.axis_size(axis)
+        units = units_left(cuts, self._size(dim), mesh, at)
+        if uneven := is_uneven(cuts, self._size(dim), mesh):
+            self.writer.uneven.add((cuts, self._size(dim)))
+        whole = math.prod(n for of, n in self._levels(cuts[:-1], dim, groups) if of >= groups)
+        unit = whole // max(units, 1)
+        return _Parts(
+            units=units,
+            longer=units % chips or chips,
+            chips=chips,
+            most=share(units, chips, 0)[1] * unit,
+            least=share(units, chips, chips - 1)[1] * unit,
+            mine=share(units, chips, at[axis])[1] * unit,
+            uneven=uneven,
+        )
+
+    def _levels(self, cuts: tuple[str, ...], dim: int, groups: int) -> list[tuple[int, int]]:
+        """How long this chip's piece of a dim is, by level."""
+        found = pieces(cuts, self._size(dim), self.writer.mesh, self.writer.at, groups)
+        return [(of, length) for of, _, length in found]
+
+    def _size(self, dim: int) -> int:
+        assert isinstance(self.whole, TensorType)
+        return self.whole.shape[dim]
+
+    def _padded(self, x: Value, dim: int, parts: "_Parts", *, every: bool) -> Value:
+        """This chip's piece, or those of `every` chip along `dim`, as long as the longest."""
+        if not parts.uneven:
+            return x
+        count = parts.chips if every else 1
+        type_ = _resized(x.tensor, dim, parts.most * count)
+        return self._emit("local.pad", (x, dim, *parts.lengths(every)), type_)
+
+    def _unpadded(self, x: Value, dim: int, parts: "_Parts", *, every: bool) -> Value:
+        """The reverse of `_padded`."""
+        if not parts.uneven:
+            return x
+        counts, lengths = parts.lengths(every)
+        size = sum(count * length for count, length in zip(counts, lengths, strict=True))
+        type_ = _resized(x.tensor, dim, size)
+        return self._emit("local.unpad", (x, dim, counts, lengths), type_)
 
     def _local(self, layout: Layout) -> TensorType:
         type_ = self.writer.local_type(self.whole, layout)
@@ -152,10 +231,31 @@ class _Move:
         return self.writer.emit(name, args, type_, self.site)
 
 
-def _scaled(type_: TensorType, dim: int, times: int, parts: int) -> TensorType:
-    """The type with one dim `times` as long, in `parts`."""
-    shape = type_.shape
-    return TensorType(type_.dtype, (*shape[:dim], shape[dim] * times // parts, *shape[dim + 1 :]))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """The parts along an axis of so many `chips`: how long the first `longer` of them are and how
+    long the others, and this chip's. `uneven`: somewhere in the mesh parts differ."""
+
+    units: int
+    longer: int
+    chips: int
+    most: int
+    least: int
+    mine: int
+    uneven: bool
+
+    def lengths(self, every: bool) -> tuple[tuple[int, int], tuple[int, int]]:
+        """How many parts are long and how many short, and how long these are."""
+        if every:
+            counts = (self.longer, self.chips - self.longer)
+        else:
+            counts = (1, 0) if self.mine == self.most else (0, 1)
+        return counts, (self.most, self.least)
+
+
+def _resized(type_: TensorType, dim: int, size: int) -> TensorType:
+    """The type with another size of one dim."""
+    return TensorType(type_.dtype, (*type_.shape[:dim], size, *type_.shape[dim + 1 :]))
 
 
 def _appendable(current: Layout, target: Layout) -> list[tuple[int, str]]:

@@ -1,24 +1,26 @@
 """Program and layout line to Plan: the ordered list of passes."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 from supernode.ir import HostType, Program, Value
 from supernode.partition.assign import Assignment, assign
 from supernode.partition.classes import Classes
-from supernode.partition.line import Line, mesh_of, parse_line
+from supernode.partition.line import Axis, Line, mesh_of, parse_line
 from supernode.partition.merge import BUCKET_BYTES, merge
 from supernode.partition.recompute import recompute
-from supernode.partition.spread import Spreader
+from supernode.partition.spread import LocalBlock, Spreader
 from supernode.partition.unroll import unroll
-from supernode.plan import Layout, Mesh, Plan, verify_plan
+from supernode.plan import Layout, Mesh, Plan, Starts, breaks, variant_ranks, verify_plan
 
 
 def partition(program: Program, layout: str = "", chips: int | None = None) -> Plan:
     """The Plan of `program` in the layout that the line says (`dp=2,tp=4,sp`; empty: one chip).
 
     Raises:
-        LayoutError: the line is malformed, does not multiply to `chips`, or an axis does not
-            divide a dim it has to split.
+        LayoutError: the line is malformed, does not multiply to `chips`, or would leave a chip
+            without a part of a dim.
         UnknownOp: more than one chip, and an op has no row in the op table.
     """
     line = parse_line(layout, chips)
@@ -57,25 +59,50 @@ def _spread(
     goals = tuple(
         None if input_ is None else assignment.homes[input_] for input_ in program.updates
     )
-    spreader = Spreader(source, classes, assignment, axes)
-    spread = spreader.main(goals)
-    local = replace(source, main=spread.block, blocks=tuple(spreader.blocks))
-    for axis in axes:
-        if axis.scheme.time:
-            local = unroll(local, axis.name, axis.size)
-    local = replace(
-        local,
-        main=merge(local.main, BUCKET_BYTES),
-        blocks=tuple(merge(block, float("inf")) for block in local.blocks),
-    )
+
+    def local(at: Mapping[str, int]) -> tuple[Spreader, LocalBlock, Program]:
+        spreader = Spreader(source, classes, assignment, axes, at)
+        main = spreader.main(goals)
+        made = replace(source, main=main.block, blocks=tuple(spreader.blocks))
+        for axis in axes:
+            if axis.scheme.time:
+                made = unroll(made, axis.name, axis.size)
+        return spreader, main, made
+
+    mesh = mesh_of(tuple(axis for axis in axes if not axis.scheme.time))
+    spreader, main, first = local({})
+    starts = _starts(spreader, axes)
+    variants = [local(mesh.coordinates(rank))[2] for rank in variant_ranks(mesh, starts)[1:]]
     return verify_plan(
         Plan(
             program=program,
-            mesh=mesh_of(tuple(axis for axis in axes if not axis.scheme.time)),
+            mesh=mesh,
             layout=str(line),
-            local=local,
+            local=_merged(first, first),
             inputs=assignment.homes,
-            outputs=spread.outputs,
+            outputs=main.outputs,
             placements=tuple(spreader.placements),
+            starts=starts,
+            variants=tuple(_merged(variant, first) for variant in variants),
         )
+    )
+
+
+def _starts(spreader: Spreader, axes: tuple[Axis, ...]) -> Starts:
+    """Where along which axes chips begin to have smaller pieces."""
+    mesh = mesh_of(axes)
+    found = {each for cuts, size in spreader.uneven for each in breaks(cuts, size, mesh)}
+    names = [name for name, _ in mesh.axes if any(axis == name for axis, _ in found)]
+    return tuple(
+        (name, tuple(sorted(start for axis, start in found if axis == name))) for name in names
+    )
+
+
+def _merged(local: Program, first: Program) -> Program:
+    """`local` with its collectives merged as the sizes of the `first` chip say."""
+    sizes = {block.name: block for block in first.all_blocks()}
+    return replace(
+        local,
+        main=merge(local.main, BUCKET_BYTES, sizes[local.main.name]),
+        blocks=tuple(merge(block, math.inf, sizes[block.name]) for block in local.blocks),
     )

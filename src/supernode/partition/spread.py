@@ -1,6 +1,7 @@
 """Writes the program of one chip: every op on local shapes, moves inserted where layouts differ."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from supernode.errors import SupernodeError
@@ -12,12 +13,13 @@ from supernode.ir import (
     HostType,
     Op,
     Program,
+    Site,
     Type,
     Value,
     map_values,
     print_typed,
 )
-from supernode.ops import Formula, Row, row
+from supernode.ops import MEAN, Formula, Row, row
 from supernode.partition.assign import Assignment
 from supernode.partition.choose import Choice, NeedsExpansion, Question, choose
 from supernode.partition.classes import Classes, is_host
@@ -25,7 +27,15 @@ from supernode.partition.cuts import factor_of, layout_of
 from supernode.partition.emit import Emitter
 from supernode.partition.line import Axis
 from supernode.partition.wanted import Wanted, wanted_in
-from supernode.plan import Layout, Placement, cut, cut_axis, cut_groups
+from supernode.plan import (
+    Layout,
+    Placement,
+    cut,
+    cut_axis,
+    cut_groups,
+    is_uneven,
+    piece_size,
+)
 
 Preference = tuple[int, str]
 """How much a split is preferred (0 first), and the cut."""
@@ -42,16 +52,27 @@ class LocalBlock:
 
 
 class Spreader:
-    """Spreads the blocks of one Program over some axes; blocks met again in the same layouts are
-    shared."""
+    """Spreads the blocks of one Program over some axes, as the chip at the coordinates `at` runs
+    them; blocks met again in the same layouts are shared.
+
+    What is chosen is the same on every chip, so programs of two of them differ in sizes only.
+    `uneven` are the cuts met that may give chips unequal parts, with the sizes of the dims.
+    """
 
     def __init__(
-        self, program: Program, classes: Classes, assignment: Assignment, axes: tuple[Axis, ...]
+        self,
+        program: Program,
+        classes: Classes,
+        assignment: Assignment,
+        axes: tuple[Axis, ...],
+        at: Mapping[str, int],
     ) -> None:
         self.program = program
         self.classes = classes
         self.assignment = assignment
         self.axes = axes
+        self.at = at
+        self.uneven: set[tuple[tuple[str, ...], int]] = set()
         self.placements: list[Placement] = []
         self.blocks: list[Block] = []
         self._known: dict[Signature, LocalBlock] = {}
@@ -99,6 +120,7 @@ class Spreader:
         for position, op in enumerate(block.ops):
             walk.op(op, position)
         results, layouts = walk.results(ends)
+        self.uneven |= emitter.uneven
         local_block = Block(
             name=name,
             inputs=tuple(formals),
@@ -111,6 +133,7 @@ class Spreader:
         routing = self.classes.routing
         return Emitter(
             self.axes,
+            self.at,
             counts={value for name, value in routing.counts if name == block.name},
             ends={v: ends for (name, v), ends in routing.ends.items() if name == block.name},
         )
@@ -174,7 +197,7 @@ class _Walk:
     def _preferences(self, op: Op, formula: Formula) -> Preferences:
         """Which factors of the op belong to a class that an axis splits, and how it cuts them."""
         found: Preferences = {}
-        classes = self.spreader.classes
+        classes, units = self.spreader.classes, self.spreader.assignment.units
         for axis, chosen in self.spreader.assignment.split.items():
             found[axis] = {}
             for value, dims in zip(
@@ -183,7 +206,7 @@ class _Walk:
                 for i, dim in enumerate(dims):
                     for groups, part in classes.parts(self.block.name, value, i).items():
                         if part in chosen:
-                            cut_ = cut(axis, groups)
+                            cut_ = cut(axis, groups, units.get(part, 0))
                             if (where := factor_of(dim, cut_, formula.sizes)) is not None:
                                 found[axis].setdefault(where[0], (chosen[part], where[1]))
         return found
@@ -289,7 +312,7 @@ class _Walk:
             )
             locals_.append(emitter.get(value, target, op.site))
         layouts = [self._output_layout(formula, choice, i) for i in range(len(op.outputs))]
-        self._emit_op(op, question.row, choice, locals_, layouts)
+        self._emit_op(question, choice, locals_, layouts)
 
     def _group_ends(self, question: Question, axis: str) -> Value:
         """Of the groups of the experts that this chip has."""
@@ -313,9 +336,9 @@ class _Walk:
         return Layout(dims, tuple((axis, partial[axis]) for axis in order if axis in partial))
 
     def _emit_op(
-        self, op: Op, rule: Row, choice: Choice, locals_: list[Value], layouts: list[Layout]
+        self, question: Question, choice: Choice, locals_: list[Value], layouts: list[Layout]
     ) -> None:
-        emitter = self.emitter
+        op, rule, emitter = question.op, question.row, self.emitter
         types = tuple(
             emitter.local_type(value.type, layout)
             for value, layout in zip(op.outputs, layouts, strict=True)
@@ -328,11 +351,28 @@ class _Walk:
         mapped = replace(op, args=args, kwargs=kwargs, outputs=outputs)
         emitter.ops.append(rule.local(mapped, choice.split, types))
         moves = rule.moves and len(op.inputs) == 1 == len(op.outputs)
-        for value, layout, local in zip(op.outputs, layouts, outputs, strict=True):
-            emitter.define(value, layout, local, op if moves else None)
+        for i, (value, layout, local) in enumerate(zip(op.outputs, layouts, outputs, strict=True)):
+            weighed = self._weighed(question.formula, choice, i, local, op.site)
+            emitter.define(value, layout, weighed, op if moves else None)
             self.spreader.note(
                 self.block.name, value, layout, "; ".join((op.name, *choice.reasons))
             )
+
+    def _weighed(
+        self, formula: Formula, choice: Choice, output: int, local: Value, site: Site
+    ) -> Value:
+        """An output, with the mean of an unequal part weighed, so that the mean over the chips is
+        that of all."""
+        mesh, weight, uneven = self.emitter.mesh, 1.0, False
+        for factor, cuts in choice.split.items():
+            size = formula.sizes[factor]
+            if formula.kind(factor, output) == MEAN and is_uneven(cuts, size, mesh):
+                chips = math.prod(mesh.axis_size(cut_axis(each)) for each in cuts)
+                weight *= piece_size(cuts, size, mesh, self.emitter.at) * chips / size
+                uneven = True
+        if not uneven:
+            return local
+        return self.emitter.emit("aten.mul.Scalar", (local, weight), local.type, site)
 
     def _host(self, op: Op) -> None:
         emitter = self.emitter

@@ -1,12 +1,20 @@
 """Plan: mesh, layouts, the program of each chip, tasks, memory, the state machine. No torch."""
 
+from supernode.plan.cut import breaks as breaks
 from supernode.plan.cut import by_expert as by_expert
 from supernode.plan.cut import by_token as by_token
 from supernode.plan.cut import cut as cut
 from supernode.plan.cut import cut_axis as cut_axis
 from supernode.plan.cut import cut_groups as cut_groups
 from supernode.plan.cut import cut_name as cut_name
+from supernode.plan.cut import cut_units as cut_units
+from supernode.plan.cut import fits as fits
+from supernode.plan.cut import is_uneven as is_uneven
+from supernode.plan.cut import piece_size as piece_size
+from supernode.plan.cut import pieces as pieces
+from supernode.plan.cut import share as share
 from supernode.plan.cut import time_axis as time_axis
+from supernode.plan.cut import units_left as units_left
 from supernode.plan.json import plan_from_json as plan_from_json
 from supernode.plan.json import plan_to_json as plan_to_json
 from supernode.plan.layout import Layout as Layout
@@ -14,6 +22,8 @@ from supernode.plan.memory import memory as memory
 from supernode.plan.mesh import Mesh as Mesh
 from supernode.plan.plan import Placement as Placement
 from supernode.plan.plan import Plan as Plan
+from supernode.plan.plan import Starts as Starts
+from supernode.plan.plan import variant_ranks as variant_ranks
 from supernode.plan.plan import verify_plan as verify_plan
 from supernode.plan.progress import Progress as Progress
 from supernode.plan.progress import Task as Task

@@ -1,13 +1,33 @@
-"""Cuts: how a mesh axis cuts a dim, as text."""
+"""Cut: how one mesh axis divides a dim, and which part of it each chip gets.
+
+A cut is a word. `dp` cuts a dim in equal parts. `cp:8` cuts each of 8 equal groups of it: of a dim
+`(b s)` of 8 sequences every chip has some tokens of each. `tp/6` cuts it in 6 equal units, of
+which the first chips may get one more than the others; `cp:8/9` does so in each group.
+
+Several cuts of a dim apply one after another, outermost first; those of larger groups are inside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from supernode.plan.mesh import Mesh
+
+Cuts = tuple[str, ...]
 
 
-def cut(axis: str, groups: int = 1) -> str:
-    """How `axis` cuts a dim: as a whole (`dp`), or each of `groups` equal groups of it (`cp:8`).
+def cut(axis: str, groups: int = 1, units: int = 0) -> str:
+    """The word for a cut by `axis` of each of `groups` groups; `units` 0 stands for equal parts.
 
-    A dim `(b s)` of 8 sequences whose tokens are split over cp is cut `cp:8`: every chip has some
-    tokens of each sequence.
+    >>> cut("dp"), cut("cp", 8), cut("tp", units=6), cut("cp", 8, 9)
+    ('dp', 'cp:8', 'tp/6', 'cp:8/9')
     """
-    return axis if groups == 1 else f"{axis}:{groups}"
+    return axis + (f":{groups}" if groups > 1 else "") + (f"/{units}" if units else "")
 
 
 def by_expert(each: str) -> str:
@@ -17,17 +37,17 @@ def by_expert(each: str) -> str:
     number for balanced routing.
     """
     name, groups = cut_name(each), cut_groups(each)
-    return each if name.endswith("~") else cut(f"{name}~", groups)
+    return each if name.endswith("~") else cut(f"{name}~", groups, cut_units(each))
 
 
 def by_token(each: str) -> str:
     """The same cut by where tokens are."""
-    return cut(cut_axis(each), cut_groups(each))
+    return cut(cut_axis(each), cut_groups(each), cut_units(each))
 
 
 def cut_name(each: str) -> str:
-    """A cut without its groups."""
-    return each.partition(":")[0]
+    """A cut without its groups and units."""
+    return _parsed(each)[0]
 
 
 def cut_axis(each: str) -> str:
@@ -46,4 +66,138 @@ def time_axis(parts: int) -> str:
 
 def cut_groups(each: str) -> int:
     """How many groups a cut cuts one by one; 1 where it cuts the dim as a whole."""
-    return int(each.partition(":")[2] or 1)
+    return _parsed(each)[1]
+
+
+def cut_units(each: str) -> int:
+    """In how many units a cut counts each group; 0 where all chips get equal parts."""
+    return _parsed(each)[2]
+
+
+@cache
+def _parsed(each: str) -> tuple[str, int, int]:
+    head, _, units = each.partition("/")
+    axis, _, groups = head.partition(":")
+    return axis, int(groups or 1), int(units or 0)
+
+
+def share(units: int, parts: int, index: int) -> tuple[int, int]:
+    """Which of `units` part `index` has: the first of them, and how many.
+
+    >>> [share(7, 3, index) for index in range(3)]
+    [(0, 3), (3, 2), (5, 2)]
+    """
+    least, more = divmod(units, parts)
+    return index * least + min(index, more), least + (index < more)
+
+
+def pieces(
+    cuts: Cuts, size: int, mesh: Mesh, at: Mapping[str, int], groups: int = 1
+) -> tuple[tuple[int, int, int], ...]:
+    """What the chip at the coordinates `at` has of a dim: `(groups, start, length)` by level.
+
+    A level is what lies inside of so many groups and above the next; `groups` asks for one that
+    no cut names. The piece of the dim is as long as the product of all lengths.
+    """
+    found: list[tuple[int, int, int]] = []
+    bounds = sorted({1, groups, *map(cut_groups, cuts)})
+    for low, high in pairwise((*bounds, size)):
+        extent = high // low
+        start, length = 0, extent
+        for each in cuts:
+            axis, of, units = cut_axis(each), cut_groups(each), cut_units(each)
+            if of == low:
+                parts, index = mesh.axis_size(axis), at.get(axis, 0)
+                unit = _unit(extent, length, units, parts)
+                first, count = share(length // unit if unit else 0, parts, index)
+                start, length = start + first * unit, count * unit
+        found.append((low, start, length))
+    return tuple(found)
+
+
+def piece_size(cuts: Cuts, size: int, mesh: Mesh, at: Mapping[str, int]) -> int:
+    """How long the piece of a dim is that the chip at `at` has."""
+    return math.prod(length for _, _, length in pieces(cuts, size, mesh, at))
+
+
+def units_left(cuts: Cuts, size: int, mesh: Mesh, at: Mapping[str, int]) -> int:
+    """How many units, or equal parts, the last cut shares out among the chips around `at`."""
+    *outer, last = cuts
+    axis, groups, units = cut_axis(last), cut_groups(last), cut_units(last)
+    if not units:
+        return mesh.axis_size(axis)
+    inside = [of for each in cuts if (of := cut_groups(each)) > groups]
+    extent = min([*inside, size]) // groups
+    left = next(n for of, _, n in pieces(tuple(outer), size, mesh, at, groups) if of == groups)
+    return left * units // extent
+
+
+@cache
+def fits(cuts: Cuts, size: int, mesh: Mesh) -> bool:
+    """Whether the cuts come out on a dim of `size`, and leave no chip without a part."""
+    try:
+        for _, parts, counts in _counted(cuts, size, mesh):
+            if min(counts) < parts and size:
+                return False
+    except AssertionError:
+        return False
+    return True
+
+
+def is_uneven(cuts: Cuts, size: int, mesh: Mesh) -> bool:
+    """Whether these cuts give some chips more of a dim than others."""
+    return any(map(cut_units, cuts)) and any(_remainders(cuts, size, mesh))
+
+
+def breaks(cuts: Cuts, size: int, mesh: Mesh) -> Iterator[tuple[str, int]]:
+    """The axes, with the coordinates along them from which on pieces are smaller."""
+    if any(map(cut_units, cuts)):
+        yield from _remainders(cuts, size, mesh)
+
+
+@cache
+def _remainders(cuts: Cuts, size: int, mesh: Mesh) -> tuple[tuple[str, int], ...]:
+    found = {
+        (axis, count % parts)
+        for axis, parts, counts in _counted(cuts, size, mesh)
+        for count in counts
+        if count % parts
+    }
+    return tuple(sorted(found))
+
+
+def _counted(cuts: Cuts, size: int, mesh: Mesh) -> Iterator[tuple[str, int, set[int]]]:
+    """Each axis with its chips, and the numbers of units that there are to share out among them.
+
+    Chips along axes further out may have one more or one less.
+    """
+    bounds = sorted({1, *map(cut_groups, cuts)})
+    for low, high in pairwise((*bounds, size)):
+        assert high % low == 0, f"{cuts} of {size}: groups of {low} are not groups of {high}"
+        extent = high // low
+        lengths = {extent}
+        for each in cuts:
+            axis, of, units = cut_axis(each), cut_groups(each), cut_units(each)
+            if of != low:
+                continue
+            parts = mesh.axis_size(axis)
+            counts: set[int] = set()
+            shorter: set[int] = set()
+            for length in lengths:
+                unit = _unit(extent, length, units, parts)
+                count = length // unit if unit else 0
+                counts.add(count)
+                shorter |= {share(count, parts, index)[1] * unit for index in (0, parts - 1)}
+            yield axis, parts, counts
+            lengths = shorter
+
+
+def _unit(extent: int, length: int, units: int, parts: int) -> int:
+    """How long what is not cut is, of a level of `extent` of which `length` is left."""
+    if not units:
+        assert length % parts == 0, f"{parts} does not divide {length}"
+        return length // parts
+    assert extent % units == 0, f"{extent} is not made of {units} units"
+    unit = extent // units
+    assert length % max(unit, 1) == 0, f"{length} is not made of units of {unit}"
+    return unit

@@ -13,7 +13,7 @@ FORMAT = "supernode-plan-1"
 
 
 def plan_to_json(plan: Plan) -> str:
-    """One line of JSON with the global program, the local one and every layout."""
+    """One line of JSON with the global program, the local ones and every layout."""
     document = {
         "format": FORMAT,
         "mesh": [list(axis) for axis in plan.mesh.axes],
@@ -26,6 +26,8 @@ def plan_to_json(plan: Plan) -> str:
         ],
         "program": program_out(plan.program),
         "local": program_out(plan.local),
+        "starts": [[axis, list(starts)] for axis, starts in plan.starts],
+        "variants": [program_out(variant) for variant in plan.variants],
     }
     return json.dumps(document, separators=(",", ":"))
 
@@ -46,6 +48,8 @@ def plan_from_json(text: str) -> Plan:
             inputs=tuple(map(_layout_in, document["inputs"])),
             outputs=tuple(map(_layout_in, document["outputs"])),
             placements=tuple(map(_placement_in, document["placements"])),
+            starts=tuple((axis, tuple(starts)) for axis, starts in document.get("starts", ())),
+            variants=tuple(map(program_in, document.get("variants", ()))),
         )
         return verify_plan(plan)
     except (KeyError, TypeError, ValueError, AssertionError) as error:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from supernode.plan.cut import cut_axis
+from supernode.plan.cut import cut_axis, cut_groups, cut_name, cut_units, piece_size, pieces
 from supernode.plan.mesh import Mesh
 
 
@@ -13,7 +13,8 @@ class Layout:
 
     `Layout((("dp",), (), ("tp",)))` splits dim 0 over dp and dim 2 over tp. An axis named nowhere
     holds the same values in each of its chips. `partial=(("tp", "sum"),)` says that the true value
-    is the sum over tp of what its chips hold. An axis may cut groups of a dim, see `cut`.
+    is the sum over tp of what its chips hold. An axis may cut groups of a dim, or in unequal
+    parts, see `cut`.
 
     >>> print(Layout((("dp", "fsdp"), ()), (("tp", "sum"),)))
     [dp*fsdp, -] sum(tp)
@@ -35,7 +36,8 @@ class Layout:
     @property
     def is_plain(self) -> bool:
         """Whether every chip's piece is one contiguous range of each dim."""
-        return all(each == cut_axis(each) for dim in self.dims for each in dim)
+        cuts = [each for dim in self.dims for each in dim]
+        return all(cut_groups(c) == 1 and cut_name(c) == cut_axis(c) for c in cuts)
 
     def where(self, axis: str) -> tuple[int, str] | None:
         """The dim that `axis` splits and how it cuts it, or None."""
@@ -62,22 +64,33 @@ class Layout:
         """In how many pieces `dim` is cut."""
         return math.prod(mesh.axis_size(cut_axis(each)) for each in self.dims[dim])
 
-    def local_shape(self, shape: tuple[int, ...], mesh: Mesh) -> tuple[int, ...]:
-        """The shape of one chip's piece of a value of `shape`; each cut divides exactly."""
-        pieces = [self.parts(i, mesh) for i in range(len(shape))]
-        assert all(size % n == 0 for size, n in zip(shape, pieces, strict=True))
-        return tuple(size // n for size, n in zip(shape, pieces, strict=True))
+    @property
+    def has_units(self) -> bool:
+        """Whether the chips may have pieces of unequal sizes."""
+        return any(cut_units(each) for dim in self.dims for each in dim)
+
+    def local_shape(self, shape: tuple[int, ...], mesh: Mesh, rank: int = 0) -> tuple[int, ...]:
+        """The shape of the piece that chip `rank` has of a value of `shape`.
+
+        No chip has a larger one than chip 0.
+        """
+        if not self.has_units:
+            parts = [self.parts(i, mesh) for i in range(len(shape))]
+            assert all(size % n == 0 for size, n in zip(shape, parts, strict=True))
+            return tuple(size // n for size, n in zip(shape, parts, strict=True))
+        at = mesh.coordinates(rank)
+        return tuple(
+            piece_size(cuts, size, mesh, at) for cuts, size in zip(self.dims, shape, strict=True)
+        )
 
     def slices(self, shape: tuple[int, ...], mesh: Mesh, rank: int) -> tuple[slice, ...]:
         """Which part of the whole value of `shape` the chip `rank` holds; for plain layouts."""
         assert self.is_plain
         at = mesh.coordinates(rank)
         out: list[slice] = []
-        for i, size in enumerate(self.local_shape(shape, mesh)):
-            index = 0
-            for axis in self.dims[i]:
-                index = index * mesh.axis_size(axis) + at[axis]
-            out.append(slice(index * size, (index + 1) * size))
+        for cuts, size in zip(self.dims, shape, strict=True):
+            ((_, start, length),) = pieces(cuts, size, mesh, at)
+            out.append(slice(start, start + length))
         return tuple(out)
 
     def __str__(self) -> str:

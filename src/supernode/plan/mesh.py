@@ -1,10 +1,11 @@
 """Mesh: the chips of a job as a grid with named axes."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
-from supernode.plan.cut import cut_axis, cut_groups
+from supernode.plan.cut import Cuts, cut_axis, cut_units, pieces, share
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,38 +52,37 @@ class Mesh:
         >>> Mesh((("dp", 2), ("cp", 2))).ranges(24, ("dp", "cp:4"), 1)
         (range(3, 6), range(9, 12))
         """
-        time = {cut_axis(each) for each in cuts if each.startswith("*")}
-        sizes = dict(self.axes) | {axis: int(axis[1:]) for axis in time}
+        time = {cut_axis(each): int(cut_axis(each)[1:]) for each in cuts if each.startswith("*")}
         at = self.coordinates(rank) | dict.fromkeys(time, part)
-        taken: list[tuple[int, int]] = []  # groups and parts of the cuts further out
-        found = [range(size)]
-        for each in cuts:
-            axis, groups = cut_axis(each), cut_groups(each)
-            parts = sizes[axis]
-            here = groups // math.prod(n for of, n in taken if of * n <= groups)
-            found = list(_cut(found, here, parts, at[axis]))
-            taken.append((groups, parts))
+        timed = Mesh((*self.axes, *time.items()))
+        levels = pieces(tuple(cuts), size, timed, at)
+        steps = [size // groups for groups, _, _ in levels[1:]]
+        found: list[range] = []
+        *outer, (_, first, length) = levels
+        for places in product(*(range(start, start + n) for _, start, n in outer)):
+            base = first + sum(place * step for place, step in zip(places, steps, strict=True))
+            found.append(range(base, base + length))
         return tuple(found)
+
+    def rank(self, coordinates: Mapping[str, int]) -> int:
+        """The rank at these coordinates; along axes not named it is the first."""
+        return sum(self.stride(axis) * at for axis, at in coordinates.items())
+
+    def share(self, axis: str, units: int, at: Mapping[str, int]) -> tuple[int, int]:
+        """Which of `units` the chip at `at` has along `axis`: the first of them, and how many."""
+        return share(units, self.axis_size(axis), at[axis])
+
+    def span(self, cuts: Cuts, at: Mapping[str, int]) -> tuple[int, int]:
+        """How much of a dim cut by `cuts` lies before the piece of the chip at `at`, and how much
+        in it; in a unit that depends on the cuts only.
+
+        >>> Mesh((("tp", 4),)).span(("tp/6",), {"tp": 2})
+        (4, 1)
+        """
+        equal = math.prod(self.axis_size(cut_axis(each)) for each in cuts if not cut_units(each))
+        extent = equal * math.lcm(*(cut_units(each) or 1 for each in cuts))
+        ((_, before, length),) = pieces(cuts, extent, self, at)
+        return before, length
 
     def __str__(self) -> str:
         return " x ".join(f"{name}={size}" for name, size in self.axes) or "one chip"
-
-
-def _cut(ranges: Sequence[range], groups: int, parts: int, part: int) -> Iterator[range]:
-    """The `part`-th of so many equal parts of each group of what `ranges` join to."""
-    length = sum(map(len, ranges)) // groups
-    assert length % parts == 0, f"{parts} parts of {length}"
-    piece = length // parts
-    for group in range(groups):
-        first = group * length + part * piece
-        yield from _slice(ranges, first, first + piece)
-
-
-def _slice(ranges: Sequence[range], first: int, end: int) -> Iterator[range]:
-    """Elements `first` to `end` of what `ranges` join to."""
-    at = 0
-    for each in ranges:
-        found = each[max(0, first - at) : max(0, end - at)]
-        if found:
-            yield found
-        at += len(each)

@@ -1,12 +1,17 @@
 """Plan: who computes what, where: a mesh, a layout for every value, one program for all chips."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from supernode.errors import UnknownName, near_matches
 from supernode.ir import Program, Value, print_program, verify
 from supernode.plan.layout import Layout
 from supernode.plan.mesh import Mesh
+
+Starts = tuple[tuple[str, tuple[int, ...]], ...]
+"""Axes, with the coordinates along each at which chips begin to have smaller pieces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,10 @@ class Plan:
     `fabric.*` ops where chips talk and `local.*` ops that depend on the chip's coordinates.
     Its inputs and outputs match those of `program` one to one; `inputs[i]` and `outputs[i]` are
     their layouts (None for host numbers).
+
+    Where an axis cuts a dim unevenly, `local` is that of chip 0, whose pieces are the largest, and
+    `variants` are the same ops on smaller ones: `starts` says at which coordinates along which
+    axes these begin, the last axis varying fastest. `local_of` gives that of any chip.
     """
 
     program: Program
@@ -39,6 +48,15 @@ class Plan:
     inputs: tuple[Layout | None, ...]
     outputs: tuple[Layout | None, ...]
     placements: tuple[Placement, ...]
+    starts: Starts = ()
+    variants: tuple[Program, ...] = ()
+
+    def local_of(self, rank: int) -> Program:
+        """The program of chip `rank`."""
+        at, index = self.mesh.coordinates(rank), 0
+        for axis, starts in self.starts:
+            index = index * (len(starts) + 1) + bisect_right(starts, at[axis])
+        return (self.local, *self.variants)[index]
 
     def __str__(self) -> str:
         head = f"plan {self.program.name} on {self.mesh} ({self.layout or 'one chip'})"
@@ -75,21 +93,44 @@ class Plan:
             return f"{name}: {value.type}, the same on every chip"
         shape = value.tensor.shape
         local = layout.local_shape(shape, self.mesh)
-        lines = [f"{name}: {value.type} {layout}, {list(local)} on each of {self.mesh.size} chips"]
+        most = "at most " if self.variants and layout.has_units else ""
+        on = f"{most}{list(local)} on each of {self.mesh.size} chips"
+        lines = [f"{name}: {value.type} {layout}, {on}"]
         reasons = [p.reason for p in self.placements if (p.block, p.value) == ("main", value.id)]
         return "\n".join(lines + [f"  {reason}" for reason in reasons])
 
 
+def variant_ranks(mesh: Mesh, starts: Starts) -> tuple[int, ...]:
+    """A chip of each variant, in their order; the first is chip 0."""
+    axes = [axis for axis, _ in starts]
+    places = product(*((0, *coordinates) for _, coordinates in starts))
+    return tuple(mesh.rank(dict(zip(axes, place, strict=True))) for place in places)
+
+
 def verify_plan(plan: Plan) -> Plan:
-    """`plan` itself when its local program is legal and matches its layouts."""
-    verify(plan.local)
-    main, local = plan.program.main, plan.local.main
+    """`plan` itself when its local programs are legal, match its layouts and have the same ops."""
+    ranks = variant_ranks(plan.mesh, plan.starts)
+    locals_ = (plan.local, *plan.variants)
+    names = list(_op_names(plan.local)) if plan.variants else []
+    for rank, local in zip(ranks, locals_, strict=True):
+        _verify_local(plan, local, rank)
+        assert local is plan.local or list(_op_names(local)) == names, "chips run other ops"
+    return plan
+
+
+def _op_names(program: Program) -> Iterator[str]:
+    return (op.name for block in program.all_blocks() for op in block.ops)
+
+
+def _verify_local(plan: Plan, local: Program, rank: int) -> None:
+    verify(local)
+    main = plan.program.main
     for whole, part, layouts in (
-        (main.inputs, local.inputs, plan.inputs),
-        (main.outputs, local.outputs, plan.outputs),
+        (main.inputs, local.main.inputs, plan.inputs),
+        (main.outputs, local.main.outputs, plan.outputs),
     ):
         for value, piece, layout in zip(whole, part, layouts, strict=True):
             if layout is not None:
-                assert layout.local_shape(value.tensor.shape, plan.mesh) == piece.tensor.shape
+                shape = layout.local_shape(value.tensor.shape, plan.mesh, rank)
+                assert shape == piece.tensor.shape
                 assert not layout.partial, f"{value} leaves the plan as a partial result"
-    return plan

@@ -160,10 +160,15 @@ class _Wires:
         reduces = op.name.removeprefix("fabric.") in _REDUCTIONS
         value = (op.inputs if reduces else op.outputs)[position]
         near = self._makers if reduces else self._readers
-        while (other := near.get(value.id)) is not None and other.name.startswith("fabric."):
+        while (other := near.get(value.id)) is not None and _carries(other):
             ends = (other.outputs, other.inputs) if reduces else (other.inputs, other.outputs)
             value = ends[1][ends[0].index(value)]
         if other is None:
             return op.site
         # A view that a gather was moved before keeps its old phase; the gather says when it is.
         return other.site if reduces else replace(other.site, phase=op.site.phase)
+
+
+def _carries(op: Op) -> bool:
+    """Whether an op only moves values on, or fills them up to be moved."""
+    return op.name.startswith("fabric.") or op.name in ("local.pad", "local.unpad")

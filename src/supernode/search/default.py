@@ -1,8 +1,9 @@
 """The layout used when none is given: the batch is split, and state too once it is large.
 
 A rule, not a search: split the batch over as many chips as divide it; what is left of the chips
-splits weights (tensor parallel). If a whole copy of the state would take more than a share of a
-chip's memory, it is kept in parts over as many of the batch's chips as its dims divide by.
+splits weights (tensor parallel). Where that leaves no equal parts, over as many chips as there are
+samples, in unequal ones. If a whole copy of the state would take more than a share of a chip's
+memory, it is kept in parts over as many of the batch's chips as its dims divide by.
 """
 
 import math
@@ -20,19 +21,19 @@ def default_layout(program: Program, chips: int, capacity_bytes: float = math.in
     """A layout line for `program` on `chips` chips of `capacity_bytes` memory each.
 
     Raises:
-        LayoutError: the batch and the weights do not split in `chips` equal parts.
+        LayoutError: the batch and the weights do not split in `chips` parts.
         UnknownOp: more than one chip, and an op has no row in the op table.
     """
     if chips == 1:
         return ""
     batch, inner = _divisors(program)
-    split = _split(chips, batch, inner)
+    split = _evenly(chips, batch, inner) or _unevenly(chips, batch, inner)
     if split is None:
         raise LayoutError(
-            f"no default layout for {chips} chips: the batch splits in {batch} equal parts and "
+            f"no default layout for {chips} chips: the batch splits in at most {batch} parts and "
             f"the weights in {inner}",
-            fix=f"use a number of chips that divides {batch} (or {batch} x a divisor of {inner}), "
-            "another batch, or give a layout",
+            fix=f"use at most {batch} chips (or {batch} x a divisor of {inner}), a larger batch, "
+            "or give a layout",
         )
     over_batch, over_inner = split
     parts = 1
@@ -43,9 +44,12 @@ def default_layout(program: Program, chips: int, capacity_bytes: float = math.in
 
 
 def usable_chips(program: Program, chips: int) -> int:
-    """The largest number of chips, at most `chips`, that has a default layout."""
+    """The largest number of chips, at most `chips`, that has a default layout of equal parts.
+
+    More would wait for those with the largest.
+    """
     batch, inner = _divisors(program)
-    return next(n for n in range(chips, 0, -1) if _split(n, batch, inner) is not None)
+    return next(n for n in range(chips, 0, -1) if _evenly(n, batch, inner) is not None)
 
 
 def _divisors(program: Program) -> tuple[int, int]:
@@ -59,10 +63,19 @@ def _divisors(program: Program) -> tuple[int, int]:
     return batch or 1, inner or 1
 
 
-def _split(chips: int, batch: int, inner: int) -> tuple[int, int] | None:
+def _evenly(chips: int, batch: int, inner: int) -> tuple[int, int] | None:
+    """How many chips split the batch and how many the weights, in equal parts."""
     over_batch = math.gcd(chips, batch)
     over_inner = chips // over_batch
     return (over_batch, over_inner) if inner % over_inner == 0 else None
+
+
+def _unevenly(chips: int, batch: int, inner: int) -> tuple[int, int] | None:
+    """The same with some chips having one part more than others."""
+    for over_batch in range(min(chips, batch), 0, -1):
+        if chips % over_batch == 0 and chips // over_batch <= inner:
+            return over_batch, chips // over_batch
+    return None
 
 
 def _state_bytes(program: Program) -> int:

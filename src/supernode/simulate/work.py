@@ -24,6 +24,7 @@ from supernode.trace import COMM, COMPUTE, Stream
 
 _EXPERTS: dict[str, Way] = {"fabric.dispatch": "dispatch", "fabric.combine": "combine"}
 """All-to-alls by kernels made for routed tokens: `(values, axis, copies, once)`."""
+_COPIES = ("local.shard", "local.part", "local.pad", "local.unpad")
 
 CostOf = Callable[[Op], Cost]
 
@@ -115,8 +116,7 @@ class Prices:
 
     def _ask(self, op: Op) -> Ask:
         if not op.name.startswith("fabric."):
-            copies = op.name in ("local.shard", "local.part")
-            return _copy(op) if copies else self._cost(op)
+            return _copy(op) if op.name in _COPIES else self._cost(op)
         way = _EXPERTS.get(op.name)
         kind = COLLECTIVE_OF.get(op.name)
         if kind is None:
@@ -186,6 +186,6 @@ def _look(arg: Arg, seen: dict[int, int]) -> object:
 
 
 def _copy(op: Op) -> Cost:
-    """A shard is cut out: its bytes are read and written."""
+    """What is cut out, filled up or left is read and written."""
     size_bytes = float(sum(value.type.size_bytes for value in op.outputs))
     return Cost(bytes_read=size_bytes, bytes_written=size_bytes, unit="vector")

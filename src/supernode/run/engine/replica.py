@@ -1,11 +1,12 @@
 """A worker's side of a loaded plan: this chip's memory, its generated code, its steps."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from supernode.ir import HostType
+from supernode.ir import HostType, Value
 from supernode.kernels import OpSpan, generate
 from supernode.run.chips import ChipKind
 from supernode.run.engine.messages import Load, Loaded
@@ -32,8 +33,9 @@ class Replica:
     def __init__(self, load: Load, site: Worksite) -> None:
         self._plan = load.plan
         self._site = site
+        self._local = load.plan.local_of(site.shared.rank)
         self._step = generate(
-            load.plan.local,
+            self._local,
             fabric=site.links,
             mesh=load.plan.mesh,
             rank=site.shared.rank,
@@ -51,7 +53,7 @@ class Replica:
         self._into_epoch = [self._state_outputs(epoch) for epoch in (0, 1)]
         self._host = [
             (i, value.type.dtype)
-            for i, value in enumerate(load.plan.local.main.inputs)
+            for i, value in enumerate(self._local.main.inputs)
             if isinstance(value.type, HostType)
         ]
 
@@ -94,7 +96,7 @@ class Replica:
     def _allocate_state(
         self,
     ) -> tuple[dict[int, tuple[Tensor, ...]], dict[int, tuple[Tensor, ...]]]:
-        local = self._plan.local
+        local, largest = self._local, self._plan.local.main.inputs
         changed = {local.updates[position] for position in self._step.destinations}
         epochs: dict[int, tuple[Tensor, ...]] = {}
         homes: dict[int, tuple[Tensor, ...]] = {}
@@ -104,21 +106,29 @@ class Replica:
                 continue
             dtype = getattr(torch, value.type.dtype)
             count = 2 if i in changed else 1
-            epochs[i] = tuple(kind.state(shared, value.type.shape, dtype) for _ in range(count))
+            epochs[i] = tuple(
+                _start_of(kind.state(shared, largest[i].tensor.shape, dtype), value.type.shape)
+                for _ in range(count)
+            )
             in_arena = kind.state_in_arena
-            homes[i] = epochs[i] if in_arena else (shared.empty(value.type.shape, dtype),)
+            homes[i] = epochs[i] if in_arena else (self._empty(largest[i], value),)
         return epochs, homes
 
     def _allocate_results(self) -> dict[int, Tensor]:
-        local = self._plan.local
+        local, largest = self._local, self._plan.local.main.outputs
         results: dict[int, Tensor] = {}
         for i, value in enumerate(local.main.outputs):
             if isinstance(value.type, HostType):
                 results[i] = self._site.shared.empty((), torch.float64)
             elif local.updates[i] is None:
-                dtype = getattr(torch, value.type.dtype)
-                results[i] = self._site.shared.empty(value.type.shape, dtype)
+                results[i] = self._empty(largest[i], value)
         return results
+
+    def _empty(self, largest: Value, value: Value) -> Tensor:
+        """Memory in the arena for a piece; as much as the largest takes, for arenas alike."""
+        dtype = getattr(torch, value.tensor.dtype)
+        room = self._site.shared.empty(largest.tensor.shape, dtype)
+        return _start_of(room, value.tensor.shape)
 
     def _at(self, i: int, epoch: int) -> Tensor:
         return self._epochs[i][epoch % len(self._epochs[i])]
@@ -134,11 +144,11 @@ class Replica:
         return inputs
 
     def _state_inputs(self, epoch: int) -> list[Number]:
-        count = len(self._plan.local.inputs)
+        count = len(self._local.inputs)
         return [self._at(i, epoch) if i in self._epochs else 0.0 for i in range(count)]
 
     def _state_outputs(self, epoch: int) -> list[Tensor | None]:
-        local = self._plan.local
+        local = self._local
         out: list[Tensor | None] = [None] * len(local.outputs)
         for position in self._step.destinations:
             source = local.updates[position]
@@ -151,3 +161,8 @@ class Replica:
             value = outputs[i]
             result.copy_(value) if isinstance(value, Tensor) else result.fill_(value)
         self._site.kind.synchronize()
+
+
+def _start_of(room: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The first elements of `room`, as a contiguous tensor of `shape`."""
+    return room.flatten()[: math.prod(shape)].view(shape)
