@@ -4,7 +4,7 @@ An independent reference for the partition and for the real fabric: an interpret
 program that holds every chip's values side by side and computes collectives directly.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,13 +16,16 @@ from supernode.kernels.surroundings import OneChip
 from supernode.ops.random import piece_arguments
 from supernode.plan import Plan
 
-Chips = list[dict[int, Any]]
+Chips = dict[int, dict[int, Any]]
+"""The values of each chip, by rank."""
+Programs = dict[int, Program]
 
 
 def run_program(program: Program, inputs: Sequence[Any]) -> list[Any]:
     """A Program on one chip."""
-    values: Chips = [dict(zip((v.id for v in program.main.inputs), inputs, strict=True))]
-    _block([program], program.main.name, values, None)
+    values: Chips = {0: dict(zip((v.id for v in program.main.inputs), inputs, strict=True))}
+    for _ in _block({0: program}, program.main.name, values, None, {}):
+        raise AssertionError("one chip waits for nobody")
     return [values[0][v.id] for v in program.main.outputs]
 
 
@@ -30,14 +33,14 @@ def run_plan(plan: Plan, inputs: Sequence[Any]) -> list[Any]:
     """Global outputs from global inputs; replicas must agree exactly."""
     ranks = range(plan.mesh.size)
     programs = [plan.local_of(rank) for rank in ranks]
-    values: Chips = [{} for _ in ranks]
+    values: Chips = {rank: {} for rank in ranks}
     for i, (layout, whole) in enumerate(zip(plan.inputs, inputs, strict=True)):
         for rank, program in enumerate(programs):
             value, piece = program.main.inputs[i], whole
             if layout is not None:
                 piece = whole[layout.slices(tuple(whole.shape), plan.mesh, rank)].clone()
             values[rank][value.id] = piece
-    _block(programs, plan.local.main.name, values, plan)
+    _run(plan, programs, values)
     outs = []
     for i, (whole, layout) in enumerate(zip(plan.program.main.outputs, plan.outputs, strict=True)):
         pieces = [values[rank][programs[rank].main.outputs[i].id] for rank in ranks]
@@ -53,6 +56,8 @@ def _assemble(plan: Plan, shape: tuple[int, ...], layout: Any, pieces: list[Tens
     out = torch.empty(shape, dtype=pieces[0].dtype)
     seen: dict[tuple[Any, ...], Tensor] = {}
     for rank, piece in enumerate(pieces):
+        if not layout.holds(plan.mesh, rank):
+            continue
         slices = layout.slices(shape, plan.mesh, rank)
         out[slices] = piece
         key = tuple((s.start, s.stop) for s in slices)
@@ -60,32 +65,69 @@ def _assemble(plan: Plan, shape: tuple[int, ...], layout: Any, pieces: list[Tens
     return out
 
 
-def _block(programs: list[Program], name: str, values: Chips, plan: Plan | None) -> None:
-    blocks = [_named(program, name) for program in programs]
-    for ops in zip(*(block.ops for block in blocks), strict=True):
-        first = ops[0]
-        assert {op.name for op in ops} == {first.name}
+def _run(plan: Plan, programs: list[Program], values: Chips) -> None:
+    """The stages of a pipeline in turns, each until it waits; without stages all chips at once."""
+    groups: dict[int, Programs] = {}
+    for rank, program in enumerate(programs):
+        stage = plan.mesh.coordinates(rank)["pp"] if plan.is_staged else 0
+        groups.setdefault(stage, {})[rank] = program
+    sent: dict[tuple[int, int], Any] = {}
+    name = plan.local.main.name
+    running = [_block(group, name, values, plan, sent) for group in groups.values()]
+    while running:
+        moved = [stage for stage in running if next(stage, "done") != "waits"]
+        running = [stage for stage in running if stage not in moved]
+        assert moved or sent.pop((-1, -1), None), "stages wait for each other"
+
+
+def _block(
+    programs: Programs, name: str, values: Chips, plan: Plan | None, sent: dict[Any, Any]
+) -> Iterator[str]:
+    """Runs a block on some chips in lock step; yields where they wait for another stage."""
+    blocks = {rank: _named(program, name) for rank, program in programs.items()}
+    for each in zip(*(block.ops for block in blocks.values()), strict=True):
+        ops = dict(zip(blocks, each, strict=True))
+        first = each[0]
+        assert {op.name for op in each} == {first.name}
         if first.name == CALL:
-            callees = [program.block(op.block) for program, op in zip(programs, ops, strict=True)]
-            inner: Chips = [
-                {f.id: chip[a.id] for f, a in zip(callee.inputs, op.inputs, strict=True)}
-                for callee, op, chip in zip(callees, ops, values, strict=True)
-            ]
-            _block(programs, first.block, inner, plan)
-            for callee, op, chip, inside in zip(callees, ops, values, inner, strict=True):
-                for formal, actual in zip(callee.outputs, op.outputs, strict=True):
-                    chip[actual.id] = inside[formal.id]
+            callees = {rank: programs[rank].block(op.block) for rank, op in ops.items()}
+            inner: Chips = {}
+            for rank, op in ops.items():
+                pairs = zip(callees[rank].inputs, op.inputs, strict=True)
+                inner[rank] = {f.id: values[rank][a.id] for f, a in pairs}
+            yield from _block(programs, first.block, inner, plan, sent)
+            for rank, op in ops.items():
+                for formal, actual in zip(callees[rank].outputs, op.outputs, strict=True):
+                    values[rank][actual.id] = inner[rank][formal.id]
+        elif first.name == "fabric.send":
+            assert plan is not None
+            for rank, op in ops.items():
+                sent[_peer(plan, rank, op), op.args[3]] = values[rank][op.inputs[0].id]
+            sent[-1, -1] = True
+        elif first.name == "fabric.receive":
+            while not all((rank, op.args[3]) in sent for rank, op in ops.items()):
+                yield "waits"
+            for rank, op in ops.items():
+                values[rank][op.outputs[0].id] = sent[rank, op.args[3]]
         elif first.name.startswith("fabric."):
             assert plan is not None
             _collective(ops, values, plan)
         else:
-            for rank, (op, chip) in enumerate(zip(ops, values, strict=True)):
-                outs = _compute(op, chip, rank, plan)
-                known = all(_is_as_planned(chip[v.id], v) for v in op.inputs)
+            for rank, op in ops.items():
+                outs = _compute(op, values[rank], rank, plan)
+                known = all(_is_as_planned(values[rank][v.id], v) for v in op.inputs)
                 for value, out in zip(op.outputs, outs, strict=True):
-                    chip[value.id] = out
+                    values[rank][value.id] = out
                     if isinstance(out, Tensor) and known and op.name != "local.expert_order":
                         assert tuple(out.shape) == value.tensor.shape, (op, out.shape)
+
+
+def _peer(plan: Plan, rank: int, op: Op) -> int:
+    """Who gets what `rank` sends: the chip at the same place of another stage."""
+    _, axis, stage, _ = op.args
+    assert isinstance(axis, str)
+    assert isinstance(stage, int)
+    return plan.mesh.rank(plan.mesh.coordinates(rank) | {axis: stage})
 
 
 def _named(program: Program, name: str) -> Block:
@@ -149,38 +191,40 @@ def _arg(arg: Arg, chip: Mapping[int, Any]) -> Any:
     return _FORMATS.get(arg, arg) if isinstance(arg, str) else arg
 
 
-def _collective(ops: tuple[Op, ...], values: Chips, plan: Plan) -> None:
-    _, axis, *rest = ops[0].args
+def _collective(ops: dict[int, Op], values: Chips, plan: Plan) -> None:
+    first = next(iter(ops.values()))
+    _, axis, *rest = first.args
     assert isinstance(axis, str)
-    kind = ops[0].name.removeprefix("fabric.")
+    kind = first.name.removeprefix("fabric.")
     if kind == "all_to_all_rows":
         _exchange_rows(ops, values, plan)
         return
-    for i, value in enumerate(ops[0].inputs):
+    for i in range(len(first.outputs)):
         results: dict[int, Tensor] = {}
-        for rank in range(plan.mesh.size):
+        for rank in ops:
             members = plan.mesh.group(rank, axis)
             parts = [values[member][ops[member].inputs[i].id] for member in members]
             results[rank] = _result(kind, parts, members.index(rank), i, rest)
         for rank, result in results.items():
             out = ops[rank].outputs[i]
-            known = _is_as_planned(values[rank][value.id], ops[rank].inputs[i])
+            source = ops[rank].inputs[i]
+            known = _is_as_planned(values[rank][source.id], source)
             assert not known or tuple(result.shape) == out.tensor.shape
             values[rank][out.id] = result
 
 
-def _exchange_rows(ops: tuple[Op, ...], values: Chips, plan: Plan) -> None:
-    op = ops[0]
-    (value,), axis, peers, back = op.args
-    pieces = {
-        rank: chip[value.id].split(chip[peers.id][int(back)].tolist())
-        for rank, chip in enumerate(values)
-    }
-    for rank, chip in enumerate(values):
+def _exchange_rows(ops: dict[int, Op], values: Chips, plan: Plan) -> None:
+    pieces: dict[int, Any] = {}
+    for rank, op in ops.items():
+        (value,), _, peers, back = op.args
+        chip = values[rank]
+        pieces[rank] = chip[value.id].split(chip[peers.id][int(back)].tolist())
+    for rank, op in ops.items():
+        _, axis, peers, back = op.args
         members = plan.mesh.group(rank, axis)
         arrived = torch.cat([pieces[member][members.index(rank)] for member in members])
-        assert len(arrived) == int(chip[peers.id][1 - int(back)].sum())
-        chip[op.outputs[0].id] = arrived
+        assert len(arrived) == int(values[rank][peers.id][1 - int(back)].sum())
+        values[rank][op.outputs[0].id] = arrived
 
 
 def _result(kind: str, parts: list[Tensor], me: int, i: int, rest: list[Any]) -> Tensor:

@@ -1,5 +1,6 @@
 """Program: types, values, ops, repeated blocks, printer, verifier, JSON. No torch."""
 
+from supernode.ir.fills import free_fills as free_fills
 from supernode.ir.fold import fold as fold
 from supernode.ir.json import from_json as from_json
 from supernode.ir.json import to_json as to_json
@@ -16,7 +17,6 @@ from supernode.ir.program import Program as Program
 from supernode.ir.program import Role as Role
 from supernode.ir.program import Site as Site
 from supernode.ir.program import map_values as map_values
-from supernode.ir.scalars import free_scalars as free_scalars
 from supernode.ir.types import Arg as Arg
 from supernode.ir.types import DType as DType
 from supernode.ir.types import HostType as HostType

@@ -74,6 +74,34 @@ class Fuser:
         )
 
 
+def written_out(program: Program, calls: Collection[int]) -> tuple[Block, list[int]]:
+    """Main with the ops of these calls in their place, and where each op of it was before."""
+    main = program.main
+    values = (*main.inputs, *(value for op in main.ops for value in op.outputs))
+    next_id = 1 + max((value.id for value in values), default=0)
+    stands: dict[int, Value] = {}
+    ops: list[Op] = []
+    origin: list[int] = []
+    for at, op in enumerate(main.ops):
+        now = renamed(op, {value.id: stands.get(value.id, value) for value in op.inputs})
+        if at not in calls:
+            ops.append(now)
+            origin.append(at)
+            continue
+        block = program.block(op.block)
+        mapping = {f.id: a for f, a in zip(block.inputs, now.inputs, strict=True)}
+        for inner in block.ops:
+            outputs = tuple(Value(next_id + i, v.type) for i, v in enumerate(inner.outputs))
+            next_id += len(outputs)
+            ops.append(replace(renamed(inner, mapping), outputs=outputs))
+            origin.append(at)
+            mapping |= zip((value.id for value in inner.outputs), outputs, strict=True)
+        for formal, actual in zip(block.outputs, op.outputs, strict=True):
+            stands[actual.id] = mapping[formal.id]
+    outputs = tuple(stands.get(value.id, value) for value in main.outputs)
+    return replace(main, ops=tuple(ops), outputs=outputs), origin
+
+
 def trimmed(program: Program) -> Program:
     """`program` without blocks nobody calls, outputs nobody reads, and what only these needed."""
     blocks = {block.name: block for block in program.blocks}

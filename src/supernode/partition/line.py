@@ -5,10 +5,13 @@ live from step to step it keeps in parts. Nothing else in supernode knows the na
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from supernode.errors import LayoutError, near_matches
+from supernode.partition.pipeline import Pipeline
 from supernode.partition.recompute import MODES, NONE
+from supernode.partition.schedules import SCHEDULES
 from supernode.plan import Mesh
 
 
@@ -61,6 +64,8 @@ SEQUENCE = "sp"
 
 RECOMPUTE = "recompute"
 """`recompute=full`: which activations are computed again in backward; see `MODES`."""
+STAGES, CHUNKS, ORDER = "pp", "vp", "schedule"
+"""`pp=4,vp=2,schedule=1f1b`: stages of a pipeline, chunks a stage, the order of tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,18 +79,21 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A layout line: its axes, those of time last, and which activations are computed again.
+    """A layout line: its pipeline, if it has one; the axes of a stage, those of time last; which
+    activations are computed again.
 
     Axes of size 1 are dropped; without any it is for one chip.
     """
 
     axes: tuple[Axis, ...]
     recompute: str = NONE
+    pipeline: Pipeline | None = None
 
     @property
     def chips(self) -> int:
         """How many chips it is for; parts that follow each other in time share theirs."""
-        return math.prod(axis.size for axis in self.axes if not axis.scheme.time)
+        stages = self.pipeline.stages if self.pipeline else 1
+        return stages * math.prod(axis.size for axis in self.axes if not axis.scheme.time)
 
     @property
     def parts(self) -> int:
@@ -98,6 +106,11 @@ class Line:
             words.append(SEQUENCE)
         if self.recompute != NONE:
             words.append(f"{RECOMPUTE}={self.recompute}")
+        if self.pipeline is not None:
+            words.insert(0, f"{STAGES}={self.pipeline.stages}")
+            if self.pipeline.chunks > 1:
+                words.insert(1, f"{CHUNKS}={self.pipeline.chunks}")
+            words.append(f"{ORDER}={self.pipeline.schedule}")
         return ",".join(words)
 
 
@@ -109,22 +122,22 @@ def parse_line(line: str, chips: int | None = None) -> Line:
             that do not multiply to `chips`.
     """
     axes: list[Axis] = []
-    sequence, recompute = False, NONE
+    words: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in line.split(","))):
         name, equals, value = (word.strip() for word in part.partition("="))
-        if part == SEQUENCE:
-            sequence = True
-        elif name == RECOMPUTE and equals:
-            recompute = _mode(value, line)
+        if part == SEQUENCE or (equals and name in (RECOMPUTE, STAGES, CHUNKS, ORDER)):
+            words[name] = value
         else:
             axes.append(_axis(part, line))
+    recompute = _mode(words.get(RECOMPUTE, NONE), line)
+    pipeline = _pipeline(words, line)
     names = [axis.name for axis in axes]
     for name in names:
         if names.count(name) > 1:
             fix = f"give {name} once, with the product of the sizes"
             raise LayoutError(f"{name} is named twice", asked=f"layout {line}", fix=fix)
-    _check_product(axes, line, chips)
-    if sequence:
+    _check_product(axes, pipeline, line, chips)
+    if SEQUENCE in words:
         if "tp" not in names:
             raise LayoutError("sp needs a tp axis", asked=f"layout {line}", fix="add tp=N")
         axes = [_with_tokens(axis) if axis.scheme.inner else axis for axis in axes]
@@ -134,7 +147,10 @@ def parse_line(line: str, chips: int | None = None) -> Line:
         fix = "leave out one of those that split the batch (dp, zero1, fsdp)"
         raise LayoutError(f"{len(space)} axes, at most 3", asked=f"layout {line}", fix=fix)
     time = [axis for axis in axes if axis.scheme.time]
-    return Line(axes=(*space, *time), recompute=recompute)
+    found = Line(axes=(*space, *time), recompute=recompute, pipeline=pipeline)
+    if pipeline is not None:
+        pipeline.check_parts(found.parts, line)
+    return found
 
 
 def mesh_of(axes: tuple[Axis, ...]) -> Mesh:
@@ -149,6 +165,26 @@ def _mode(value: str, line: str) -> str:
     return value
 
 
+def _pipeline(words: Mapping[str, str], line: str) -> Pipeline | None:
+    sizes = [words.get(name, "1") for name in (STAGES, CHUNKS)]
+    for name, size in zip((STAGES, CHUNKS), sizes, strict=True):
+        if not size.isdecimal() or int(size) < 1:
+            raise LayoutError(
+                f"expected {name}=SIZE, got {name}={size!r}",
+                asked=f"layout {line}",
+                fix="write it like pp=4,vp=2,micro=16,schedule=1f1b",
+            )
+    stages, chunks = map(int, sizes)
+    order = words.get(ORDER, "1f1b")
+    if order not in SCHEDULES:
+        fix = near_matches(order, list(SCHEDULES))
+        raise LayoutError(f"unknown {ORDER}={order}", asked=f"layout {line}", fix=fix)
+    if stages == 1 and (chunks > 1 or ORDER in words):
+        wrong = f"{CHUNKS if chunks > 1 else ORDER} needs a pipeline"
+        raise LayoutError(wrong, asked=f"layout {line}", fix="add pp=N")
+    return Pipeline(stages=stages, chunks=chunks, schedule=order) if stages > 1 else None
+
+
 def _axis(part: str, line: str) -> Axis:
     name, equals, size = part.partition("=")
     name, size = name.strip(), size.strip()
@@ -159,19 +195,22 @@ def _axis(part: str, line: str) -> Axis:
             fix="write it like dp=2,tp=4 or fsdp=8,tp=2,sp",
         )
     if name not in SCHEMES:
-        fix = near_matches(name, [*SCHEMES, SEQUENCE, RECOMPUTE])
+        fix = near_matches(name, [*SCHEMES, SEQUENCE, RECOMPUTE, STAGES, CHUNKS, ORDER])
         raise LayoutError(f"unknown axis {name!r}", asked=f"layout {line}", fix=fix)
     return Axis(name=name, size=int(size), scheme=SCHEMES[name])
 
 
-def _check_product(named: list[Axis], line: str, chips: int | None) -> None:
-    axes = [axis for axis in named if not axis.scheme.time]
-    product = math.prod(axis.size for axis in axes)
+def _check_product(
+    axes: list[Axis], pipeline: Pipeline | None, line: str, chips: int | None
+) -> None:
+    counts = [pipeline.stages] if pipeline else []
+    counts += [axis.size for axis in axes if not axis.scheme.time]
+    product = math.prod(counts)
     if chips is None or product == chips:
         return
-    sizes = " x ".join(str(axis.size) for axis in axes)
+    sizes = " x ".join(map(str, counts))
     raise LayoutError(
-        f"the axes multiply to {f'{sizes} = ' if len(axes) > 1 else ''}{product}, "
+        f"the axes multiply to {f'{sizes} = ' if len(counts) > 1 else ''}{product}, "
         f"there are {chips} chips",
         asked=f"layout {line or '(none)'} on {chips} chips",
         fix=f"choose sizes whose product is {chips}",

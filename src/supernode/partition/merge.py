@@ -182,7 +182,7 @@ def without_dead_ops(block: Block) -> Block:
     needed = {value.id for value in block.outputs}
     kept: list[Op] = []
     for op in reversed(block.ops):
-        if any(value.id in needed for value in op.outputs):
-            kept.append(op)
+        if not op.outputs or any(value.id in needed for value in op.outputs):
+            kept.append(op)  # what has no result is done for its effect: something is sent
             needed |= {value.id for value in op.inputs}
     return replace(block, ops=tuple(reversed(kept)))

@@ -9,9 +9,10 @@ from supernode.partition.assign import Assignment, assign
 from supernode.partition.classes import Classes
 from supernode.partition.line import Axis, Line, mesh_of, parse_line
 from supernode.partition.merge import BUCKET_BYTES, merge
+from supernode.partition.pipeline import AXIS, pipelined
 from supernode.partition.recompute import recompute
 from supernode.partition.spread import LocalBlock, Spreader
-from supernode.partition.unroll import unroll
+from supernode.partition.unroll import Tag, unroll, untimed
 from supernode.plan import Layout, Mesh, Plan, Starts, breaks, variant_ranks, verify_plan
 
 
@@ -25,7 +26,7 @@ def partition(program: Program, layout: str = "", chips: int | None = None) -> P
     """
     line = parse_line(layout, chips)
     source = recompute(program, line.recompute)
-    if not line.axes:
+    if not line.axes and line.pipeline is None:
         return _one_chip(program, source, line)
     classes = Classes(source)
     assignment = assign(source, classes, line.axes, str(line))
@@ -53,39 +54,46 @@ def _one_chip(program: Program, source: Program, line: Line) -> Plan:
 
 
 def _spread(
-    program: Program, source: Program, classes: Classes, assignment: Assignment, line: Line
+    program: Program,
+    source: Program,
+    classes: Classes,
+    assignment: Assignment,
+    line: Line,
 ) -> Plan:
     axes = line.axes
     goals = tuple(
         None if input_ is None else assignment.homes[input_] for input_ in program.updates
     )
 
-    def local(at: Mapping[str, int]) -> tuple[Spreader, LocalBlock, Program]:
+    def local(at: Mapping[str, int]) -> tuple[Spreader, LocalBlock, Program, list[Tag]]:
         spreader = Spreader(source, classes, assignment, axes, at)
         main = spreader.main(goals)
         made = replace(source, main=main.block, blocks=tuple(spreader.blocks))
+        tags = untimed(made)
         for axis in axes:
             if axis.scheme.time:
-                made = unroll(made, axis.name, axis.size)
-        return spreader, main, made
+                made, tags = unroll(made, axis.name, axis.size)
+        return spreader, main, made, tags
 
     mesh = mesh_of(tuple(axis for axis in axes if not axis.scheme.time))
-    spreader, main, first = local({})
+    spreader, main, first, tags = local({})
     starts = _starts(spreader, axes)
-    variants = [local(mesh.coordinates(rank))[2] for rank in variant_ranks(mesh, starts)[1:]]
-    return verify_plan(
-        Plan(
-            program=program,
-            mesh=mesh,
-            layout=str(line),
-            local=_merged(first, first),
-            inputs=assignment.homes,
-            outputs=main.outputs,
-            placements=tuple(spreader.placements),
-            starts=starts,
-            variants=tuple(_merged(variant, first) for variant in variants),
-        )
+    plan = Plan(
+        program=program,
+        mesh=mesh,
+        layout=str(line),
+        local=first,
+        inputs=assignment.homes,
+        outputs=main.outputs,
+        placements=tuple(spreader.placements),
+        starts=starts,
+        variants=tuple(
+            local(mesh.coordinates(rank))[2] for rank in variant_ranks(mesh, starts)[1:]
+        ),
     )
+    if line.pipeline is not None:
+        plan = pipelined(plan, tags, line.pipeline)
+    return verify_plan(_merged(plan))
 
 
 def _starts(spreader: Spreader, axes: tuple[Axis, ...]) -> Starts:
@@ -98,8 +106,17 @@ def _starts(spreader: Spreader, axes: tuple[Axis, ...]) -> Starts:
     )
 
 
-def _merged(local: Program, first: Program) -> Program:
-    """`local` with its collectives merged as the sizes of the `first` chip say."""
+def _merged(plan: Plan) -> Plan:
+    """`plan` with its collectives merged: chips that run the same ops merge them as chip 0 does."""
+    staged = any(name == AXIS for name, _ in plan.starts)
+    programs = [
+        _merged_by(local, local if staged else plan.local) for local in (plan.local, *plan.variants)
+    ]
+    return replace(plan, local=programs[0], variants=tuple(programs[1:]))
+
+
+def _merged_by(local: Program, first: Program) -> Program:
+    """`local` with its collectives merged as the sizes of `first` say."""
     sizes = {block.name: block for block in first.all_blocks()}
     return replace(
         local,

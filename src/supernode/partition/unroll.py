@@ -8,6 +8,7 @@ the optimizer) comes once, with or behind the last part.
 
 from collections import defaultdict
 from dataclasses import replace
+from typing import NamedTuple
 
 from supernode.ir import CALL, Arg, Block, Op, Program, TensorType, Value
 from supernode.partition.draws import of_part, timed
@@ -26,16 +27,37 @@ from supernode.partition.levels import (
 from supernode.partition.running import combined, piece, rounded
 
 
-def unroll(local: Program, axis: str, parts: int) -> Program:
-    """`local` with the `parts` parts of `axis` one after another; results are unchanged."""
+class Tag(NamedTuple):
+    """Where an op of main comes from: its level, its place in what was unrolled, and its part.
+
+    `part` is None for what is the same for all parts.
+    """
+
+    level: int
+    step: int
+    part: int | None
+
+
+def unroll(local: Program, axis: str, parts: int) -> tuple[Program, list[Tag]]:
+    """`local` with the `parts` parts of `axis` one after another, and a tag for each op of main.
+
+    Results are unchanged.
+    """
     local = timed(local, axis, parts)
     unroller = _Unroller(local, axis, parts)
     main = unroller.main()
     called = {op.block for op in main.ops if op.name == CALL}
     blocks = (*local.blocks, *unroller.forms.values())
-    return replace(
-        local, main=main, blocks=tuple(block for block in blocks if block.name in called)
-    )
+    kept = tuple(block for block in blocks if block.name in called)
+    return replace(local, main=main, blocks=kept), unroller.tags
+
+
+def untimed(local: Program) -> list[Tag]:
+    """The tags of main where nothing was unrolled: the whole batch is one part."""
+    return [
+        Tag(0, at, None if op.site.phase == "optimizer" else 0)
+        for at, op in enumerate(local.main.ops)
+    ]
 
 
 class _Unroller:
@@ -47,6 +69,7 @@ class _Unroller:
         self.blocks = {block.name: block for block in local.blocks}
         self.forms: dict[str, Block] = {}
         self.ops: list[Op] = []
+        self.tags: list[Tag] = []
         self.once: dict[int, Value] = {value.id: value for value in local.main.inputs}
         self.each: list[dict[int, Value]] = [{} for _ in range(parts)]
         self.running: dict[int, list[Value]] = defaultdict(list)
@@ -54,19 +77,25 @@ class _Unroller:
     def main(self) -> Block:
         """The main that runs part after part."""
         for level in range(self.levels.last + 1):
-            steps = [step for step in self.levels.steps if step.level == level]
-            inside = _feeding(steps)
+            steps = [(at, step) for at, step in enumerate(self.levels.steps) if step.level == level]
+            inside = _feeding([step for _, step in steps])
             for part in range(self.parts):
-                for step, feeds in zip(steps, inside, strict=True):
+                for (at, step), feeds in zip(steps, inside, strict=True):
                     if step.differs:
                         self._part(step, part)
+                        self._tag(level, at, part)
                     elif feeds and part == 0:
                         self._whole(step)
-            for step, feeds in zip(steps, inside, strict=True):
+                        self._tag(level, at, None)
+            for (at, step), feeds in zip(steps, inside, strict=True):
                 if not step.differs and not feeds:
                     self._whole(step)
+                    self._tag(level, at, None)
         outputs = tuple(self.once[value.id] for value in self.levels.outputs)
         return replace(self.local.main, ops=tuple(self.ops), outputs=outputs)
+
+    def _tag(self, level: int, at: int, part: int | None) -> None:
+        self.tags += [Tag(level, at, part)] * (len(self.ops) - len(self.tags))
 
     def _whole(self, step: Step) -> None:
         """What is the same for all parts, once."""

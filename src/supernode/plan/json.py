@@ -59,14 +59,20 @@ def plan_from_json(text: str) -> Plan:
 def _layout_out(layout: Layout | None) -> list[Any] | None:
     if layout is None:
         return None
-    return [[list(dim) for dim in layout.dims], [list(part) for part in layout.partial]]
+    dims = [list(dim) for dim in layout.dims]
+    return [dims, *([list(each) for each in pairs] for pairs in (layout.partial, layout.only))]
 
 
 def _layout_in(data: list[Any] | None) -> Layout | None:
     if data is None:
         return None
-    dims, partial = data
-    return Layout(tuple(map(tuple, dims)), tuple((axis, kind) for axis, kind in partial))
+    dims, partial, *only = data
+    places = only[0] if only else ()
+    return Layout(
+        tuple(map(tuple, dims)),
+        tuple((axis, kind) for axis, kind in partial),
+        tuple((axis, coordinate) for axis, coordinate in places),
+    )
 
 
 def _placement_in(data: list[Any]) -> Placement:

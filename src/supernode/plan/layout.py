@@ -1,7 +1,7 @@
 """Layout: how one value lies on a mesh."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from supernode.plan.cut import cut_axis, cut_groups, cut_name, cut_units, piece_size, pieces
 from supernode.plan.mesh import Mesh
@@ -14,7 +14,7 @@ class Layout:
     `Layout((("dp",), (), ("tp",)))` splits dim 0 over dp and dim 2 over tp. An axis named nowhere
     holds the same values in each of its chips. `partial=(("tp", "sum"),)` says that the true value
     is the sum over tp of what its chips hold. An axis may cut groups of a dim, or in unequal
-    parts, see `cut`.
+    parts, see `cut`. `only=(("pp", 2),)` says that no chip but those at 2 along pp holds any of it.
 
     >>> print(Layout((("dp", "fsdp"), ()), (("tp", "sum"),)))
     [dp*fsdp, -] sum(tp)
@@ -22,6 +22,7 @@ class Layout:
 
     dims: tuple[tuple[str, ...], ...]
     partial: tuple[tuple[str, str], ...] = ()
+    only: tuple[tuple[str, int], ...] = ()
 
     @staticmethod
     def whole(rank: int) -> "Layout":
@@ -54,7 +55,19 @@ class Layout:
     def without(self, axis: str) -> "Layout":
         """The layout along the other axes."""
         dims = tuple(tuple(each for each in dim if cut_axis(each) != axis) for dim in self.dims)
-        return Layout(dims, tuple(part for part in self.partial if part[0] != axis))
+        partial = tuple(part for part in self.partial if part[0] != axis)
+        return Layout(dims, partial, tuple(place for place in self.only if place[0] != axis))
+
+    def at(self, axis: str, coordinate: int) -> "Layout":
+        """The same on the chips at one coordinate along `axis` only."""
+        return Layout(self.dims, self.partial, (*self.only, (axis, coordinate)))
+
+    def holds(self, mesh: Mesh, rank: int) -> bool:
+        """Whether chip `rank` holds any of it."""
+        if not self.only:
+            return True
+        at = mesh.coordinates(rank)
+        return all(at[axis] == coordinate for axis, coordinate in self.only)
 
     def kind_of(self, axis: str) -> str | None:
         """How the parts along `axis` combine to the true value (`sum`, `max` …), or None."""
@@ -72,8 +85,11 @@ class Layout:
     def local_shape(self, shape: tuple[int, ...], mesh: Mesh, rank: int = 0) -> tuple[int, ...]:
         """The shape of the piece that chip `rank` has of a value of `shape`.
 
-        No chip has a larger one than chip 0.
+        No chip has a larger one than chip 0, but for what only some chips hold: the others have
+        nothing, a first dim of 0, or a single number that does not count.
         """
+        if self.only and not self.holds(mesh, rank):
+            return (0, *replace(self, only=()).local_shape(shape, mesh, rank)[1:]) if shape else ()
         if not self.has_units:
             parts = [self.parts(i, mesh) for i in range(len(shape))]
             assert all(size % n == 0 for size, n in zip(shape, parts, strict=True))
@@ -86,6 +102,9 @@ class Layout:
     def slices(self, shape: tuple[int, ...], mesh: Mesh, rank: int) -> tuple[slice, ...]:
         """Which part of the whole value of `shape` the chip `rank` holds; for plain layouts."""
         assert self.is_plain
+        if not self.holds(mesh, rank):
+            here = replace(self, only=()).slices(shape, mesh, rank)
+            return (slice(0, 0), *here[1:]) if shape else ()
         at = mesh.coordinates(rank)
         out: list[slice] = []
         for cuts, size in zip(self.dims, shape, strict=True):
@@ -96,4 +115,5 @@ class Layout:
     def __str__(self) -> str:
         dims = ", ".join("*".join(dim) or "-" for dim in self.dims)
         parts = "".join(f" {kind}({axis})" for axis, kind in self.partial)
-        return f"[{dims}]{parts}"
+        places = "".join(f" {axis}@{coordinate}" for axis, coordinate in self.only)
+        return f"[{dims}]{parts}{places}"

@@ -1,10 +1,12 @@
-"""The event loop: when each task of one chip starts and ends."""
+"""The event loop: when each task of a chip of each stage starts and ends."""
 
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from supernode.plan.progress import Progress, Task
 from supernode.simulate.event import EventQueue
+from supernode.simulate.schedule import Lane
 from supernode.trace import COMM
 
 
@@ -52,8 +54,9 @@ class Times:
 def run_tasks(tasks: Sequence[Task], duration_s: Sequence[float], *, beside: float = 1.0) -> Times:
     """Runs the tasks in virtual time; `duration_s[i]` is how long task `i` takes by itself.
 
-    A task that computes does `beside` of its work a second while another communicates. Of two
-    tasks that end at the same time the one that communicates ends first.
+    The stream of each task is a `Lane`. A task that computes does `beside` of its work a second
+    while another of its stage communicates. Of two tasks that end at the same time the one that
+    communicates ends first.
     """
     return _Loop(tasks, duration_s, beside).run()
 
@@ -68,8 +71,10 @@ class _Loop:
             start_s=[0.0] * len(tasks), end_s=[0.0] * len(tasks), cause=[None] * len(tasks)
         )
         self._queue = EventQueue()
-        self._computing: dict[int, float] = {}  # since when each has run at the rate it has now
-        self._communicating = 0
+        self._computing: dict[int, dict[int, float]] = defaultdict(
+            dict
+        )  # by stage, since when each has run at the rate it has now
+        self._communicating: Counter[int] = Counter()  # tasks of each stage
         self._running: set[int] = set()
 
     def run(self) -> Times:
@@ -90,36 +95,42 @@ class _Loop:
             place = self._places[task.id]
             self._times.start_s[place], self._times.cause[place] = now_s, ended
             self._running.add(place)
-            if task.stream == COMM:
-                self._count(1, now_s)
+            stage = self._lane(place).stage
+            if self._lane(place).stream == COMM:
+                self._count(stage, 1, now_s)
                 self._push(place, now_s + self._left_s[place])
             else:
-                self._computing[place] = now_s
-                self._push(place, now_s + self._left_s[place] / self._rate)
+                self._computing[stage][place] = now_s
+                self._push(place, now_s + self._left_s[place] / self._rate(stage))
 
     def _end(self, place: int, now_s: float) -> None:
         self._running.remove(place)
-        if self._computing.pop(place, None) is None:
-            self._count(-1, now_s)
+        stage = self._lane(place).stage
+        if self._computing[stage].pop(place, None) is None:
+            self._count(stage, -1, now_s)
+
+    def _lane(self, place: int) -> Lane:
+        lane = self._tasks[place].stream
+        assert isinstance(lane, Lane)
+        return lane
 
     def _push(self, place: int, end_s: float) -> None:
         self._times.end_s[place] = end_s
-        self._queue.push(end_s, 0 if self._tasks[place].stream == COMM else 1, place)
+        self._queue.push(end_s, 0 if self._lane(place).stream == COMM else 1, place)
 
-    @property
-    def _rate(self) -> float:
-        return self._beside if self._communicating else 1.0
+    def _rate(self, stage: int) -> float:
+        return self._beside if self._communicating[stage] else 1.0
 
-    def _count(self, more: int, now_s: float) -> None:
-        """One task more or less communicates: what computes goes on at another rate."""
-        before = self._rate
-        self._communicating += more
-        if self._rate == before:
+    def _count(self, stage: int, more: int, now_s: float) -> None:
+        """One task more or less communicates: what computes there goes on at another rate."""
+        before = self._rate(stage)
+        self._communicating[stage] += more
+        if self._rate(stage) == before:
             return
-        for place, since_s in self._computing.items():
+        for place, since_s in self._computing[stage].items():
             self._left_s[place] -= (now_s - since_s) * before
-            self._computing[place] = now_s
-            self._push(place, now_s + max(self._left_s[place], 0.0) / self._rate)
+            self._computing[stage][place] = now_s
+            self._push(place, now_s + max(self._left_s[place], 0.0) / self._rate(stage))
 
 
 def critical_path_s(tasks: Sequence[Task], duration_s: Sequence[float]) -> float:

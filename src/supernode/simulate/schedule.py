@@ -1,4 +1,4 @@
-"""The tasks of one chip: what waits for what, and the order on each stream.
+"""The tasks of a chip of each stage: what waits for what, and the order on each stream.
 
 Computing keeps the order of the program. A collective is issued where it stands, after the op
 before it, and overlaps with what follows until its result is used. One that waits for nothing
@@ -6,18 +6,21 @@ computed in this step (a gather of parameters) is issued early: when the stretch
 before it stands in the program. So the weights of the next layer arrive while this one computes,
 and those of two layers are held.
 
+What a stage sends goes on a stream of its own; what reads it on another stage waits for that.
+
 **Source:** early gathers: Zhao et al., "PyTorch FSDP", VLDB 2023, section 3.3.2.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import NamedTuple
 
 from supernode.ir import CALL, Block, Op, Program
 from supernode.plan.memory import Early
 from supernode.plan.progress import Task
-from supernode.simulate.work import Prices, Work
-from supernode.trace import COMPUTE
+from supernode.simulate.work import RECEIVE, SEND, Prices, Work
+from supernode.trace import COMPUTE, Stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +37,61 @@ class Schedule:
     early: list[Early]
 
 
-def schedule(program: Program, prices: Prices) -> Schedule:
-    """The tasks of `program`, the program of one chip.
+Producers = tuple[int, ...]
+MadeBy = dict[int, Producers]
+"""The tasks that each value waits for."""
+
+
+class Lane(NamedTuple):
+    """A stream of a chip of one stage."""
+
+    stage: int
+    stream: Stream
+    sends: bool = False
+
+
+class Mail:
+    """What stages send each other: a stand-in for the tasks that a value waits for elsewhere."""
+
+    def __init__(self) -> None:
+        self._stands: dict[tuple[int, int], int] = {}
+        self._sent: dict[int, Producers] = {}
+
+    def stand_in(self, stage: int, key: int) -> int:
+        """The number, below zero, that stands for the message `key` to a stage."""
+        return self._stands.setdefault((stage, key), -1 - len(self._stands))
+
+    def send(self, stage: int, key: int, made: Producers) -> None:
+        """The message is there when these tasks have ended."""
+        self._sent[self.stand_in(stage, key)] = made
+
+    def delivered(self, task: Task) -> Task:
+        """The task with those that its messages wait for; one may be passed on as it came."""
+        deps = tuple(dep for dep in task.deps if isinstance(dep, int))
+        return replace(task, deps=self._resolved(deps))
+
+    def _resolved(self, deps: Producers) -> Producers:
+        found: set[int] = set()
+        for dep in deps:
+            found.update((dep,) if dep >= 0 else self._resolved(self._sent[dep]))
+        return tuple(sorted(found))
+
+
+def schedule_stages(programs: Sequence[Program], prices: Prices) -> list[Schedule]:
+    """The tasks of a chip of each stage, with numbers of their own."""
+    mail, found, first = Mail(), list[Schedule](), 0
+    for stage, program in enumerate(programs):
+        found.append(schedule(program, prices, stage, first, mail))
+        first += len(found[-1].tasks)
+    for each in found:
+        each.tasks[:] = map(mail.delivered, each.tasks)
+    return found
+
+
+def schedule(
+    program: Program, prices: Prices, stage: int = 0, first: int = 0, mail: Mail | None = None
+) -> Schedule:
+    """The tasks of `program`, the program of one chip of a stage, numbered from `first` on.
 
     Ops that take no time are no tasks: what reads a view waits for its base. Each repeated block
     is priced once.
@@ -43,7 +99,7 @@ def schedule(program: Program, prices: Prices) -> Schedule:
     blocks: Mapping[str, tuple[Block, list[Work | None]]] = {
         block.name: (block, prices.works(block.ops, block.outputs)) for block in program.blocks
     }
-    scheduler = _Scheduler()
+    scheduler = _Scheduler(stage, first, mail or Mail())
     made_by: MadeBy = {value.id: () for value in program.main.inputs}
     for op, outer_work in zip(program.main.ops, _main_works(program.main, prices), strict=True):
         if op.name != CALL:
@@ -62,17 +118,17 @@ def schedule(program: Program, prices: Prices) -> Schedule:
 def _main_works(main: Block, prices: Prices) -> list[Work | None]:
     """The works of the ops between calls, whose blocks have their own."""
     works: list[Work | None] = []
+    last = {value.id: at for at, op in enumerate(main.ops) for value in op.inputs}
+    last |= dict.fromkeys((value.id for value in main.outputs), len(main.ops))
     for at_call, ops in groupby(main.ops, key=lambda op: op.name == CALL):
         stretch = list(ops)
-        read_later = (v for op in main.ops[len(works) + len(stretch) :] for v in op.inputs)
-        kept = () if at_call else (*read_later, *main.outputs)
-        works += [None] * len(stretch) if at_call else prices.works(stretch, kept)
+        end = len(works) + len(stretch)
+        if at_call:
+            works += [None] * len(stretch)
+            continue
+        made = (value for op in stretch for value in op.outputs)
+        works += prices.works(stretch, [value for value in made if last.get(value.id, 0) >= end])
     return works
-
-
-Producers = tuple[int, ...]
-MadeBy = dict[int, Producers]
-"""The tasks that each value waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +141,8 @@ class _Slot:
 
 
 class _Scheduler:
-    def __init__(self) -> None:
+    def __init__(self, stage: int, first: int, mail: Mail) -> None:
+        self._stage, self._first, self._mail = stage, first, mail
         self._works: list[Work] = []
         self._tasks: list[Task] = []
         self._positions: list[int] = []
@@ -102,12 +159,16 @@ class _Scheduler:
         if work is not None:
             found = {self._issue(op, work, found)}
         made = tuple(sorted(found))
+        if op.name == SEND:
+            self._mail.send(*_address(op), made)
+        elif op.name == RECEIVE:
+            made = (self._mail.stand_in(self._stage, _address(op)[1]),)
         for value in op.outputs:
             made_by[value.id] = made
         self._position += 1
 
     def _issue(self, op: Op, work: Work, found: set[int]) -> int:
-        task = len(self._tasks)
+        task = self._first + len(self._tasks)
         stream = work.price.stream
         order = self._order[-1]
         deps = tuple(sorted(found))
@@ -119,7 +180,8 @@ class _Scheduler:
             order, deps = self._ahead(op)
         order.append(task)
         self._works.append(work)
-        self._tasks.append(Task(id=task, deps=deps, stream=stream))
+        lane = Lane(self._stage, stream, op.name == SEND)
+        self._tasks.append(Task(id=task, deps=deps, stream=lane))
         self._positions.append(self._position)
         return task
 
@@ -135,9 +197,18 @@ class _Scheduler:
 
     def schedule(self) -> Schedule:
         order = [task for tasks in self._order for task in tasks]
+        places = [task - self._first for task in order]
         return Schedule(
-            works=[self._works[task] for task in order],
-            tasks=[self._tasks[task] for task in order],
-            positions=[self._positions[task] for task in order],
+            works=[self._works[place] for place in places],
+            tasks=[self._tasks[place] for place in places],
+            positions=[self._positions[place] for place in places],
             early=self._early,
         )
+
+
+def _address(op: Op) -> tuple[int, int]:
+    """The stage a message goes to or comes from, and its key."""
+    _, _, stage, key = op.args
+    assert isinstance(stage, int)
+    assert isinstance(key, int)
+    return stage, key

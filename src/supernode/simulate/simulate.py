@@ -1,7 +1,7 @@
 """Plan + Machine → Simulation."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from math import fsum
 from typing import TypeVar
 
@@ -10,18 +10,20 @@ from supernode.ir import CALL, Program
 from supernode.machine import Kind, Machine, Sourced
 from supernode.ops import Cost
 from supernode.plan import Plan
-from supernode.plan.memory import MemoryUse, memory
+from supernode.plan.memory import MemoryUse
 from supernode.simulate.collective_time import COLLECTIVES
-from supernode.simulate.event_loop import Times, critical_path_s, run_tasks
-from supernode.simulate.schedule import Schedule, schedule
+from supernode.simulate.schedule import Schedule
 from supernode.simulate.simulation import Simulation
+from supernode.simulate.stages import Critical, Ready, Run
 from supernode.simulate.terms import Terms
-from supernode.simulate.work import CostOf, Prices, Work
-from supernode.trace import COMM, COMPUTE, HOST, Counter, Json, Span, Stream, Trace
+from supernode.simulate.work import MESSAGE, CostOf, Prices, Work
+from supernode.trace import COMM, COMPUTE, HOST, Counter, Json, Span, Trace
 
 MEMORY = "memory in use (bytes)"
-JITTER, INTERFERENCE = "jitter", "interference"
-"""What the step waited for that is no op: the slowest chip, and cores taken by communication."""
+JITTER, INTERFERENCE, BUBBLE = "jitter", "interference", "bubble"
+"""What the step waited for that is no op: the slowest chip, cores taken by communication, and
+other stages of a pipeline."""
+SENDING = (*COLLECTIVES, MESSAGE)
 ALL = Terms()
 Key = TypeVar("Key")
 
@@ -38,8 +40,9 @@ def simulate(
 
     `terms` says what counts beyond ops and collectives, each of it to be switched off.
 
-    Every chip runs the same program, so one stands for all: what this takes does not grow with
-    their number. A chip computes on one stream and communicates on another, as `schedule.py` says.
+    One chip stands for all that run the same program, that is for all, or for those of its stage:
+    what this takes does not grow with their number. A chip computes on one stream and communicates
+    on another, as `schedule.py` says.
 
     Power is the machine's, all in, for the share of its chips that are used: the idle fraction
     always, the rest while a chip computes.
@@ -61,21 +64,18 @@ class Rehearsal:
         self._plan = plan
         self._cost = cost
         self._matmuls = _matmul_flops(plan.program, cost)
-        self._ready: dict[tuple[bool, bool], tuple[Schedule, MemoryUse]] = {}
+        self._ready: dict[tuple[bool, bool], Ready] = {}
 
     def on(self, machine: Machine, *, tokens: int | None = None, terms: Terms = ALL) -> Simulation:
         """One step of the plan on `machine`; arguments and errors as those of `simulate`."""
         machine.level_spanning(self._plan.mesh.size)
         prices = Prices(machine, self._plan.mesh, self._cost, terms)
         key = (terms.fusion and machine.chip.fuses, terms.overlap)
-        if key in self._ready:
-            known, used = self._ready[key]
-            todo = replace(known, works=prices.again(known.works))
-        else:
-            todo = schedule(self._plan.local, prices)
-            used = memory(self._plan.local, early=todo.early)
-            self._ready[key] = todo, used
-        return _played(self._plan, machine, tokens, terms, todo, used, self._matmuls)
+        ready = self._ready.get(key)
+        ready = Ready.of(self._plan, prices) if ready is None else ready.again(prices)
+        self._ready.setdefault(key, ready)
+        run = ready.run(machine, terms)
+        return _played(self._plan, machine, tokens, terms, run, self._matmuls)
 
 
 def _played(
@@ -83,18 +83,12 @@ def _played(
     machine: Machine,
     tokens: int | None,
     terms: Terms,
-    todo: Schedule,
-    used: MemoryUse,
+    run: Run,
     matmuls: Mapping[str, float],
 ) -> Simulation:
-    alone_s = [work.price.timing.time_s for work in todo.works]
     host_s = terms.host_s(machine)
-    times = run_tasks(todo.tasks, alone_s, beside=terms.beside(machine.chip)).after(host_s)
-    duration_s = times.durations_s()
-    trace = _trace(plan, machine, tokens, todo, times, used, host_s)
+    trace = _trace(plan, machine, tokens, run, host_s)
     dtype = max(matmuls, key=lambda name: matmuls[name], default="bfloat16")
-    compute_s = _busy_s(todo.works, duration_s, COMPUTE)
-    critical = [(todo.works[task], duration_s[task]) for task in times.critical_tasks()]
     return Simulation(
         program=plan.program.name,
         layout=plan.layout,
@@ -103,50 +97,60 @@ def _played(
         chips=plan.mesh.size,
         tokens=tokens,
         trace=trace,
-        step_s=times.step_s,
-        compute_s=compute_s,
-        comm_s=_busy_s(todo.works, duration_s, COMM),
-        exposed_comm_s=trace.exposed_comm_s(0),
-        roofline_s=fsum(w.price.timing.bound_s for w in todo.works if w.price.stream == COMPUTE),
-        critical_path_s=critical_path_s(todo.tasks, alone_s),
-        critical_s=_by_cause(critical, terms.stretch(machine.chip, plan.mesh.size), host_s),
-        by_kind=_by_kind(critical, machine.host_step_s if host_s else None),
-        sent_bytes=_sent_bytes(todo.works),
+        step_s=run.times.step_s,
+        compute_s=run.mean_busy_s(COMPUTE),
+        comm_s=run.mean_busy_s(COMM),
+        exposed_comm_s=trace.exposed_comm_s(run.ranks[run.busiest]),
+        roofline_s=run.roofline_s(),
+        critical_path_s=run.critical_path_s(),
+        critical_s=_by_cause(run, trace, terms.stretch(machine.chip, plan.mesh.size), host_s),
+        by_kind=_by_kind(run.critical(), machine.host_step_s if host_s else None),
+        sent_bytes=_sent_bytes(run.works, len(run.stages)),
         model_flops=fsum(matmuls.values()),
         dtype=dtype,
         peak_flops_per_s=machine.chip.peak(dtype).value,
-        memory=used,
+        memory=max(run.memories, key=lambda used: used.peak_bytes),
         capacity_bytes=machine.chip.memory.capacity_bytes.value,
-        power_w=_power_w(machine, plan.mesh.size, compute_s, times.step_s),
+        power_w=_power_w(machine, plan.mesh.size, run.mean_busy_s(COMPUTE), run.times.step_s),
     )
 
 
-Critical = Iterable[tuple[Work, float]]
-"""What the step waited for, each with how long it took."""
-
-
-def _busy_s(works: Iterable[Work], duration_s: Iterable[float], stream: Stream) -> float:
-    pairs = zip(works, duration_s, strict=True)
-    return fsum(time_s for work, time_s in pairs if work.price.stream == stream)
-
-
-def _sent_bytes(works: Iterable[Work]) -> Mapping[str, float]:
+def _sent_bytes(works: Iterable[Work], stages: int) -> Mapping[str, float]:
+    """By a chip, on the mean of the stages."""
     prices = (work.price for work in works)
-    return _sums((price.kind, price.bytes) for price in prices if price.kind in COLLECTIVES)
+    sent = _sums((price.kind, price.bytes) for price in prices if price.kind in SENDING)
+    return {kind: amount / stages for kind, amount in sent.items()}
 
 
-def _by_cause(critical: Critical, stretch: float, host_s: float) -> Mapping[str, float]:
-    """What each thing waited for took alone, and apart from that what slowed it down."""
+def _by_cause(run: Run, trace: Trace, stretch: float, host_s: float) -> Mapping[str, float]:
+    """What the step waited for took alone, and apart from that what slowed it down.
+
+    In a pipeline, what the busiest stage did: its computing, its communication while it computed
+    nothing, and the rest, in which it waited for the others, as the bubble.
+    """
     parts = [(HOST, host_s)] if host_s else list[tuple[str, float]]()
-    for work, time_s in critical:
-        kind, alone_s = work.price.kind, work.price.timing.time_s
-        slowed = kind not in COLLECTIVES
-        parts.append((kind, alone_s / stretch if slowed else time_s))
-        if slowed and stretch > 1:
-            parts.append((JITTER, alone_s - alone_s / stretch))
-        if slowed and time_s > alone_s * (1 + 1e-9):
-            parts.append((INTERFERENCE, time_s - alone_s))
-    return _sums(parts)
+    if len(run.stages) == 1:
+        for work, time_s in run.critical():
+            parts += _causes(work, time_s, stretch)
+        return _sums(parts)
+    sending: list[tuple[str, float]] = []
+    for work, time_s in run.of_stage(run.busiest):
+        (parts if work.price.stream == COMPUTE else sending).extend(_causes(work, time_s, stretch))
+    exposed_s = trace.exposed_comm_s(run.ranks[run.busiest])
+    all_s = fsum(time_s for _, time_s in sending)
+    parts += [(kind, exposed_s * time_s / all_s) for kind, time_s in sending if all_s]
+    idle_s = run.times.step_s - fsum(time_s for _, time_s in parts)
+    return _sums([*parts, (BUBBLE, max(idle_s, 0.0))])
+
+
+def _causes(work: Work, time_s: float, stretch: float) -> Iterator[tuple[str, float]]:
+    kind, alone_s = work.price.kind, work.price.timing.time_s
+    slowed = kind not in SENDING
+    yield kind, alone_s / stretch if slowed else time_s
+    if slowed and stretch > 1:
+        yield JITTER, alone_s - alone_s / stretch
+    if slowed and time_s > alone_s * (1 + 1e-9):
+        yield INTERFERENCE, time_s - alone_s
 
 
 def _by_kind(critical: Critical, host: Sourced | None) -> Mapping[Kind, float]:
@@ -187,30 +191,33 @@ def _matmul_flops(program: Program, cost: CostOf) -> Mapping[str, float]:
     return _sums(flops)
 
 
-def _trace(
-    plan: Plan,
-    machine: Machine,
-    tokens: int | None,
-    todo: Schedule,
-    times: Times,
-    used: MemoryUse,
-    host_s: float,
-) -> Trace:
-    spans = map(_span, todo.works, times.start_s, times.end_s)
-    host = [Span(name=HOST, chip=0, stream=HOST, start_s=0.0, end_s=host_s, kind=HOST)]
+def _trace(plan: Plan, machine: Machine, tokens: int | None, run: Run, host_s: float) -> Trace:
+    spans: list[Span] = []
+    counters: list[Counter] = []
+    first = 0
+    for rank, todo, used in zip(run.ranks, run.stages, run.memories, strict=True):
+        start_s = run.times.start_s[first : first + len(todo.works)]
+        end_s = run.times.end_s[first : first + len(todo.works)]
+        if host_s:
+            spans.append(
+                Span(name=HOST, chip=rank, stream=HOST, start_s=0.0, end_s=host_s, kind=HOST)
+            )
+        spans += map(_span, todo.works, start_s, end_s, repeat(rank))
+        counters += _memory_counters(todo, start_s, run.times.step_s, used, rank)
+        first += len(todo.works)
     return Trace(
         name=f"{plan.program.name} on {machine.name}",
-        spans=(*(host if host_s else ()), *spans),
-        counters=tuple(_memory_counters(todo, times, used)),
+        spans=tuple(spans),
+        counters=tuple(counters),
         meta=_meta(plan, machine, tokens),
     )
 
 
-def _span(work: Work, start_s: float, end_s: float) -> Span:
+def _span(work: Work, start_s: float, end_s: float, rank: int) -> Span:
     op, price = work.op, work.price
     return Span(
         name=op.name,
-        chip=0,
+        chip=rank,
         stream=price.stream,
         start_s=start_s,
         end_s=end_s,
@@ -222,7 +229,9 @@ def _span(work: Work, start_s: float, end_s: float) -> Span:
     )
 
 
-def _memory_counters(todo: Schedule, times: Times, used: MemoryUse) -> Iterator[Counter]:
+def _memory_counters(
+    todo: Schedule, start_s: Sequence[float], step_s: float, used: MemoryUse, rank: int
+) -> Iterator[Counter]:
     """Memory by time: at each op that computes the most since the one before it."""
     seen, last = 0, -1.0
     for task, position in enumerate(todo.positions):
@@ -230,11 +239,11 @@ def _memory_counters(todo: Schedule, times: Times, used: MemoryUse) -> Iterator[
             continue
         value = float(max(used.timeline[seen : position + 1]))
         if value != last:
-            yield Counter(name=MEMORY, chip=0, at_s=times.start_s[task], value=value)
+            yield Counter(name=MEMORY, chip=rank, at_s=start_s[task], value=value)
         seen, last = position + 1, value
     rest = used.timeline[seen:]
     if rest:
-        yield Counter(name=MEMORY, chip=0, at_s=times.step_s, value=float(max(rest)))
+        yield Counter(name=MEMORY, chip=rank, at_s=step_s, value=float(max(rest)))
 
 
 def _meta(plan: Plan, machine: Machine, tokens: int | None) -> dict[str, Json]:
@@ -248,7 +257,9 @@ def _meta(plan: Plan, machine: Machine, tokens: int | None) -> dict[str, Json]:
         "layout": plan.layout,
         "mesh": {name: size for name, size in plan.mesh.axes},
         "chips": plan.mesh.size,
-        "represents": "chip 0 stands for all chips",
+        "represents": "a chip of each stage stands for all of it"
+        if plan.is_staged
+        else "chip 0 stands for all chips",
         "tokens": tokens,
         "machine": machine.name,
         "machine_numbers": numbers,

@@ -26,6 +26,9 @@ _EXPERTS: dict[str, Way] = {"fabric.dispatch": "dispatch", "fabric.combine": "co
 """All-to-alls by kernels made for routed tokens: `(values, axis, copies, once)`."""
 _COPIES = ("local.shard", "local.part", "local.pad", "local.unpad")
 
+SEND, RECEIVE = "fabric.send", "fabric.receive"
+MESSAGE = "send"
+
 CostOf = Callable[[Op], Cost]
 
 
@@ -33,7 +36,8 @@ CostOf = Callable[[Op], Cost]
 class Sending:
     """A collective over groups of `size` chips, `stride` apart; bytes as in `collective_time`.
 
-    `way` is set where kernels for routed tokens do it: see `experts_time` for the rest.
+    `way` is set where kernels for routed tokens do it: see `experts_time` for the rest. A `message`
+    from one stage of a pipeline to another is one way of an all-to-all of two.
     """
 
     collective: Collective
@@ -43,6 +47,7 @@ class Sending:
     way: Way | None = None
     copies: int = 1
     once: bool = False
+    message: bool = False
 
 
 Ask = Cost | Sending
@@ -109,7 +114,8 @@ class Prices:
     def _price(self, op: Op) -> Price | None:
         seen: dict[int, int] = {}
         kwargs = tuple((name, _look(arg, seen)) for name, arg in op.kwargs)
-        look = (op.name, _look(op.args, seen), kwargs)
+        args = op.args[:2] if op.name in (SEND, RECEIVE) else op.args  # not to whom
+        look = (op.name, _look(args, seen), kwargs)
         if look not in self._known:
             self._known[look] = self.price(self._ask(op))
         return self._known[look]
@@ -117,6 +123,8 @@ class Prices:
     def _ask(self, op: Op) -> Ask:
         if not op.name.startswith("fabric."):
             return _copy(op) if op.name in _COPIES else self._cost(op)
+        if op.name in (SEND, RECEIVE):
+            return self._message(op)
         way = _EXPERTS.get(op.name)
         kind = COLLECTIVE_OF.get(op.name)
         if kind is None:
@@ -135,6 +143,20 @@ class Prices:
             once=bool(op.args[3]) if way else False,
         )
 
+    def _message(self, op: Op) -> Ask:
+        """What comes in takes no time of its own."""
+        axis = op.args[1]
+        assert isinstance(axis, str)
+        size_bytes = float(sum(value.type.size_bytes for value in op.inputs))
+        stride = self._mesh.stride(axis)
+        return Sending(
+            collective="all_to_all",
+            data_bytes=2 * size_bytes,
+            stride=stride,
+            size=2 if size_bytes else 1,
+            message=True,
+        )
+
     def _computing(self, cost: Cost) -> Price:
         chip = self._machine.chip
         timing = op_time(cost, chip, rows_factor=self._terms.imbalance)
@@ -151,7 +173,7 @@ class Prices:
         return Price(
             ask=ask,
             stream=COMM if self._terms.overlap else COMPUTE,
-            kind=ask.collective,
+            kind=MESSAGE if ask.message else ask.collective,
             flops=0.0,
             bytes=sent_bytes(ask.collective, ask.data_bytes, ask.size),
             timing=self._sent(ask),

@@ -1,0 +1,244 @@
+"""Which chunk of a pipeline each op belongs to, and on which one each weight lives.
+
+Forward is cut in chunks of about equal cost where little has to be sent on. Backward follows the
+activations it reads; the optimizer follows the weights. Tied weights, skip connections, encoders
+and decoders are no special case: what is needed elsewhere is sent there.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+
+from supernode.errors import LayoutError
+from supernode.ir import CALL, HostType, Op, Program, Value
+from supernode.ops import cost
+from supernode.partition.fuse import written_out
+from supernode.partition.unroll import Tag
+
+FLOPS_PER_BYTE = 200.0
+"""What a byte moved weighs beside a FLOP: a chip's matmul rate over its memory bandwidth.
+
+H100: 989e12 / 3.35e12 = 295; Ascend 910C die: 376e12 / 1.6e12 = 235 (machine/catalogue)."""
+
+EVERYWHERE = -1
+"""The chunk of an op that each chunk which needs it does for itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunks:
+    """`of[i]` is the chunk of op `i` of main, `homes[i]` that of input `i` (`EVERYWHERE`: all).
+
+    `local` and its `tags` are what was given, with calls that work on weights of several chunks
+    written out.
+    """
+
+    local: Program
+    tags: list[Tag]
+    of: list[int]
+    homes: list[int]
+
+
+def chunks_of(local: Program, tags: Sequence[Tag], count: int) -> Chunks:
+    """Cuts the ops of main in `count` chunks.
+
+    Raises:
+        LayoutError: forward has fewer places to cut than that.
+    """
+    return _Chunks(local, tags, count).assign()
+
+
+class _Chunks:
+    def __init__(self, local: Program, tags: Sequence[Tag], count: int) -> None:
+        self.count = count
+        self.inputs = {value.id: i for i, value in enumerate(local.main.inputs)}
+        self.blocks = {block.name: block for block in local.blocks}
+        self.home: dict[int, int] = {}
+        self._take(local, list(tags))
+        self.of = [EVERYWHERE] * len(self.ops)
+
+    def _take(self, local: Program, tags: list[Tag]) -> None:
+        self.local, self.tags, self.ops = local, tags, local.main.ops
+        self.made = {v.id: at for at, op in enumerate(self.ops) for v in op.outputs}
+        self.owned = self._owned()
+
+    def assign(self) -> Chunks:
+        """Forward first, then the weights it reads, then what follows either."""
+        self._forward()
+        self._weights()
+        self._write_out()
+        for at in range(len(self.ops)):
+            if self.owned[at] and self.of[at] == EVERYWHERE:
+                self.of[at] = self._follow(at)
+        homes = [self.home.get(i, EVERYWHERE) for i in range(len(self.local.inputs))]
+        return Chunks(local=self.local, tags=self.tags, of=self.of, homes=homes)
+
+    def _owned(self) -> list[bool]:
+        """Which ops depend on a weight or state; the others are done wherever they are needed."""
+        updated = {source for source in self.local.updates if source is not None}
+        own = {
+            value.id
+            for i, (port, value) in enumerate(
+                zip(self.local.inputs, self.local.main.inputs, strict=True)
+            )
+            if not isinstance(value.type, HostType)
+            and (port.role in ("param", "state") or (port.role == "buffer" and i in updated))
+        }
+        owned: list[bool] = []
+        for op in self.ops:
+            owned.append(any(value.id in own for value in op.inputs))
+            if owned[-1]:
+                own |= {value.id for value in op.outputs}
+        return owned
+
+    def _is_forward(self, at: int) -> bool:
+        forward = self.ops[at].site.phase == "forward" and self.tags[at].part is not None
+        return forward and self.owned[at]
+
+    def _forward(self) -> None:
+        every = [at for at in range(len(self.ops)) if self._is_forward(at)]
+        first = [at for at in every if not self.tags[at].part]
+        steps = sorted({self.tags[at].step for at in every})
+        places = {step: i for i, step in enumerate(steps)}
+        weights = [0.0] * len(steps)
+        for at in first:
+            weights[places[self.tags[at].step]] += self._weight(self.ops[at])
+        ends = cut(weights, self._crossing(first, places), self.count)
+        if ends is None:
+            raise LayoutError(
+                f"forward has {len(steps)} steps, too few for {self.count} chunks",
+                fix="choose a smaller pp or vp",
+            )
+        for at in every:
+            self.of[at] = bisect_right(ends, places[self.tags[at].step])
+
+    def _weight(self, op: Op) -> float:
+        ops = self.blocks[op.block].ops if op.name == CALL else (op,)
+        spent = [cost(each) for each in ops if not each.name.startswith(("fabric.", "local."))]
+        return sum(c.flops + FLOPS_PER_BYTE * (c.bytes_read + c.bytes_written) for c in spent)
+
+    def _crossing(self, first: list[int], places: dict[int, int]) -> list[int]:
+        """The bytes that would be sent on if forward were cut before each step."""
+        change = [0] * (len(places) + 1)
+        last: dict[int, int] = {}
+        for at in first:
+            for value in self.ops[at].inputs:
+                last[value.id] = places[self.tags[at].step]
+        for at in first:
+            here = places[self.tags[at].step]
+            for value in self.ops[at].outputs:
+                if last.get(value.id, here) > here:
+                    change[here + 1] += value.type.size_bytes
+                    change[last[value.id] + 1] -= value.type.size_bytes
+        return list(accumulate(change))[: len(places)]
+
+    def _weights(self) -> None:
+        """Each weight lives where forward reads it first, its state with it."""
+        for at, chunk in enumerate(self.of):
+            if chunk != EVERYWHERE:
+                for value in self.ops[at].inputs:
+                    for i in self._roots(value):
+                        self.home.setdefault(i, chunk)
+        named = {
+            port.name: self.home[i] for i, port in enumerate(self.local.inputs) if i in self.home
+        }
+        for i, port in enumerate(self.local.inputs):
+            if port.of in named:
+                self.home.setdefault(i, named[port.of])
+
+    def _roots(self, value: Value) -> list[int]:
+        """The inputs of main that a value which no part changes is made of."""
+        if value.id in self.inputs:
+            port = self.local.inputs[self.inputs[value.id]]
+            return [self.inputs[value.id]] if port.role in ("param", "buffer", "state") else []
+        at = self.made[value.id]
+        if not self.owned[at] or self.of[at] != EVERYWHERE or self.tags[at].part is not None:
+            return []
+        return [i for source in self.ops[at].inputs for i in self._roots(source)]
+
+    def _write_out(self) -> None:
+        """Calls that work on weights of several chunks, like an optimizer's for two layers."""
+        mixed = {
+            at
+            for at, op in enumerate(self.ops)
+            if op.name == CALL and self.of[at] == EVERYWHERE and self.tags[at].part is None
+            if len({self.home[i] for v in op.inputs if (i := self.inputs.get(v.id)) in self.home})
+            > 1
+        }
+        if not mixed:
+            return
+        main, origin = written_out(self.local, mixed)
+        self.of = [self.of[at] for at in origin]
+        self._take(replace(self.local, main=main), [self.tags[at] for at in origin])
+
+    def _follow(self, at: int) -> int:
+        """The chunk of an op that forward does not give: its activations or weights say it."""
+        op = self.ops[at]
+        made = [self.made[value.id] for value in op.inputs if value.id in self.made]
+        known = [m for m in made if self.of[m] != EVERYWHERE]
+        if self.tags[at].part is not None:
+            activations = [self.of[m] for m in known if self._is_forward(m)]
+            gradients = [self.of[m] for m in known if self.tags[m].part is not None]
+            if activations:
+                return max(activations)
+            if gradients:
+                return min(gradients)
+        held = [i for v in op.inputs if (i := self.inputs.get(v.id)) is not None and i in self.home]
+        if held:
+            chunk = self.home[held[0]]
+        elif known:
+            chunk = self.of[max(known, key=lambda m: _size(self.ops[m]))]
+        else:
+            chunk = self.count - 1 if self.tags[at].part is not None else 0
+        for value in op.inputs:
+            i = self.inputs.get(value.id)
+            if i is not None and self.local.inputs[i].role in ("param", "state", "buffer"):
+                self.home.setdefault(i, chunk)
+        return chunk
+
+
+def _size(op: Op) -> int:
+    return sum(value.type.size_bytes for value in op.outputs)
+
+
+def cut(weights: Sequence[float], crossing: Sequence[int], count: int) -> list[int] | None:
+    """The first step of each chunk but the first: the heaviest chunk as light as can be.
+
+    Only places with little to send on are taken, if there are enough of them.
+    """
+    total = len(weights)
+    inner = range(1, total)
+    if total < count:
+        return None
+    little = sorted(crossing[i] for i in inner)[(total - 1) // 4] if total > 1 else 0
+    places = [i for i in inner if crossing[i] <= little]
+    if len(places) < count - 1:
+        places = list(inner)
+    sums = [0.0, *accumulate(weights)]
+    low, high = max(weights), sums[-1]
+    best = _fill(places, sums, count, high)
+    for _ in range(50):
+        middle = (low + high) / 2
+        found = _fill(places, sums, count, middle)
+        if found is None:
+            low = middle
+        else:
+            best, high = found, middle
+    return best
+
+
+def _fill(places: list[int], sums: list[float], count: int, most: float) -> list[int] | None:
+    """Cuts, from the left, so that no chunk weighs more than `most`; None if there are too few."""
+    ends: list[int] = []
+    start = 0
+    for i, place in enumerate(places):
+        left, wanted = len(places) - i, count - 1 - len(ends)
+        if not wanted:
+            break
+        following = places[i + 1] if i + 1 < len(places) else len(sums) - 1
+        if left == wanted or sums[following] - sums[start] > most:
+            ends.append(place)
+            start = place
+    bounds = [0, *ends, len(sums) - 1]
+    heaviest = max(sums[b] - sums[a] for a, b in pairwise(bounds))
+    return ends if len(ends) == count - 1 and heaviest <= most * (1 + 1e-9) else None

@@ -1,0 +1,66 @@
+"""From one program for all chips to one for each stage of a pipeline."""
+
+from dataclasses import dataclass, replace
+
+from supernode.errors import LayoutError
+from supernode.partition.chunks import EVERYWHERE, chunks_of
+from supernode.partition.schedules import SCHEDULES
+from supernode.partition.stages import AXIS as AXIS
+from supernode.partition.stages import staged
+from supernode.partition.unroll import Tag
+from supernode.plan import Layout, Mesh, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """How many stages, how many chunks of the model each of them has, and the name of the order."""
+
+    stages: int
+    chunks: int = 1
+    schedule: str = "1f1b"
+
+    def check_parts(self, parts: int, line: str) -> None:
+        """Interleaving goes through a chunk in groups of as many microbatches as stages.
+
+        Raises:
+            LayoutError: they do not come out even.
+        """
+        if self.chunks > 1 and self.schedule == "1f1b" and parts % self.stages:
+            raise LayoutError(
+                f"vp={self.chunks} takes microbatches in groups of {self.stages}, "
+                f"there are {parts}",
+                asked=f"layout {line}",
+                fix=f"choose micro as a multiple of {self.stages}, or vp=1",
+            )
+
+
+def pipelined(plan: Plan, tags: list[Tag], pipeline: Pipeline) -> Plan:
+    """`plan`, which is for the chips of one stage, cut in stages.
+
+    Raises:
+        LayoutError: the pieces are unequal, or the model can't be cut so.
+    """
+    if plan.starts:
+        axes = ", ".join(axis for axis, _ in plan.starts)
+        raise LayoutError(
+            f"{axes} cuts in unequal pieces, which a pipeline does not know",
+            asked=f"layout {plan.layout}",
+            fix="choose sizes that divide, or no pp",
+        )
+    stages = pipeline.stages
+    chunks = chunks_of(plan.local, tags, stages * pipeline.chunks)
+    cut = staged(chunks.local, chunks.tags, chunks, stages, SCHEDULES[pipeline.schedule])
+    first, *others = cut.programs
+    return replace(
+        plan,
+        mesh=Mesh(((AXIS, stages), *plan.mesh.axes)),
+        local=first,
+        inputs=tuple(map(_at, plan.inputs, cut.homes)),
+        outputs=tuple(map(_at, plan.outputs, cut.results)),
+        starts=((AXIS, tuple(range(1, stages))),),
+        variants=tuple(others),
+    )
+
+
+def _at(layout: Layout | None, stage: int) -> Layout | None:
+    return layout if layout is None or stage == EVERYWHERE else layout.at(AXIS, stage)

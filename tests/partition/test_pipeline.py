@@ -1,0 +1,160 @@
+"""Pipelines: stages cut on the graph give the one-chip result, whatever crosses them."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import combinations, pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from emulate import run_plan, run_program
+from supernode.capture import Captured, capture
+from supernode.errors import LayoutError
+from supernode.models import recipe
+from supernode.partition import parse_line, partition
+from supernode.partition.chunks import cut
+from supernode.plan import Plan, memory, plan_from_json, plan_to_json
+from zoo import CNNS, ZOO, zoo_step
+
+SINGLE = ("mixtral", "qwen3-moe", "deepseek-v3")
+NOT_CAPTURED = ("qwen2.5-vl",)
+
+LINES = ("pp=2", "pp=2,micro=2", "pp=2,vp=2,micro=2", "pp=2,micro=2,schedule=gpipe,recompute=full")
+
+
+@lru_cache
+def captured(batch: int = 8) -> Captured:
+    job = recipe("llama-tiny").build(batch=batch)
+    return capture(job.step, job.model, job.optimizer, job.inputs, name="llama-tiny")
+
+
+def plan(line: str) -> Plan:
+    return partition(captured().program, line)
+
+
+def check(name: str, line: str) -> None:
+    made = zoo_step(name, torch.float32 if name in SINGLE else torch.float64)
+    found = capture(made.step, made.model, made.optimizer, made.args)
+    known = found.inputs() | found.host_values() | found.bind(*made.args)
+    inputs = [known[port.name] for port in found.program.inputs]
+    want = run_program(found.program, inputs)
+    got = run_plan(partition(found.program, line), inputs)
+    for port, one, many in zip(found.program.outputs, want, got, strict=True):
+        if isinstance(one, Tensor) and one.is_floating_point():
+            scale = float(one.double().square().mean().sqrt())
+            assert ((many - one).abs() <= 1e-3 * scale + 1e-7).all(), port.name
+
+
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("name", CNNS)
+def test_vision_models_in_stages(name: str, line: str) -> None:
+    """Skip connections are edges; batch statistics need all parts before the next layer."""
+    check(name, line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("name", [n for n in ZOO if n not in (*CNNS, *NOT_CAPTURED)])
+def test_models_of_the_zoo_in_stages(name: str, line: str) -> None:
+    """Tied weights, encoders and decoders, experts."""
+    pytest.importorskip("transformers")
+    check(name, line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pp=2,dp=2,micro=2",
+        "pp=2,fsdp=2,micro=2",
+        "pp=4,tp=2,micro=4,schedule=gpipe",
+        "pp=2,vp=2,tp=2,sp,micro=4",
+        "pp=2,zero1=2,micro=2",
+        "pp=2,cp=2,micro=2",
+    ],
+)
+def test_stages_with_every_other_axis(line: str) -> None:
+    job = recipe("llama-tiny").build(batch=8)
+    values = {**captured().inputs(), **captured().bind(*job.inputs)}
+    inputs = [values[port.name] for port in captured().program.inputs]
+    want, got = run_program(captured().program, inputs), run_plan(plan(line), inputs)
+    for port, one, many in zip(captured().program.outputs, want, got, strict=True):
+        if isinstance(one, Tensor) and one.is_floating_point() and port.role != "param":
+            torch.testing.assert_close(many, one, rtol=2e-3, atol=1e-5, msg=port.name)
+
+
+def test_a_stage_holds_its_own_weights_only() -> None:
+    whole = sum(v.tensor.size_bytes for _, v in weights(plan("")))
+    staged = plan("pp=4,micro=4")
+    for rank in range(4):
+        local = staged.local_of(rank).main.inputs
+        held = sum(local[i].tensor.size_bytes for i, _ in weights(staged))
+        assert 0 < held < 0.6 * whole
+    assert (
+        sum(
+            staged.local_of(rank).main.inputs[i].tensor.size_bytes
+            for rank in range(4)
+            for i, _ in weights(staged)
+        )
+        == whole
+    )
+
+
+def weights(of: Plan) -> list[tuple[int, object]]:
+    pairs = zip(of.program.inputs, of.program.main.inputs, strict=True)
+    return [(i, value) for i, (port, value) in enumerate(pairs) if port.role == "param"]
+
+
+def test_1f1b_holds_fewer_activations_than_gpipe() -> None:
+    peaks = [
+        memory(plan(f"pp=2,micro=8,schedule={name}").local).parts["activations"]
+        for name in ("1f1b", "gpipe")
+    ]
+    assert peaks[0] < 0.5 * peaks[1]
+
+
+@given(weights=st.lists(st.integers(1, 20), min_size=3, max_size=9), count=st.integers(2, 3))
+def test_the_heaviest_chunk_is_as_light_as_can_be(weights: list[int], count: int) -> None:
+    """Where the same has to be sent on at every place, against all ways to cut."""
+
+    def heaviest(ends: Sequence[int]) -> int:
+        return max(sum(weights[a:b]) for a, b in pairwise((0, *ends, len(weights))))
+
+    found = cut([float(weight) for weight in weights], [1] * len(weights), count)
+    assert found is not None
+    assert len(found) == count - 1
+    every = combinations(range(1, len(weights)), count - 1)
+    assert heaviest(found) == min(map(heaviest, every))
+
+
+def test_a_pipeline_round_trips_as_json() -> None:
+    staged = plan("pp=2,dp=2,micro=2")
+    assert plan_from_json(plan_to_json(staged)) == staged
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("pp=0", "expected pp=SIZE"),
+        ("pp=2,schedule=zigzag", "unknown schedule=zigzag"),
+        ("vp=2", "vp needs a pipeline"),
+        ("schedule=1f1b", "schedule needs a pipeline"),
+        ("pp=4,vp=2,micro=6", "groups of 4, there are 6"),
+    ],
+)
+def test_what_is_wrong_with_a_line(line: str, text: str) -> None:
+    with pytest.raises(LayoutError, match=text):
+        parse_line(line)
+
+
+def test_more_stages_than_steps() -> None:
+    with pytest.raises(LayoutError, match="too few for 400 chunks"):
+        plan("pp=400")
+
+
+def test_the_line_of_a_pipeline() -> None:
+    line = parse_line("micro=8,pp=4,dp=2,vp=2", 8)
+    assert (line.chips, line.parts) == (8, 8)
+    assert str(line) == "pp=4,vp=2,dp=2,micro=8,schedule=1f1b"
