@@ -137,7 +137,7 @@ def _make_llir(metadata: dict[str, Any], options: CpuOptions, state: dict[str, A
             where=f"kernel {metadata['name']}",
             fix="use smaller blocks",
         )
-    metadata["shared"] = 1  # kernels that size their grid by it divide by it
+    metadata["shared"] = emitted.scratch_bytes  # what a GPU keeps in shared memory, mostly
     metadata["arguments"] = emitted.arguments
     metadata["written"] = emitted.written
     metadata["scratch_bytes"] = emitted.scratch_bytes

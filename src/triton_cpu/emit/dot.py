@@ -123,30 +123,26 @@ class _Microkernel:
         self.columns = min(4 if vector_bits >= 512 else 2, max(1, shape.n // self.lanes))
         registers = 24 if vector_bits >= 512 else 12
         self.rows = min(shape.m, max(1, registers // self.columns))
-        while shape.m % self.rows and self.rows > 4:
-            self.rows -= 1
 
     def write(self) -> None:
-        """The loops over blocks."""
+        """The loops over blocks: a panel of columns of B stays in the first-level cache while the
+        rows of A pass by."""
         shape, width = self.shape, self.lanes * self.columns
-        full = shape.m - shape.m % self.rows
-        for start, rows in ((0, self.rows), (full, shape.m - full)):
-            if not rows or (start and start == shape.m):
-                continue
-            end = full if rows == self.rows and start == 0 else shape.m
-            with self.w.loop(end - start, rows) as turn:
-                row = self.w.let(f"add i32 {turn}, {start}")
-                self._columns(row, rows, width)
-
-    def _columns(self, row: str, rows: int, width: int) -> None:
-        shape = self.shape
         full = shape.n - shape.n % width
         if full:
             with self.w.loop(full, width) as column:
-                self._block(row, rows, column, self.columns)
+                self._rows(column, self.columns)
         rest = (shape.n - full) // self.lanes
         if rest:
-            self._block(row, rows, str(full), rest)
+            self._rows(str(full), rest)
+
+    def _rows(self, column: str, columns: int) -> None:
+        full = self.shape.m - self.shape.m % self.rows
+        if full:
+            with self.w.loop(full, self.rows) as row:
+                self._block(row, self.rows, column, columns)
+        if full < self.shape.m:
+            self._block(str(full), self.shape.m - full, column, columns)
 
     def _block(self, row: str, rows: int, column: str, columns: int) -> None:
         """One block: loads the accumulators, runs over k, stores them."""

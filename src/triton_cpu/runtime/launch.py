@@ -88,7 +88,7 @@ class Launcher:
         fault = ctypes.create_string_buffer(_FAULT.size) if self.sites else None
         record = ctypes.addressof(fault) if fault is not None else 0
         slots = ctypes.create_string_buffer(self.layout.pack(record, *packed))
-        threads = min(self.threads or thread_count(), programs)
+        threads = 1 if programs == 1 else min(self.threads or thread_count(), programs)
         if threads > 1 or self.aside:
             self.pool.ensure(threads - 1 + self.aside)
         self.pool.launch(
