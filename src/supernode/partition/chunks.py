@@ -5,10 +5,11 @@ activations it reads; the optimizer follows the weights. Tied weights, skip conn
 and decoders are no special case: what is needed elsewhere is sent there.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 from supernode.errors import LayoutError
 from supernode.ir import CALL, HostType, Op, Program, Value
@@ -20,6 +21,12 @@ FLOPS_PER_BYTE = 200.0
 """What a byte moved weighs beside a FLOP: a chip's matmul rate over its memory bandwidth.
 
 H100: 989e12 / 3.35e12 = 295; Ascend 910C die: 376e12 / 1.6e12 = 235 (machine/catalogue)."""
+
+SENT_FLOPS_PER_BYTE = 2000.0
+"""What a byte sent on weighs: a chip's matmul rate over what a link carries one way.
+
+H100 with NVLink: 989e12 / 450e9 = 2198; Ascend 910C die on the UB plane: 376e12 / 196e9 = 1918
+(machine/catalogue). Messages overlap with computing, so this is a preference, not a cost."""
 
 EVERYWHERE = -1
 """The chunk of an op that each chunk which needs it does for itself."""
@@ -204,41 +211,39 @@ def _size(op: Op) -> int:
 def cut(weights: Sequence[float], crossing: Sequence[int], count: int) -> list[int] | None:
     """The first step of each chunk but the first: the heaviest chunk as light as can be.
 
-    Only places with little to send on are taken, if there are enough of them.
+    `crossing[i]` are the bytes sent on if step `i` begins a chunk; they weigh on both sides.
+    None where there are fewer steps than chunks.
     """
     total = len(weights)
-    inner = range(1, total)
     if total < count:
         return None
-    little = sorted(crossing[i] for i in inner)[(total - 1) // 4] if total > 1 else 0
-    places = [i for i in inner if crossing[i] <= little]
-    if len(places) < count - 1:
-        places = list(inner)
     sums = [0.0, *accumulate(weights)]
-    low, high = max(weights), sums[-1]
-    best = _fill(places, sums, count, high)
-    for _ in range(50):
+    sent = [0.0, *(SENT_FLOPS_PER_BYTE * size for size in crossing[1:]), 0.0]
+    low, high = sums[-1] / count, sums[-1] + 2 * max(sent)
+    best: list[int] | None = None
+    for _ in range(60):
         middle = (low + high) / 2
-        found = _fill(places, sums, count, middle)
+        found = _fill(sums, sent, count, middle)
         if found is None:
             low = middle
         else:
             best, high = found, middle
-    return best
+    return best or _fill(sums, sent, count, math.inf)
 
 
-def _fill(places: list[int], sums: list[float], count: int, most: float) -> list[int] | None:
-    """Cuts, from the left, so that no chunk weighs more than `most`; None if there are too few."""
-    ends: list[int] = []
-    start = 0
-    for i, place in enumerate(places):
-        left, wanted = len(places) - i, count - 1 - len(ends)
-        if not wanted:
-            break
-        following = places[i + 1] if i + 1 < len(places) else len(sums) - 1
-        if left == wanted or sums[following] - sums[start] > most:
-            ends.append(place)
-            start = place
-    bounds = [0, *ends, len(sums) - 1]
-    heaviest = max(sums[b] - sums[a] for a, b in pairwise(bounds))
-    return ends if len(ends) == count - 1 and heaviest <= most * (1 + 1e-9) else None
+def _fill(sums: list[float], sent: list[float], count: int, most: float) -> list[int] | None:
+    """Cuts from the left, each as late as keeps its chunk within `most`; None if one does not."""
+    total = len(sums) - 1
+    ends = [0]
+    for left in range(count - 1, -1, -1):
+        start, latest = ends[-1], total - left
+        ends_here = [total] if not left else range(latest, start, -1)
+        end = next((e for e in ends_here if _weigh(sums, sent, start, e) <= most), None)
+        if end is None:
+            return None
+        ends.append(end)
+    return ends[1:-1]
+
+
+def _weigh(sums: list[float], sent: list[float], start: int, end: int) -> float:
+    return sums[end] - sums[start] + sent[start] + sent[end]
