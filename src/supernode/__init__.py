@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from supernode.api import Node as Node
     from supernode.api import Step as Step
     from supernode.api import connect as connect
+    from supernode.checkpoint import Checkpoint as Checkpoint
 
 __version__ = "0.1.0"
 __all__ = [
+    "Checkpoint",
     "Layout",
     "Machine",
     "Mesh",
@@ -43,6 +45,7 @@ __all__ = [
     "simulate",
 ]
 _NEED_TORCH = {
+    "Checkpoint": "supernode.checkpoint",
     "Node": "supernode.api",
     "Step": "supernode.api",
     "connect": "supernode.api",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -9,8 +10,17 @@ import torch
 from torch import Tensor
 
 from supernode.capture import Captured, capture, user_line
-from supernode.errors import InputError, SupernodeError
-from supernode.ir import HostType, Program
+from supernode.checkpoint import (
+    Checkpoint,
+    Contents,
+    Writer,
+    check_room_for,
+    checked_data,
+    read,
+    write,
+)
+from supernode.errors import CheckpointError, InputError, SupernodeError
+from supernode.ir import HostType, Program, Type
 from supernode.machine import Machine, load_machine
 from supernode.partition import partition
 from supernode.plan import Plan
@@ -42,6 +52,7 @@ class Node:
 
     def __init__(self, chips: Chips) -> None:
         self._chips = chips
+        self._writer = Writer()
 
     @property
     def chips(self) -> int:
@@ -71,11 +82,16 @@ class Node:
             step = node.compile(train_step, model, optimizer, layout="fsdp=4")
             loss = step(tokens, targets)
         """
-        return Step(self._chips, step, model, optimizers, layout, name)
+        return Step(self._chips, self._writer, step, model, optimizers, layout, name)
 
     def close(self) -> None:
-        """Ends the chips' processes and frees their memory; a second call does nothing."""
+        """Ends the chips' processes and frees their memory; a second call does nothing.
+
+        Raises:
+            CheckpointError: the last checkpoint could not be written. All is closed.
+        """
         self._chips.close()
+        self._writer.close()
 
     def __enter__(self) -> "Node":
         return self
@@ -86,7 +102,12 @@ class Node:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except CheckpointError as failed:
+            if error is None:
+                raise
+            error.add_note(str(failed))
 
 
 class Step:
@@ -99,6 +120,7 @@ class Step:
     def __init__(
         self,
         chips: Chips,
+        writer: Writer,
         step: Callable[..., Any],
         model: torch.nn.Module | None,
         optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
@@ -106,6 +128,7 @@ class Step:
         name: str | None,
     ) -> None:
         self._chips = chips
+        self._writer = writer
         self._step = step
         self._model = model
         self._optimizers = optimizers
@@ -147,8 +170,10 @@ class Step:
             InputError: the arguments differ in number, shape or dtype from those it was
                 captured with; nothing has run.
             ChipFailed: a chip died or raised; the error names the chip, the op and the module.
+            CheckpointError: what `save` was writing could not be written; nothing has run.
         """
         with self._chips.turn, _where_called():
+            self._writer.check()
             self._prepare(args, kwargs)
             loaded, captured = self._ready()
             results = loaded.step(captured.bind(*args, **kwargs), captured.host_values())
@@ -158,6 +183,7 @@ class Step:
     def traced(self, *args: Any, **kwargs: Any) -> tuple[Any, Trace]:
         """A call as above, with the Trace of when each op ran on each chip."""
         with self._chips.turn, _where_called():
+            self._writer.check()
             self._prepare(args, kwargs)
             loaded, captured = self._ready()
             named = captured.bind(*args, **kwargs)
@@ -181,6 +207,59 @@ class Step:
         """The state on the chips as global tensors, by name; the model is left as it is."""
         loaded, _ = self._ready()
         return _tensors(loaded.pull())
+
+    def save(self, folder: str | Path, done: int, *, data: object = None, keep: int = 2) -> None:
+        """Saves the state in `folder`, as `step-00000100` after `done` = 100 steps.
+
+        Weights, buffers, optimizer and schedulers, seed and count of steps, and `data`: anything
+        JSON can hold, such as where the data stands. They are copied now and written while the
+        next steps run; a checkpoint appears when it is whole and on disk, and the oldest but
+        `keep` go. What goes wrong while writing is raised by the next call, save or close.
+
+        Raises:
+            CheckpointError: the one before could not be written, the folder can't be, or it holds
+                this step or later ones.
+            InputError: a number or `data` is not what it must be, or the step has not been
+                captured.
+        """
+        with _where_called():
+            checked = checked_data(done, keep, data)
+            self._writer.wait()
+            check_room_for(Path(folder), done)
+            with self._chips.turn:
+                contents = self._contents(checked)
+            self._writer.start(lambda: write(Path(folder), done, contents, keep))
+
+    def load(self, folder: str | Path) -> Checkpoint:
+        """Takes the state of the newest checkpoint in `folder`, or of the one `folder` is.
+
+        It may have been saved in any layout, on any number of chips. The step must have been
+        captured, with the same model and optimizers: `step.prepare(*args)` first. The model
+        itself stays as it is until `pull`; optimizers and schedulers get their numbers now.
+
+        Raises:
+            CheckpointError: there is none, it is damaged or of another model; nothing has changed.
+        """
+        with self._chips.turn, _where_called():
+            loaded, captured = self._ready()
+            self._writer.wait()
+            checkpoint, contents = read(Path(folder), _kept(captured.program))
+            captured.restore_host_state(contents.host)
+            loaded.push({**contents.weights, **contents.state, **contents.numbers})
+        return checkpoint
+
+    def _contents(self, data: object) -> Contents:
+        loaded, captured = self._ready()
+        state = loaded.pull(_kept(captured.program))
+        tensors, weights = _tensors(state), captured.weights()
+        return Contents(
+            weights={name: tensors[name] for name in tensors if name in weights},
+            state={name: tensors[name] for name in tensors if name not in weights},
+            numbers={n: value for n, value in state.items() if not isinstance(value, Tensor)},
+            host=captured.host_state(),
+            data=data,
+            about={"step": self._name, "chips": self._chips.chips, "layout": self.plan.layout},
+        )
 
     @property
     def program(self) -> Program:
@@ -257,6 +336,15 @@ def simulate_program(
 
 def _tensors(values: dict[str, Tensor | float]) -> dict[str, Tensor]:
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def _kept(program: Program) -> dict[str, Type]:
+    """What a checkpoint holds of a program's state: constants belong to the program."""
+    return {
+        port.name: value.type
+        for port, value in zip(program.inputs, program.main.inputs, strict=True)
+        if port.role in ("param", "buffer", "state")
+    }
 
 
 def _tokens(program: Program) -> int | None:

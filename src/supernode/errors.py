@@ -69,6 +69,10 @@ class MachineFileError(SupernodeError):
     """A machine file is malformed."""
 
 
+class CheckpointError(SupernodeError):
+    """A checkpoint can't be written, is damaged, or is of another model."""
+
+
 class DoesNotFit(SupernodeError):
     """More memory is needed than there is."""
 

@@ -1,5 +1,7 @@
 """A captured step: its Program and how its ports meet the user's model and optimizers."""
 
+import io
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +13,12 @@ from supernode.capture import compat
 from supernode.capture.arguments import Arguments, arguments_of
 from supernode.capture.build import Slot
 from supernode.capture.draws import SEED, STEP
+from supernode.capture.hyper import promoted
 from supernode.capture.optimizer_state import OptimizerStates, StateEntry
 from supernode.capture.schedule import Schedule
 from supernode.capture.subject import Subject
 from supernode.capture.watch import Watch
+from supernode.errors import CaptureError, CheckpointError
 from supernode.ir import Program
 
 
@@ -91,6 +95,48 @@ class Captured:
     def after_step(self) -> None:
         """Steps the learning rate schedulers that the step stepped."""
         self.schedule.replay()
+
+    def weights(self) -> set[str]:
+        """The ports that the model's `state_dict()` has, too."""
+        model = self.subject.model
+        return set() if model is None else set(model.state_dict())
+
+    def host_state(self) -> bytes:
+        """What optimizers and schedulers keep in numbers, as torch saves it.
+
+        Raises:
+            CaptureError: a scheduler keeps something that can't be saved.
+        """
+        numbers = {each.name: each.current() for each in promoted(self.subject.optimizers)}
+        file = io.BytesIO()
+        try:
+            torch.save({"numbers": numbers, "schedulers": self.schedule.states()}, file)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise CaptureError(
+                f"the state of a learning rate scheduler can't be saved: {error}",
+                fix="make it of numbers, or step the scheduler outside of the step",
+            ) from None
+        return file.getvalue()
+
+    def restore_host_state(self, saved: bytes) -> None:
+        """The reverse of `host_state`; nothing in it is run.
+
+        Raises:
+            CheckpointError: it is of other optimizers or schedulers; nothing has changed.
+        """
+        state = torch.load(io.BytesIO(saved), weights_only=True)
+        numbers, schedulers = state["numbers"], state["schedulers"]
+        hyper = {each.name: each for each in promoted(self.subject.optimizers)}
+        if numbers.keys() != hyper.keys() or len(schedulers) != len(self.schedule.states()):
+            raise CheckpointError(
+                "the checkpoint is of other optimizers or learning rate schedulers: "
+                f"{len(numbers)} hyper-parameters and {len(schedulers)} schedulers, the step has "
+                f"{len(hyper)} and {len(self.schedule.states())}",
+                fix="make them as they were when it was saved",
+            )
+        self.schedule.restore(schedulers)
+        for name, number in numbers.items():
+            hyper[name].set(number)
 
     def result(self, outputs: Sequence[Any]) -> Any:
         """What the step returns, given the outputs of the Program (or the results alone)."""

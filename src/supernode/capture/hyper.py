@@ -32,6 +32,16 @@ class HyperParameter:
         value = self.optimizer.param_groups[self.group][self.key]
         return value if self.position is None else value[self.position]
 
+    def set(self, value: object) -> None:
+        """Puts another value, or the number of a recording, into the optimizer."""
+        group = self.optimizer.param_groups[self.group]
+        if self.position is None:
+            group[self.key] = value
+        else:
+            items = list(group[self.key])
+            items[self.position] = value
+            group[self.key] = tuple(items)
+
 
 def prefix(index: int) -> str:
     """The name of an optimizer in ports."""
@@ -69,13 +79,7 @@ def install(parameters: list[HyperParameter], ledger: HostLedger) -> list[tuple[
     for each in parameters:
         value = ledger.tape.value(HostType("float64"))
         number = ledger.hyper_parameter(each.name, value, float(each.current()))
-        group = each.optimizer.param_groups[each.group]
-        if each.position is None:
-            group[each.key] = number
-        else:
-            items = list(group[each.key])
-            items[each.position] = number
-            group[each.key] = tuple(items)
+        each.set(number)
         inputs.append((each.name, value))
     return inputs
 

@@ -48,6 +48,15 @@ class Schedule:
             for scheduler in self.stepped:
                 scheduler.step()
 
+    def states(self) -> list[dict[str, Any]]:
+        """The state of each, once."""
+        return [scheduler.state_dict() for scheduler in dict.fromkeys(self.stepped)]
+
+    def restore(self, states: list[dict[str, Any]]) -> None:
+        """The reverse of `states`, of a schedule of the same schedulers."""
+        for scheduler, state in zip(dict.fromkeys(self.stepped), states, strict=True):
+            scheduler.load_state_dict(state)
+
     @contextmanager
     def recording(self) -> Generator[None]:
         """Notes calls of `step` instead of running them."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -13,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from supernode.cli.saving import Saving
 from supernode.errors import InputError
 from supernode.partition import parse_line
 
@@ -29,6 +31,7 @@ class Record:
     layout: str
     tokens_per_step: int
     byte_entropy: float
+    start: int = 0
     losses: list[float] = field(default_factory=list[float])
     step_s: list[float] = field(default_factory=list[float])
     sample: str = ""
@@ -45,6 +48,7 @@ class Record:
             "recipe": self.recipe,
             "chips": self.chips,
             "layout": self.layout,
+            "start": self.start,
             "steps": len(self.losses),
             "losses": self.losses,
             "byte_entropy": self.byte_entropy,
@@ -68,6 +72,14 @@ def run(
         int | None,
         typer.Option(min=1, help="sequences a step, over all chips (default: the recipe's)"),
     ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="save into this folder: now and then, and at the end")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="steps between two checkpoints")] = 100,
+    keep: Annotated[int, typer.Option(min=1, help="how many checkpoints stay")] = 2,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on from the newest checkpoint, up to --steps")
+    ] = False,
     sample: Annotated[int, typer.Option(min=0, help="tokens to write at the end")] = 200,
     trace: Annotated[
         Path | None, typer.Option(help="write the last step's timeline here (opens in Perfetto)")
@@ -91,7 +103,13 @@ def run(
         check_writable(trace)
     if layout is not None:
         chips = chips_of(layout, chips)
-    record = _train(found, chips, steps, layout, batch, sample, trace)
+    saving = None
+    if checkpoint is not None:
+        saving = Saving(folder=checkpoint, every=every, keep=keep, resume=resume)
+        saving.check()
+    elif resume:
+        raise InputError("--resume goes on from a checkpoint", fix="add --checkpoint FOLDER")
+    record = _train(found, chips, steps, layout, batch, sample, trace, saving)
     if as_json:
         print(json.dumps(record.document()))
     else:
@@ -106,6 +124,7 @@ def _train(
     batch: int | None,
     sample: int,
     trace: Path | None,
+    saving: Saving | None,
 ) -> Record:
     from supernode.api import connect
     from supernode.models import byte_entropy, standard_library_text
@@ -115,17 +134,19 @@ def _train(
     with connect("local" if chips is None else f"local:{chips}") as node:
         step = node.compile(job.step, job.model, job.optimizer, layout=layout, name=found.name)
         _say(f"capturing {found.name}, then loading {node.chips} chips")
-        batches = job.batches()
         step.prepare(*job.inputs)
+        start = saving.resumed(step, found.name, job.inputs, steps) if saving else 0
+        batches = islice(job.batches(), start, None)
         record = Record(
             recipe=found.name,
             chips=node.chips,
             layout=step.plan.layout,
             tokens_per_step=job.tokens_per_step,
             byte_entropy=entropy,
+            start=start,
         )
-        with progress(steps) as shown:
-            for number in range(steps):
+        with progress(steps, start) as shown:
+            for number in range(start, steps):
                 inputs = next(batches)
                 start_s = time.perf_counter()
                 if trace is not None and number == steps - 1:
@@ -136,6 +157,8 @@ def _train(
                 record.step_s.append(time.perf_counter() - start_s)
                 record.losses.append(float(loss))
                 shown.update(record)
+                if saving is not None:
+                    saving.after(step, number + 1, steps)
         step.pull()
     record.sample = job.sample(sample) if sample else ""
     return record
@@ -149,7 +172,7 @@ class Shown(Protocol):
 
 
 @contextmanager
-def progress(steps: int) -> Generator[Shown]:
+def progress(steps: int, start: int) -> Generator[Shown]:
     """A bar on a terminal, a line now and then elsewhere; both on stderr."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -162,13 +185,13 @@ def progress(steps: int) -> Generator[Shown]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        yield _Bar(bar, steps)
+        yield _Bar(bar, steps, start)
 
 
 class _Bar:
-    def __init__(self, bar: Progress, steps: int) -> None:
+    def __init__(self, bar: Progress, steps: int, start: int) -> None:
         self._bar = bar
-        self._task = bar.add_task("train", total=steps, state="starting")
+        self._task = bar.add_task("train", total=steps, completed=start, state="starting")
 
     def update(self, record: Record) -> None:
         self._bar.update(self._task, advance=1, state=_state(record))
@@ -179,8 +202,8 @@ class _Lines:
         self._steps = steps
 
     def update(self, record: Record) -> None:
-        done = len(record.losses)
-        if done in (1, self._steps) or done % LINE_EVERY == 0:
+        done = record.start + len(record.losses)
+        if done in (record.start + 1, self._steps) or done % LINE_EVERY == 0:
             _say(f"step {done}/{self._steps}  {_state(record)}")
 
 
