@@ -51,21 +51,21 @@ def _training(batch: int, *, reduced: bool) -> Program:
     grad, loss = Value(6, w.type), Value(7, f32())
     step, new = Value(8, w.type), Value(9, w.type)
     ops = [
-        _op("aten.mm", (x, w), y, "fc"),
-        _op("aten.sum", (y,), loss, "fc"),
-        _op("aten.t", (x,), xt, "fc"),
-        _op("aten.mm", (xt, y), grad, "fc"),
+        one("aten.mm", (x, w), y, "fc"),
+        one("aten.sum", (y,), loss, "fc"),
+        one("aten.t", (x,), xt, "fc"),
+        one("aten.mm", (xt, y), grad, "fc"),
     ]
     if reduced:
         summed = (Value(10, w.type), Value(11, f32()))
         ops.append(Op(name="fabric.all_reduce", args=((grad, loss), "dp", "sum"), outputs=summed))
         grad, loss = summed
     ops += [
-        _op("aten.mul.Tensor", (grad, rate), step),
-        _op("aten.sub.Tensor", (w, step), new),
-        _op("host.add", (count, 1), after := Value(12, HostType())),
+        one("aten.mul.Tensor", (grad, rate), step),
+        one("aten.sub.Tensor", (w, step), new),
+        one("host.add", (count, 1), after := Value(12, HostType())),
     ]
-    return _program(
+    return make_program(
         inputs=((w, "w", "param"), (x, "x", "arg"), (count, "count", "state"), (rate, "r", "host")),
         ops=ops,
         outputs=((loss, "loss", None), (new, "w", 0), (after, "count", 2), (y, "y", None)),
@@ -78,10 +78,10 @@ def split_plan(chips: int) -> Plan:
     def program(columns: int, *, local: bool) -> Program:
         m, x = Value(0, f32(4, columns)), Value(1, f32(4, 8))
         piece, new = Value(2, m.type), Value(3, m.type)
-        ops = [_op("aten.add.Tensor", (m, piece if local else x), new)]
+        ops = [one("aten.add.Tensor", (m, piece if local else x), new)]
         if local:
-            ops.insert(0, _op("local.shard", (x, 1, "tp"), piece))
-        return _program(
+            ops.insert(0, one("local.shard", (x, 1, "tp"), piece))
+        return make_program(
             inputs=((m, "m", "param"), (x, "x", "arg")), ops=ops, outputs=((new, "m", 0),)
         )
 
@@ -102,9 +102,9 @@ def split_plan(chips: int) -> Plan:
 def one_op_plan(name: str, args: tuple[object, ...], type: TensorType, chips: int = 1) -> Plan:
     """`y = op(x, …)` on every chip alike; `x` is an argument of shape `[8]`, `s` unused state."""
     x, s, y = Value(0, f32(8)), Value(1, f32(8)), Value(2, type)
-    program = _program(
+    program = make_program(
         inputs=((x, "x", "arg"), (s, "s", "buffer")),
-        ops=[_op(name, (x, *args), y, "layer.3")],  # type: ignore[arg-type]
+        ops=[one(name, (x, *args), y, "layer.3")],  # type: ignore[arg-type]
         outputs=((y, "y", None),),
     )
     return Plan(
@@ -122,7 +122,7 @@ def moving_plan() -> Plan:
     """Two chips: gather the rows of `x`, scatter the sums by column, then columns for rows."""
     x, y = Value(0, f32(2, 4)), Value(3, f32(2, 4))
     whole, sums = Value(1, f32(4, 4)), Value(2, f32(4, 2))
-    local = _program(
+    local = make_program(
         inputs=((x, "x", "arg"),),
         ops=[
             Op(name="fabric.all_gather", args=((x,), "dp", (0,)), outputs=(whole,)),
@@ -132,9 +132,9 @@ def moving_plan() -> Plan:
         outputs=((y, "y", None),),
     )
     global_x, global_y = Value(0, f32(4, 4)), Value(1, f32(4, 4))
-    program = _program(
+    program = make_program(
         inputs=((global_x, "x", "arg"),),
-        ops=[_op("aten.mul.Tensor", (global_x, 2.0), global_y)],
+        ops=[one("aten.mul.Tensor", (global_x, 2.0), global_y)],
         outputs=((global_y, "y", None),),
     )
     rows = Layout((("dp",), ()))
@@ -162,10 +162,10 @@ def slow_plan(chips: int) -> Plan:
         Op(name="fabric.all_reduce", args=((before,), "dp", "max"), outputs=(after,), site=site)
         for before, after in zip([x, *values], values, strict=False)
     ]
-    local = _program(inputs=((x, "x", "arg"),), ops=ops, outputs=((values[-1], "y", None),))
-    program = _program(
+    local = make_program(inputs=((x, "x", "arg"),), ops=ops, outputs=((values[-1], "y", None),))
+    program = make_program(
         inputs=((x, "x", "arg"),),
-        ops=[_op("aten.clone", (x,), values[0])],
+        ops=[one("aten.clone", (x,), values[0])],
         outputs=((values[0], "y", None),),
     )
     return Plan(
@@ -193,18 +193,18 @@ def lookup_plan(chips: int) -> Plan:
         now, later = Value(9, HostType("int64")), Value(10, step.type)
         draw = (seed, now, 0, (8, 8), 0.5)
         ops = [
-            _op("host.int", (11,), seed),
-            _op("aten._local_scalar_dense", (step,), now),
-            _op("random.bernoulli", draw, noise, dtype=DType("float32")),
-            _op("aten.add.Tensor", (step, 1), later),
-            _op("aten.embedding", (w, x), rows, "model.table"),
-            _op("aten.sum", (rows,), total),
+            one("host.int", (11,), seed),
+            one("aten._local_scalar_dense", (step,), now),
+            one("random.bernoulli", draw, noise, dtype=DType("float32")),
+            one("aten.add.Tensor", (step, 1), later),
+            one("aten.embedding", (w, x), rows, "model.table"),
+            one("aten.sum", (rows,), total),
         ]
         if local:
             reduce = Op(name="fabric.all_reduce", args=((total,), "dp", "sum"), outputs=(summed,))
             ops.append(reduce)
-        ops.append(_op("aten.add.Tensor", (w, noise), new))
-        return _program(
+        ops.append(one("aten.add.Tensor", (w, noise), new))
+        return make_program(
             inputs=((w, "w", "param"), (x, "x", "arg"), (step, "random.step", "state")),
             ops=ops,
             outputs=(
@@ -227,13 +227,13 @@ def lookup_plan(chips: int) -> Plan:
     )
 
 
-def _op(name: str, args: tuple[object, ...], output: Value, module: str = "", **kwargs: Arg) -> Op:
+def one(name: str, args: tuple[object, ...], output: Value, module: str = "", **kwargs: Arg) -> Op:
     site = Site(module=module, source="model.py:7")
     items = tuple(kwargs.items())
     return Op(name=name, args=args, kwargs=items, outputs=(output,), site=site)  # type: ignore[arg-type]
 
 
-def _program(*, inputs, ops, outputs) -> Program:
+def make_program(*, inputs, ops, outputs) -> Program:
     main = Block(
         name="main",
         inputs=tuple(value for value, *_ in inputs),

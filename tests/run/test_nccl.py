@@ -13,7 +13,7 @@ from supernode.run.fabric import ArenaSet
 TESTS = Path(__file__).parents[1]
 SCRIPT = """
 import sys, torch
-from supernode.run.fabric import SharedMemoryFabric
+from supernode.run.fabric import Letter, SharedMemoryFabric
 from supernode.run.fabric.nccl import NcclFabric
 
 rank, backend, *fds = sys.argv[1:]
@@ -46,6 +46,25 @@ check(fabric.all_to_all_rows(mine, sent[int(rank)], received, both), torch.cat(a
 stats = fabric.stats()
 assert stats["all_reduce"].calls == 2 and stats["all_reduce"].sent_bytes == 64, stats
 assert stats["all_gather"].sent_bytes == 32, stats
+
+# Both ways at once, received in another order than sent, twice; a letter is free when it is sent.
+keys = {0: (7, 3, 5), 1: (7, 2)}
+letters = [
+    Letter(source=r, target=1 - r, key=key, shape=(4, 2), dtype=torch.float32)
+    for r in range(2) for key in keys[r]
+]
+box = fabric.mailbox(letters, both)
+me, other = int(rank), 1 - int(rank)
+for number in (1, 2):
+    box.begin(number)
+    for key in keys[me]:
+        letter = each[me].t().to(device) * key + number
+        box.send(letter, other, key)
+        letter.zero_()
+    for key in reversed(keys[other]):
+        got = box.receive(other, key)
+        assert got.is_contiguous()
+        check(got, each[other].t() * key + number)
 torch.distributed.destroy_process_group()
 print("done")
 """

@@ -2,7 +2,7 @@
 
 from supernode.ir import Program
 from supernode.kernels.step import GeneratedStep
-from supernode.kernels.surroundings import Collectives, Grid, OneChip
+from supernode.kernels.surroundings import Collectives, Grid, Letters, OneChip
 from supernode.kernels.writer import Chip
 
 
@@ -10,6 +10,7 @@ def generate(
     program: Program,
     *,
     fabric: Collectives | None = None,
+    letters: Letters | None = None,
     mesh: Grid | None = None,
     rank: int = 0,
     device: str = "cpu",
@@ -17,13 +18,13 @@ def generate(
     """The step that `program` describes, as a Python function without an interpreter in it.
 
     `program` is a captured step, or the local program of a plan; then `mesh`, `rank` and, on more
-    than one chip, `fabric` say where it runs. New tensors are made on `device`.
+    than one chip, `fabric` say where it runs, and `letters` carries what stages of a pipeline send
+    each other. New tensors are made on `device`.
 
     Raises:
         UnknownOp: the program has an op that nothing here computes.
     """
-    step = GeneratedStep(
-        program, Chip(grid=mesh or OneChip(), rank=rank, fabric=fabric, device=device)
-    )
+    chip = Chip(grid=mesh or OneChip(), rank=rank, fabric=fabric, letters=letters, device=device)
+    step = GeneratedStep(program, chip)
     step.code(into=False, traced=False)
     return step

@@ -22,6 +22,11 @@ _WHOLE_VIEWS = """
 WHOLE_VIEWS = frozenset(_WHOLE_VIEWS.split())
 
 
+RECEIVE = "fabric.receive"
+LETTERS = ("fabric.send", RECEIVE)
+"""The ops of a pipeline's stages: from chip to chip, where others are among all of a group."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """What the outputs of a block share: for each, its roots, and whether it is densely packed.
@@ -135,6 +140,10 @@ def shared_operands(op: Op) -> Iterator[tuple[Value, ...]]:
     tensors = tuple(value for value in op.inputs if isinstance(value.type, TensorType))
     namespace = op.name.partition(".")[0]
     if namespace == "fabric":
+        if op.name in LETTERS:
+            # What is sent is copied at once; what arrives is the receiver's own.
+            yield from (() for _ in op.outputs)
+            return
         # Over an axis of one chip a collective hands back its operand.
         yield from ((value,) for value in tensors[: len(op.outputs)])
         return

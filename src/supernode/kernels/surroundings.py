@@ -85,6 +85,18 @@ class Collectives(Protocol):
         ...
 
 
+class Letters(Protocol):
+    """What chips send each other, each tensor once a step; `run.fabric.Mailbox` is one."""
+
+    def send(self, x: Tensor, rank: int, key: int) -> None:
+        """Sends `x` to `rank` without waiting for it; `x` is free at once."""
+        ...
+
+    def receive(self, rank: int, key: int) -> Tensor:
+        """What `rank` sends under `key`; its memory is the caller's until the step ends."""
+        ...
+
+
 class OneChip:
     """The grid of a single chip."""
 

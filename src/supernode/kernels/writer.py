@@ -7,16 +7,17 @@ import torch
 from torch import Tensor
 
 from supernode.errors import UnknownOp, near_matches
-from supernode.ir import CALL, Arg, Block, Op, Value
+from supernode.ir import CALL, Arg, Block, DType, HostType, Op, Value
 from supernode.kernels.code import Names, identifier, value_name
 from supernode.kernels.handles import find_overload, handle
 from supernode.kernels.host import FUNCTIONS, INFIX
 from supernode.kernels.liveness import Rewrite, deaths
 from supernode.kernels.local import LOCAL
+from supernode.kernels.memory import LETTERS, RECEIVE
 from supernode.kernels.piece import piece_of
 from supernode.kernels.random import RANDOM, prepare
 from supernode.kernels.schema import argument_names, returns_count
-from supernode.kernels.surroundings import Collectives, Grid
+from supernode.kernels.surroundings import Collectives, Grid, Letters
 from supernode.ops.random import Cuts, Shape, part_of, piece_arguments, time_parts
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "all_to_all_rows")
@@ -24,11 +25,12 @@ COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "all_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chip:
-    """Whom the code is written for: a rank of a grid, its fabric, the device of new tensors."""
+    """Whom the code is written for: a rank of a grid, its ways out, the device of new tensors."""
 
     grid: Grid
     rank: int
     fabric: Collectives | None
+    letters: Letters | None
     device: str
 
 
@@ -74,10 +76,12 @@ class Writer:
             self._call(op, dying, rewrite.calls.get(at))
             return
         text = self._expression(at, op, rewrite)
-        targets = _targets(op.outputs) if _unpacks(op) else value_name(op.outputs[0])
         if _skips(op):
             text = f"{self.names.bind('present', present)}({text})"
-        self.line(f"    {targets} = {text}  # {op.site}" if op.outputs else f"    {text}", op)
+        if op.outputs:
+            targets = _targets(op.outputs) if _unpacks(op) else value_name(op.outputs[0])
+            text = f"{targets} = {text}"
+        self.line(f"    {text}  # {op.site}", op)
         if dead:
             self.line(dead)
         if self._traced:
@@ -104,6 +108,8 @@ class Writer:
         namespace, _, name = op.name.partition(".")
         if namespace == "host":
             return self._host(op, name)
+        if op.name in LETTERS:
+            return self._letter(op)
         if namespace == "fabric":
             return self._fabric(op, name)
         if namespace == "local":
@@ -159,6 +165,25 @@ class Writer:
         dims, kind = (rest, []) if name == "all_gather" else (rest[:-1], rest[-1:])
         text = self.names.call(symbol, (values, *dims, group, *kind), ())
         return self._with_results(text, op) if name == "all_reduce" else text
+
+    def _letter(self, op: Op) -> str:
+        values, axis, place, key = op.args
+        assert isinstance(values, tuple)
+        assert isinstance(axis, str)
+        assert isinstance(place, int)
+        letters = self._chip.letters
+        assert letters is not None, f"{op.name} over {axis} needs a mailbox"
+        rank = self._chip.grid.group(self._chip.rank, axis)[place]
+        if op.name == RECEIVE:
+            text = f"{self.names.bind('receive', letters.receive)}({rank}, {key})"
+            return f"{text}.item()" if isinstance(op.outputs[0].type, HostType) else text
+        (value,) = op.inputs
+        text = value_name(value)
+        if isinstance(value.type, HostType):
+            tensor = self.names.bind("torch_tensor", torch.tensor)
+            dtype = self.names.arg(DType(value.type.dtype))
+            text = f"{tensor}({text}, dtype={dtype}, device={self._chip.device!r})"
+        return f"{self.names.bind('send', letters.send)}({text}, {rank}, {key})"
 
     def _with_results(self, text: str, op: Op) -> str:
         """New tensors for the sums: without, a fabric reduces what lies in its arena in place."""
@@ -244,6 +269,8 @@ def present(results: Sequence[Tensor | None]) -> list[Tensor]:
 def _unpacks(op: Op) -> bool:
     """Whether the op gives a sequence, of one or more."""
     namespace = op.name.partition(".")[0]
+    if op.name in LETTERS:
+        return False
     if len(op.outputs) != 1 or namespace == "fabric":
         return True
     return (

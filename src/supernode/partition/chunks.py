@@ -149,8 +149,11 @@ class _Chunks:
         named = {
             port.name: self.home[i] for i, port in enumerate(self.local.inputs) if i in self.home
         }
-        for i, port in enumerate(self.local.inputs):
-            if port.of in named:
+        for i, (port, value) in enumerate(
+            zip(self.local.inputs, self.local.main.inputs, strict=True)
+        ):
+            # Host numbers are worked out alike everywhere.
+            if port.of in named and not isinstance(value.type, HostType):
                 self.home.setdefault(i, named[port.of])
 
     def _roots(self, value: Value) -> list[int]:
@@ -199,7 +202,9 @@ class _Chunks:
             chunk = self.count - 1 if self.tags[at].part is not None else 0
         for value in op.inputs:
             i = self.inputs.get(value.id)
-            if i is not None and self.local.inputs[i].role in ("param", "state", "buffer"):
+            if i is None or isinstance(value.type, HostType):
+                continue
+            if self.local.inputs[i].role in ("param", "state", "buffer"):
                 self.home.setdefault(i, chunk)
         return chunk
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from supernode.errors import SupernodeError
-from supernode.run.fabric import Fabric, SharedMemoryFabric
+from supernode.run.fabric import Fabric, Mailbox, SharedMemoryFabric
 
 FABRICS = {"shared_memory": SharedMemoryFabric.attach}
 
@@ -38,9 +38,11 @@ def resolved(x: Any, results: list[Any]) -> Any:
 
 
 def portable(x: Any) -> Any:
-    """A view of an arena would take the whole arena through the pipe."""
+    """A view of an arena would take the whole arena through the pipe; a mailbox stays here."""
     if isinstance(x, list):
         return [portable(y) for y in x]
+    if isinstance(x, Mailbox):
+        return None
     return x.clone() if isinstance(x, torch.Tensor) else x
 
 

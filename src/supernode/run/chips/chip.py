@@ -1,6 +1,5 @@
 """What a kind of chip must say of itself; one file for each kind."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -36,8 +35,8 @@ class ChipKind(Protocol):
         """The collectives between the chips; `shared` are the host's arenas."""
         ...
 
-    def state(self, shared: Fabric, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Memory for a piece of state on this process's chip."""
+    def state(self, home: Tensor) -> Tensor:
+        """Memory on this chip for a piece of state whose place in the arena is `home`."""
         ...
 
     def synchronize(self) -> None:

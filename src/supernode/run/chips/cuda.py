@@ -1,7 +1,5 @@
 """NVIDIA GPUs as chips: worker `i` has GPU `i`; collectives by NCCL."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -40,9 +38,9 @@ class Cuda:
 
         return NcclFabric.attach(shared, chips)
 
-    def state(self, shared: Fabric, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    def state(self, home: Tensor) -> Tensor:
         """State lives in the GPU's memory."""
-        return torch.empty(tuple(shape), dtype=dtype, device="cuda")
+        return torch.empty_like(home, device="cuda")
 
     def synchronize(self) -> None:
         """Waits for the current stream's device."""

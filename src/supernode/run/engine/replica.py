@@ -1,14 +1,16 @@
 """A worker's side of a loaded plan: this chip's memory, its generated code, its steps."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from supernode.ir import HostType, Value
-from supernode.kernels import OpSpan, generate
+from supernode.kernels import OpSpan, destinations, generate
 from supernode.run.chips import ChipKind
+from supernode.run.engine.letters import letters_of, pipe_of
 from supernode.run.engine.messages import Load, Loaded
 from supernode.run.engine.window import Window, spot_of
 from supernode.run.fabric import Fabric
@@ -33,12 +35,19 @@ class Replica:
     def __init__(self, load: Load, site: Worksite) -> None:
         self._plan = load.plan
         self._site = site
-        self._local = load.plan.local_of(site.shared.rank)
+        rank = site.shared.rank
+        self._local = load.plan.local_of(rank)
+        # The order of what takes memory is the same on all chips, so their arenas have one layout;
+        # it comes first, for code that one chip alone fails to make.
+        self._letters = site.links.mailbox(letters_of(load.plan, rank), pipe_of(load.plan, rank))
+        self._epochs, self._homes = self._allocate_state()
+        self._results = self._allocate_results()
         self._step = generate(
             self._local,
             fabric=site.links,
+            letters=self._letters,
             mesh=load.plan.mesh,
-            rank=site.shared.rank,
+            rank=rank,
             device=str(site.device),
         )
         self._step.code(into=True, traced=False)
@@ -46,9 +55,6 @@ class Replica:
         self._arguments = {
             i: self._piece(i, site.node.tensor(s)) for i, s in load.arguments.items()
         }
-        # The order of these calls is the same on all chips, so their arenas have one layout.
-        self._epochs, self._homes = self._allocate_state()
-        self._results = self._allocate_results()
         self._by_epoch = [self._state_inputs(epoch) for epoch in (0, 1)]
         self._into_epoch = [self._state_outputs(epoch) for epoch in (0, 1)]
         self._host = [
@@ -64,12 +70,17 @@ class Replica:
             results={i: spot_of(tensor) for i, tensor in self._results.items()},
         )
 
-    def step(self, epoch: int) -> None:
-        """Reads the state of `epoch` and writes that of the next one."""
+    def step(self, number: int, epoch: int) -> None:
+        """Reads the state of `epoch` and writes that of the next one.
+
+        `number` is that of the command, by which the chips know this step's letters.
+        """
+        self._letters.begin(number)
         self._publish(self._step(self._inputs(epoch), self._into_epoch[(epoch + 1) % 2]))
 
-    def traced_step(self, epoch: int) -> list[OpSpan]:
+    def traced_step(self, number: int, epoch: int) -> list[OpSpan]:
         """A step that notes when each op ran."""
+        self._letters.begin(number)
         inputs, out = self._inputs(epoch), self._into_epoch[(epoch + 1) % 2]
         outputs, spans = self._step.traced(inputs, out, self._site.kind.synchronize)
         self._publish(outputs)
@@ -96,39 +107,40 @@ class Replica:
     def _allocate_state(
         self,
     ) -> tuple[dict[int, tuple[Tensor, ...]], dict[int, tuple[Tensor, ...]]]:
-        local, largest = self._local, self._plan.local.main.inputs
-        changed = {local.updates[position] for position in self._step.destinations}
+        local, programs = self._local, (self._plan.local, *self._plan.variants)
+        changed = {
+            program.updates[position] for program in programs for position in destinations(program)
+        }
         epochs: dict[int, tuple[Tensor, ...]] = {}
         homes: dict[int, tuple[Tensor, ...]] = {}
-        kind, shared = self._site.kind, self._site.shared
+        kind = self._site.kind
         for i, (port, value) in enumerate(zip(local.inputs, local.main.inputs, strict=True)):
             if isinstance(value.type, HostType) or port.role == "arg":
                 continue
-            dtype = getattr(torch, value.type.dtype)
+            alike = [program.main.inputs[i] for program in programs]
             count = 2 if i in changed else 1
-            epochs[i] = tuple(
-                _start_of(kind.state(shared, largest[i].tensor.shape, dtype), value.type.shape)
-                for _ in range(count)
+            homes[i] = tuple(
+                self._empty(value, alike) for _ in range(count if kind.state_in_arena else 1)
             )
-            in_arena = kind.state_in_arena
-            homes[i] = epochs[i] if in_arena else (self._empty(largest[i], value),)
+            epochs[i] = tuple(kind.state(homes[i][n % len(homes[i])]) for n in range(count))
         return epochs, homes
 
     def _allocate_results(self) -> dict[int, Tensor]:
-        local, largest = self._local, self._plan.local.main.outputs
+        local, programs = self._local, (self._plan.local, *self._plan.variants)
         results: dict[int, Tensor] = {}
         for i, value in enumerate(local.main.outputs):
             if isinstance(value.type, HostType):
                 results[i] = self._site.shared.empty((), torch.float64)
             elif local.updates[i] is None:
-                results[i] = self._empty(largest[i], value)
+                results[i] = self._empty(value, [each.main.outputs[i] for each in programs])
         return results
 
-    def _empty(self, largest: Value, value: Value) -> Tensor:
-        """Memory in the arena for a piece; as much as the largest takes, for arenas alike."""
-        dtype = getattr(torch, value.tensor.dtype)
-        room = self._site.shared.empty(largest.tensor.shape, dtype)
-        return _start_of(room, value.tensor.shape)
+    def _empty(self, value: Value, alike: Sequence[Value]) -> Tensor:
+        """Memory in the arena for a piece; room for the largest of any chip, for arenas alike."""
+        shape, dtype = value.tensor.shape, getattr(torch, value.tensor.dtype)
+        count, most = math.prod(shape), max(math.prod(each.tensor.shape) for each in alike)
+        used_bytes = count * dtype.itemsize
+        return self._site.shared.empty((most,), dtype, used_bytes=used_bytes)[:count].view(shape)
 
     def _at(self, i: int, epoch: int) -> Tensor:
         return self._epochs[i][epoch % len(self._epochs[i])]
@@ -161,8 +173,3 @@ class Replica:
             value = outputs[i]
             result.copy_(value) if isinstance(value, Tensor) else result.fill_(value)
         self._site.kind.synchronize()
-
-
-def _start_of(room: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The first elements of `room`, as a contiguous tensor of `shape`."""
-    return room.flatten()[: math.prod(shape)].view(shape)

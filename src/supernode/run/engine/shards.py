@@ -19,14 +19,15 @@ def gather(shape: tuple[int, ...], layout: Layout, mesh: Mesh, pieces: Sequence[
 
     Of pieces that several chips hold alike, the lowest rank's counts.
     """
+    holders = [rank for rank in range(len(pieces)) if layout.holds(mesh, rank)]
     if not layout.split_axes:
-        return pieces[0].clone()
+        return pieces[holders[0]].clone()
     whole = torch.empty(shape, dtype=pieces[0].dtype)
     seen: set[tuple[int, ...]] = set()
-    for rank, piece in enumerate(pieces):
+    for rank in holders:
         slices = layout.slices(shape, mesh, rank)
         start = tuple(part.start for part in slices)
         if start not in seen:
             seen.add(start)
-            whole[slices] = piece
+            whole[slices] = pieces[rank]
     return whole

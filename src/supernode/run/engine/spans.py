@@ -11,7 +11,6 @@ _NS = 1e-9
 
 def as_trace(plan: Plan, times_ns: Sequence[Sequence[tuple[int, int]]]) -> Trace:
     """The trace of a step from each chip's times by op; it begins with the first op of any."""
-    ops = executed_ops(plan.local)
     start_ns = min((times[0][0] for times in times_ns if times), default=0)
     spans = [
         Span(
@@ -24,7 +23,7 @@ def as_trace(plan: Plan, times_ns: Sequence[Sequence[tuple[int, int]]]) -> Trace
             phase=op.site.phase,
         )
         for chip, times in enumerate(times_ns)
-        for op, (start, end) in zip(ops, times, strict=True)
+        for op, (start, end) in zip(executed_ops(plan.local_of(chip)), times, strict=True)
     ]
     meta = {"program": plan.program.name, "mesh": str(plan.mesh), "layout": plan.layout}
     return Trace(name=f"{plan.program.name} measured", spans=tuple(spans), meta=meta)

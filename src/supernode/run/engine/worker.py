@@ -87,9 +87,9 @@ class Worker:
                 self._replicas[plan] = Replica(load, self._site)
                 self._pipe.send(self._replicas[plan].loaded())
             case Command.STEP:
-                self._replicas[plan].step(epoch)
+                self._replicas[plan].step(self._bell.number, epoch)
             case Command.TRACED_STEP:
-                spans = self._replicas[plan].traced_step(epoch)
+                spans = self._replicas[plan].traced_step(self._bell.number, epoch)
                 self._pipe.send(OpTimes(times_ns=tuple((s.start_ns, s.end_ns) for s in spans)))
             case Command.SAVE:
                 self._replicas[plan].save(epoch)

@@ -7,6 +7,8 @@ from supernode.run.fabric.interface import (
     FabricMismatch,
     FabricTimeout,
     Group,
+    Letter,
+    Mailbox,
     Reduction,
     Traffic,
 )
@@ -19,6 +21,8 @@ __all__ = [
     "FabricMismatch",
     "FabricTimeout",
     "Group",
+    "Letter",
+    "Mailbox",
     "Reduction",
     "SharedMemoryFabric",
     "Traffic",

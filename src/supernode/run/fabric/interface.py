@@ -47,6 +47,44 @@ class Traffic:
     sent_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A tensor that `source` sends to `target` once a step; the two know it by `key`."""
+
+    source: int
+    target: int
+    key: int
+    shape: tuple[int, ...]
+    dtype: dtype
+
+
+class Mailbox(ABC):
+    """Tensors that ranks send each other in steps; what and in which order is known beforehand.
+
+    In each step every rank sends its letters once, in the order in which they were announced, and
+    receives those meant for it in any order. All ranks have ended a step before one begins the
+    next.
+    """
+
+    @abstractmethod
+    def begin(self, number: int) -> None:
+        """Begins a step; `number` is the same on all ranks and larger than any before.
+
+        After the fabric was reset (`ArenaSet.reset`) numbers may start anew from 1.
+        """
+
+    @abstractmethod
+    def send(self, x: Tensor, rank: int, key: int) -> None:
+        """Sends `x`, which is free at once: it does not wait for `rank` to receive it."""
+
+    @abstractmethod
+    def receive(self, rank: int, key: int) -> Tensor:
+        """What `rank` has sent under `key`, contiguous, once it is there.
+
+        Its memory is the caller's, to overwrite too, until the step ends.
+        """
+
+
 class Fabric(ABC):
     """The links between the chips, seen from one of them: `rank` of `world`.
 
@@ -60,10 +98,13 @@ class Fabric(ABC):
     world: int
 
     @abstractmethod
-    def empty(self, shape: Size | Sequence[int], dtype: dtype) -> Tensor:
+    def empty(
+        self, shape: Size | Sequence[int], dtype: dtype, *, used_bytes: int | None = None
+    ) -> Tensor:
         """A tensor in this chip's arena, at the same place in every chip's.
 
-        All ranks of the world make the same calls of `empty` in the same order.
+        All ranks of the world make the same calls of `empty` in the same order. Of a tensor that
+        is larger than this chip's part of it, only the first `used_bytes` take memory.
         """
 
     @abstractmethod
@@ -89,6 +130,14 @@ class Fabric(ABC):
     @abstractmethod
     def barrier(self, group: Group) -> None:
         """Returns when every member has called it."""
+
+    @abstractmethod
+    def mailbox(self, letters: Sequence[Letter], group: Group) -> Mailbox:
+        """A mailbox for `letters`, all of which go between members of `group`.
+
+        All ranks of the world make one in the same order, each for a group it is in; those of one
+        group pass the same letters, those of another as many of the same sizes.
+        """
 
     @abstractmethod
     def abort(self, rank: int, reason: str) -> None:

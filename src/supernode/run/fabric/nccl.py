@@ -7,7 +7,16 @@ import torch
 import torch.distributed as dist
 from torch import Size, Tensor
 
-from supernode.run.fabric.interface import Fabric, Group, Reduction, Traffic, check_rows
+from supernode.run.fabric.interface import (
+    Fabric,
+    Group,
+    Letter,
+    Mailbox,
+    Reduction,
+    Traffic,
+    check_rows,
+)
+from supernode.run.fabric.mailbox import DistributedMailbox
 
 _OPS: dict[str, dist.ReduceOp.RedOpType] = {
     "sum": dist.ReduceOp.SUM,
@@ -20,8 +29,8 @@ _DEADLINE = timedelta(seconds=120)
 class NcclFabric(Fabric):
     """One rank's view of the GPUs `0 … chips - 1`; `shared` is its view of the host's arenas."""
 
-    def __init__(self, shared: Fabric, chips: int) -> None:
-        self._shared = shared
+    def __init__(self, shared: Fabric, chips: int, device: str) -> None:
+        self._shared, self._device = shared, device
         self.rank, self.world = shared.rank, chips
         self._groups: dict[Group, dist.ProcessGroup] = {}
         self._traffic: dict[str, Traffic] = {}
@@ -42,12 +51,14 @@ class NcclFabric(Fabric):
             port[0] = store.port
             shared.barrier(everyone)
         dist.init_process_group(backend, store=store, rank=shared.rank, world_size=chips)
-        return cls(shared, chips)
+        return cls(shared, chips, "cuda" if backend == "nccl" else "cpu")
 
     # ---- one-sided: between the arenas ----
 
-    def empty(self, shape: Size | Sequence[int], dtype: torch.dtype) -> Tensor:
-        return self._shared.empty(shape, dtype)
+    def empty(
+        self, shape: Size | Sequence[int], dtype: torch.dtype, *, used_bytes: int | None = None
+    ) -> Tensor:
+        return self._shared.empty(shape, dtype, used_bytes=used_bytes)
 
     def peer(self, tensor: Tensor, rank: int) -> Tensor:
         return self._shared.peer(tensor, rank)
@@ -66,6 +77,9 @@ class NcclFabric(Fabric):
 
     def barrier(self, group: Group) -> None:
         self._shared.barrier(group)
+
+    def mailbox(self, letters: Sequence[Letter], group: Group) -> Mailbox:
+        return DistributedMailbox(letters, self.rank, self._device)
 
     def abort(self, rank: int, reason: str) -> None:
         self._shared.abort(rank, reason)

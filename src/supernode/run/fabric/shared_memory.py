@@ -13,8 +13,17 @@ from torch import Size, Tensor
 from supernode.errors import InputError
 from supernode.run.fabric.arena import Control, map_arena
 from supernode.run.fabric.failure import failure
-from supernode.run.fabric.interface import Fabric, Group, Reduction, Traffic, check_rows
+from supernode.run.fabric.interface import (
+    Fabric,
+    Group,
+    Letter,
+    Mailbox,
+    Reduction,
+    Traffic,
+    check_rows,
+)
 from supernode.run.fabric.library import DTYPES, KINDS, OPS, native_library
+from supernode.run.fabric.mailbox import ArenaMailbox
 
 DEADLINE_S = 120.0
 """Long enough for a peer that compiles its kernels; deaths are told by `abort`, in milliseconds."""
@@ -76,7 +85,9 @@ class SharedMemoryFabric(Fabric):
 
     # ---- one-sided ----
 
-    def empty(self, shape: Size | Sequence[int], dtype: torch.dtype) -> Tensor:
+    def empty(
+        self, shape: Size | Sequence[int], dtype: torch.dtype, *, used_bytes: int | None = None
+    ) -> Tensor:
         arena, start = self._arenas[self.rank], self._next
         size = math.prod(shape) * dtype.itemsize
         end = start + size + -size % _ALIGN_BYTES
@@ -90,7 +101,7 @@ class SharedMemoryFabric(Fabric):
         self._next = end
         flat = arena[start : start + size]
         # A first touch by the owner puts the pages into its own part of the memory (NUMA).
-        flat[:: mmap.PAGESIZE].sum()
+        flat[: used_bytes : mmap.PAGESIZE].sum()
         return flat.view(dtype).view(tuple(shape))
 
     def peer(self, tensor: Tensor, rank: int) -> Tensor:
@@ -125,6 +136,9 @@ class SharedMemoryFabric(Fabric):
             has = self._native.sn_slot_value(self._state, slot)
             late = f"slot {slot} has {has}, not {value},"
             raise failure(self._control, status, self.rank, f"wait({slot}, {value})", late)
+
+    def mailbox(self, letters: Sequence[Letter], group: Group) -> Mailbox:
+        return ArenaMailbox(self, letters, group)
 
     # ---- meetings ----
 
