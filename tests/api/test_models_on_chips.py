@@ -14,7 +14,18 @@ from supernode.models import recipe
 STEPS = 5
 LAYOUTS = {
     1: ("", "micro=2"),
-    2: ("dp=2", "fsdp=2", "zero1=2", "tp=2", "tp=2,sp", "cp=2", "dp=2,micro=2"),
+    2: (
+        "dp=2",
+        "fsdp=2",
+        "zero1=2",
+        "tp=2",
+        "tp=2,sp",
+        "cp=2",
+        "dp=2,micro=2",
+        "pp=2",
+        "pp=2,vp=2,micro=2",
+        "pp=2,micro=4,schedule=gpipe",
+    ),
     4: (
         "dp=4",
         "fsdp=4",
@@ -24,6 +35,9 @@ LAYOUTS = {
         "fsdp=2,tp=2,sp",
         "dp=2,cp=2",
         "fsdp=2,tp=2,micro=2",
+        "pp=2,dp=2",
+        "pp=2,fsdp=2,micro=2",
+        "pp=2,tp=2,micro=2",
     ),
 }
 REDUCED = 4096

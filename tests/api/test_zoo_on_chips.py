@@ -16,7 +16,7 @@ from zoo_precision import Precision, assert_as_good
 from zoo_runs import NOT_CAPTURED, SINGLE, Subject, assert_near
 
 NAMES = [name for name in ZOO if name not in NOT_CAPTURED]
-ON_TWO = ("dp=2", "fsdp=2", "tp=2")
+ON_TWO = ("dp=2", "fsdp=2", "pp=2", "tp=2")
 ON_FOUR = ("dp=2,tp=2", "fsdp=2,tp=2")
 FOUR = ("llama", "mixtral", "t5", "resnet")
 """A decoder, experts, an encoder with a decoder, batch statistics."""
@@ -56,7 +56,7 @@ def test_some_models_on_two_chips(two: Node, name: str) -> None:
 @pytest.mark.zoo
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in QUICK])
 def test_models_on_two_chips(two: Node, name: str) -> None:
-    check(two, name, ON_TWO[:2] if name in NO_MATRIX else ON_TWO)
+    check(two, name, ON_TWO[:-1] if name in NO_MATRIX else ON_TWO)
 
 
 @pytest.mark.zoo
