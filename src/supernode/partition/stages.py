@@ -65,17 +65,22 @@ class _Stages:
             if tag.part is not None and op.site.phase == "backward"
         ]
         self.level = max(backward, default=0)
-        self.first = self._first()
         self.wanted: dict[int, set[int]] = defaultdict(set)
         self._find_wanted()
+        self.first = self._first()
 
     def _first(self) -> set[int]:
-        """The ops of the level that are the same for all parts and wait for none of them."""
+        """The ops of the level that are the same for all parts and wait for none of them.
+
+        With them those of backward that work on weights alone, for another stage: it may want them
+        before it can send what this one's backward begins with.
+        """
         found: set[int] = set()
         for at, (op, tag) in enumerate(zip(self.ops, self.tags, strict=True)):
             before = [self.made[value.id] for value in op.inputs if value.id in self.made]
             free = all(b in found or self.tags[b].level < self.level for b in before)
-            if tag.level <= self.level and tag.part is None and free:
+            sent = op.site.phase == "backward" and any(v.id in self.wanted for v in op.outputs)
+            if tag.level <= self.level and (tag.part is None or sent) and free:
                 found.add(at)
         return found
 
