@@ -50,6 +50,15 @@ VISION_TOWER = {
 }
 GRID = torch.tensor([[1, 4, 4]] * BATCH)
 """Frames, rows and columns of patches in each image: known when the step is written."""
+SIGLIP = SMALL | {
+    "model_type": "siglip_vision_model",
+    "image_size": 16,
+    "patch_size": 8,
+    "projection_dim": 32,
+    "vision_use_head": False,
+}
+IMAGE, BEGIN, END, VIDEO = 62, 60, 61, 63
+"""Tokens that stand for a piece of an image, open and close one, and stand for one of a video."""
 CNN = Stages(depths=(1, 2), widths=(16, 32), classes=12)
 
 
@@ -104,6 +113,14 @@ def _looked_at(model: nn.Module, tokens: Tensor, pixels: Tensor) -> Tensor:
     return out.loss
 
 
+def _described(model: nn.Module, tokens: Tensor, pixels: Tensor) -> Tensor:
+    kinds = (tokens == IMAGE).long()
+    out = model(
+        input_ids=tokens, labels=tokens, pixel_values=pixels, token_type_ids=kinds, use_cache=False
+    )
+    return out.loss
+
+
 def _scores(model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(model(pixels), labels)
 
@@ -126,9 +143,17 @@ def _sound() -> tuple[Tensor, ...]:
 
 
 def _tokens_with_images() -> tuple[Tensor, ...]:
-    tokens = _ids(BATCH, 12, below=50)
-    tokens[:, 1], tokens[:, 2:6], tokens[:, 6] = 60, 62, 61
+    """Both images are in the first sequence: they are not split as the sequences are."""
+    tokens = _ids(BATCH, 16, below=50)
+    for start in (1, 8):
+        tokens[0, start], tokens[0, start + 1 : start + 5], tokens[0, start + 5] = BEGIN, IMAGE, END
     return tokens, _pixels(BATCH * 16, 3 * 2 * 4 * 4)
+
+
+def _tokens_after_an_image() -> tuple[Tensor, ...]:
+    tokens = _ids(BATCH, 12, below=50)
+    tokens[:, :4] = IMAGE
+    return tokens, _pixels(BATCH, 3, 16, 16)
 
 
 Entry = tuple[Callable[[], nn.Module], Loss, Callable[[], tuple[Tensor, ...]]]
@@ -236,13 +261,25 @@ ZOO: dict[str, Entry] = {
             text_config=GROUPED
             | {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]}},
             vision_config=VISION_TOWER,
-            image_token_id=62,
-            video_token_id=63,
-            vision_start_token_id=60,
-            vision_end_token_id=61,
+            image_token_id=IMAGE,
+            video_token_id=VIDEO,
+            vision_start_token_id=BEGIN,
+            vision_end_token_id=END,
         ),
         _looked_at,
         _tokens_with_images,
+    ),
+    "paligemma": (
+        _transformers(
+            "PaliGemmaConfig",
+            "PaliGemmaForConditionalGeneration",
+            vision_config=SIGLIP,
+            text_config=GROUPED | {"model_type": "gemma", "head_dim": 8},
+            image_token_index=IMAGE,
+            projection_dim=32,
+        ),
+        _described,
+        _tokens_after_an_image,
     ),
     "whisper": (
         _transformers(

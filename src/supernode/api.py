@@ -169,6 +169,7 @@ class Step:
         Raises:
             InputError: the arguments differ in number, shape or dtype from those it was
                 captured with; nothing has run.
+            CheckFailed: what the step checks about its data (`torch._check`) does not hold.
             ChipFailed: a chip died or raised; the error names the chip, the op and the module.
             CheckpointError: what `save` was writing could not be written; nothing has run.
         """

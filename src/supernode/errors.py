@@ -81,6 +81,10 @@ class InputError(SupernodeError):
     """An argument is of the wrong kind, shape or number."""
 
 
+class CheckFailed(SupernodeError):
+    """What the step itself checks about its data (`torch._check`) does not hold in a run."""
+
+
 class ChipFailed(SupernodeError):
     """A chip died or raised while it ran a step."""
 

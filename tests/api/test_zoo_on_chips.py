@@ -13,16 +13,13 @@ from supernode.partition import partition
 from supernode.run import Node, connect
 from zoo import ZOO, zoo_step
 from zoo_precision import Precision, assert_as_good
-from zoo_runs import NOT_CAPTURED, SINGLE, Subject, assert_near
+from zoo_runs import NO_TP, SINGLE, Subject, assert_near
 
-NAMES = [name for name in ZOO if name not in NOT_CAPTURED]
 ON_TWO = ("dp=2", "fsdp=2", "pp=2", "tp=2")
 ON_FOUR = ("dp=2,tp=2", "fsdp=2,tp=2")
 FOUR = ("llama", "mixtral", "t5", "resnet")
 """A decoder, experts, an encoder with a decoder, batch statistics."""
 QUICK = ("llama", "resnet")
-NO_MATRIX = ("unet",)
-"""Convolutions only: tensor parallel has nothing to split, and says so."""
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +51,9 @@ def test_some_models_on_two_chips(two: Node, name: str) -> None:
 
 
 @pytest.mark.zoo
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in QUICK])
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in QUICK])
 def test_models_on_two_chips(two: Node, name: str) -> None:
-    check(two, name, ON_TWO[:-1] if name in NO_MATRIX else ON_TWO)
+    check(two, name, ON_TWO[:-1] if name in NO_TP else ON_TWO)
 
 
 @pytest.mark.zoo

@@ -113,6 +113,19 @@ def a_token_beyond_the_vocabulary(node: Node, right: bool) -> Act:
 
 
 @bad
+def a_check_of_the_step(node: Node, right: bool) -> Act:
+    toy = Toy()
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        torch._check_tensor_all(y < 4, lambda: f"labels {y} are beyond 4 classes")
+        return toy.model(x).square().mean()
+
+    step, model, optimizer, (x, y) = toy.train(loss)
+    compiled = node.compile(step, model, optimizer, layout="dp=2", name="train")
+    return lambda: compiled(x, y if right else y + 4)
+
+
+@bad
 def a_closed_node(node: Node, right: bool) -> Act:
     other = connect("cpu:1")
     step = compiled(other, Toy(), "")

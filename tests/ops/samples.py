@@ -152,6 +152,7 @@ def _reductions() -> Iterator[Sample]:
 
 def _whole_reductions() -> Iterator[Sample]:
     for name in ("any", "all"):
+        yield call(f"aten._is_{name}_true", f(4, 6) > 0)
         yield call(f"aten.{name}", mask(4, 8))
         yield call(f"aten.{name}.dim", mask(2, 4, 8), 1)
         yield call(f"aten.{name}.dims", mask(2, 4, 8), [0, 2], True)

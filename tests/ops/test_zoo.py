@@ -4,7 +4,6 @@ import pytest
 
 from optimizers import OPTIMIZERS, optimizer_step
 from supernode.capture import capture
-from supernode.errors import CaptureError
 from supernode.ir import CALL, Program
 from supernode.ops import table
 from zoo import CNNS, ZOO, zoo_step
@@ -26,23 +25,11 @@ def test_ops_of_our_vision_models(name: str):
     assert missing_in(name) == set()
 
 
-# Its image sizes come as a tensor, which it reads as numbers while the step runs.
-REFUSED = ("qwen2.5-vl",)
-
-
 @pytest.mark.slow  # transformers takes seconds to import
-@pytest.mark.parametrize("name", [name for name in ZOO if name not in (*CNNS, *REFUSED)])
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in CNNS])
 def test_ops_of_models_of_transformers(name: str):
     pytest.importorskip("transformers")
     assert missing_in(name) == set()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_model_that_reads_sizes_from_tensors_is_refused(name: str):
-    pytest.importorskip("transformers")
-    with pytest.raises(CaptureError, match="depends on data"):
-        missing_in(name)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -20,7 +20,6 @@ from zoo import CNNS, ZOO, zoo_step
 
 MODES = ("selective", "full", "8")
 SINGLE = ("mixtral", "qwen3-moe", "deepseek-v3")
-NOT_CAPTURED = ("qwen2.5-vl",)
 
 
 @lru_cache
@@ -48,7 +47,7 @@ def test_vision_models_give_the_same_bits(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [each for each in ZOO if each not in (*CNNS, *NOT_CAPTURED)])
+@pytest.mark.parametrize("name", [each for each in ZOO if each not in CNNS])
 def test_models_of_the_zoo_give_the_same_bits(name: str) -> None:
     pytest.importorskip("transformers")
     check_bits(name)

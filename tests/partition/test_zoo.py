@@ -14,17 +14,18 @@ from supernode.errors import LayoutError
 from supernode.partition import partition
 from supernode.report.traffic import totals
 from zoo import CNNS, ZOO, tokens, zoo_step
-from zoo_runs import NOT_CAPTURED, SINGLE, Subject, assert_near
+from zoo_runs import NO_TP, SINGLE, Subject, assert_near
 
 EXPERT_LAYOUTS = ("ep=2", "ep=4", "dp=2,ep=2", "fsdp=2,ep=2", "ep=2,tp=2", "ep=2,cp=2")
 WITH_EXPERTS = ("mixtral", "qwen3-moe", "deepseek-v3")
 LAYOUTS = ("dp=2", "fsdp=2", "tp=2", "fsdp=2,tp=2", "micro=2")
 
 
-def test_a_model_of_convolutions_alone_has_nothing_for_tp():
-    made = zoo_step("unet")
+@pytest.mark.parametrize("name", NO_TP)
+def test_what_tp_does_not_split_is_refused(name: str):
+    made = zoo_step(name)
     program = capture(made.step, made.model, made.optimizer, made.args).program
-    with pytest.raises(LayoutError, match="tp=2 splits nothing"):
+    with pytest.raises(LayoutError, match=NO_TP[name]):
         partition(program, "tp=2")
 
 
@@ -43,10 +44,10 @@ def test_vision_models_over_the_batch(name: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", [name for name in ZOO if name not in NOT_CAPTURED])
+@pytest.mark.parametrize("name", ZOO)
 def test_models_of_the_zoo(name: str, layout: str):
-    if name == "unet" and "tp" in layout:
-        pytest.skip("no weight matrix")
+    if name in NO_TP and "tp" in layout:
+        pytest.skip("refused, as the test above says")
     pytest.importorskip("transformers")
     check(name, layout)
 

@@ -11,16 +11,14 @@ from torch import nn
 from supernode.partition import partition
 from wires import parameter_bytes, passes
 from zoo import BATCH, CNN, PIXELS, TOKENS, ZOO, zoo_step
-from zoo_runs import NOT_CAPTURED, Subject
+from zoo_runs import Subject
 
 OVER, FLOAT = 1.05, 4
 LOSS_BYTES = 64
 """The sum of the loss and the count of its targets, in a few numbers."""
-NAMES = [name for name in ZOO if name not in NOT_CAPTURED]
 QUICK = ("llama", "swin")
 CASES = [
-    pytest.param(name, marks=pytest.mark.slow if name in QUICK else pytest.mark.zoo)
-    for name in NAMES
+    pytest.param(name, marks=pytest.mark.slow if name in QUICK else pytest.mark.zoo) for name in ZOO
 ]
 
 

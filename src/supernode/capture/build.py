@@ -58,6 +58,7 @@ def build(name: str, run: Recording, optional: set[str]) -> Built:
 
 
 def _results(run: Recording) -> tuple[list[Slot], list[tuple[Port, Value]]]:
+    """What the step returns, and then what it checks."""
     slots: list[Slot] = []
     outputs: list[tuple[Port, Value]] = []
     for path, leaf in run.results:
@@ -68,6 +69,8 @@ def _results(run: Recording) -> tuple[list[Slot], list[tuple[Port, Value]]]:
             continue
         slots.append(Slot(index=len(outputs), is_item=is_item))
         outputs.append((Port(name=f"result{path}", role="result"), value))
+    for index, check in enumerate(run.recorder.checks):
+        outputs.append((Port(name=f"check[{index}]", role="result"), check.value))
     return slots, outputs
 
 

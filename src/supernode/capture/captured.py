@@ -12,6 +12,7 @@ from torch import Tensor
 from supernode.capture import compat
 from supernode.capture.arguments import Arguments, arguments_of
 from supernode.capture.build import Slot
+from supernode.capture.checks import Check, verify_checks
 from supernode.capture.draws import SEED, STEP
 from supernode.capture.hyper import promoted
 from supernode.capture.optimizer_state import OptimizerStates, StateEntry
@@ -38,6 +39,7 @@ class Captured:
     schedule: Schedule
     watch: Watch
     slots: tuple[Slot, ...]
+    checks: tuple[Check, ...]
     result_spec: Any
     seed: int
 
@@ -139,7 +141,13 @@ class Captured:
             hyper[name].set(number)
 
     def result(self, outputs: Sequence[Any]) -> Any:
-        """What the step returns, given the outputs of the Program (or the results alone)."""
+        """What the step returns, given the outputs of the Program (or the results alone).
+
+        Raises:
+            CheckFailed: what the step checks about its data does not hold.
+        """
+        returned = sum(slot.index is not None for slot in self.slots)
+        verify_checks(self.checks, outputs[returned : returned + len(self.checks)])
         leaves: list[Any] = []
         for slot in self.slots:
             leaf = slot.fixed if slot.index is None else outputs[slot.index]

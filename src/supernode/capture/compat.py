@@ -30,6 +30,7 @@ NAMES = (
     "torch._C._current_autograd_node",
     "torch._C._set_mkldnn_enabled",
     "torch._C._swap_tensor_impl",
+    "torch._check_with",
     "torch.ops.aten.mm.default._op_dk",
     "torch.ops.aten.mm.default._schema",
     "torch.ops.aten.mm.default.decompose",
@@ -143,6 +144,11 @@ def version_of(tensor: Tensor) -> int:
 def storage_key(tensor: Tensor) -> int:
     """A number that tensors share exactly when they share memory."""
     return tensor.untyped_storage()._cdata
+
+
+def check_with() -> Callable[..., None]:
+    """What `torch._check` and its kin all call."""
+    return torch._check_with
 
 
 def backward_node() -> Any:

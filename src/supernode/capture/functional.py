@@ -26,6 +26,7 @@ class Kind(Enum):
     COPY = auto()
     WRITES_ARGUMENTS = auto()
     GROUPED_MM = auto()
+    CHECK = auto()  # gives nothing, and raises where a tensor is zero
     RESHAPES_SELF = auto()
     REFUSED = auto()
 
@@ -128,6 +129,8 @@ def describe(op: OpOverload) -> OpInfo:
         functional = torch.ops.aten._native_batch_norm_legit_functional.default
         written = ("running_mean", "running_var")
         return OpInfo(Kind.WRITES_ARGUMENTS, name, functional, written)
+    if base == "_assert_async":
+        return OpInfo(Kind.CHECK, name)
     if base == "_grouped_mm":
         return OpInfo(Kind.GROUPED_MM, name)
     if base in REFUSED or any(each in base for each in _LAYOUTS) or op.namespace in _DISTRIBUTED:

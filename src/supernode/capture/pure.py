@@ -7,6 +7,7 @@ from torch import Tensor
 
 from supernode.capture import compat
 from supernode.capture.call import Call, depends_on_data, flat, flat_tensors
+from supernode.capture.checks import Check, check
 from supernode.capture.fixed import fixed_number, fixed_tensor, with_fixed
 from supernode.capture.functional import FILL_ARGUMENT, FILLS
 from supernode.capture.host import HostFloat, HostLedger, HostNode, host_node
@@ -106,6 +107,12 @@ def item(call: Call, ledger: HostLedger) -> Any:
     dtype = "float64" if tensor.is_floating_point() else source.tensor.dtype
     (value,) = tape.emit(call.info.name, (source,), (), (HostType(dtype),))
     return HostFloat(HostNode(ledger, value, None, source))
+
+
+def checked(call: Call, checks: list[Check]) -> None:
+    """An op that only raises where its tensor is zero: noted, and looked at after each run."""
+    (tensor, *message) = call.args
+    checks.append(check(call.tensors.value_of(tensor), *message or ("",)))
 
 
 def on_constants(call: Call) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from supernode.capture import compat, hyper
+from supernode.capture import checks, compat, hyper
 from supernode.capture.arguments import Arguments
 from supernode.capture.choices import both_ways
 from supernode.capture.cleared import Cleared
@@ -175,6 +175,7 @@ def _patches(run: Recording, sites: Sites) -> Generator[None]:
             sites.tracking(),
             run.schedule.recording(),
             symbolic_items(),
+            checks.recording(run.recorder.checks),
             both_ways(run.recorder.tensors, run.recorder.host),
             compat.no_checkpointing(),
             compat.plain_recurrence(),

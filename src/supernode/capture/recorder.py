@@ -7,6 +7,7 @@ import torch
 
 from supernode.capture import compat, mutating, pure
 from supernode.capture.call import Call, depends_on_data, refuse
+from supernode.capture.checks import Check
 from supernode.capture.compat import TorchDispatchMode
 from supernode.capture.functional import Kind, describe
 from supernode.capture.host import HostLedger
@@ -26,6 +27,7 @@ class Recorder(TorchDispatchMode):
         self.tape = Tape(sites.here)
         self.tensors = Tensors(mode, self.tape)
         self.host = HostLedger(self.tape)
+        self.checks: list[Check] = []
         self._handlers: dict[Kind, Callable[[Call], Any]] = {
             Kind.FUNCTIONAL: pure.functional,
             Kind.QUERY: pure.query,
@@ -35,6 +37,7 @@ class Recorder(TorchDispatchMode):
             Kind.COMPOSITE: pure.composite,
             Kind.FOREACH: pure.foreach,
             Kind.GROUPED_MM: pure.grouped_mm,
+            Kind.CHECK: lambda call: pure.checked(call, self.checks),
             Kind.INPLACE: mutating.in_place,
             Kind.COPY: mutating.copy,
             Kind.OUT: mutating.out,

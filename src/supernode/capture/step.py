@@ -80,6 +80,7 @@ def _capture(
         schedule=run.schedule,
         watch=Watch.on(subject, run.recorder),
         slots=tuple(built.slots),
+        checks=tuple(run.recorder.checks),
         result_spec=run.result_spec,
         seed=torch.initial_seed(),
     )

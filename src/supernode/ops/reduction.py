@@ -141,6 +141,7 @@ WHOLE = [
         for name in ("any", "all")
         for kind in ("", ".dim", ".dims")
     ),
+    *(_whole(f"_is_{kind}_true", "of booleans") for kind in ("all", "any")),
     *(_whole(f"prod{kind}", "parts would have to be multiplied") for kind in ("", ".dim_int")),
     *(
         _whole(f"{name}.correction", _ABOUT, flops=4, expand=_expand_variance)
