@@ -41,7 +41,7 @@ def gone(pids: tuple[int, ...]) -> bool:
 
 
 def test_a_stopped_chip_of_a_plan_without_collectives(node: Node):
-    weights = node.load(lookup_plan(2), {"w": torch.ones(8, 8)})
+    weights = node.load(lookup_plan(2), {"w": torch.ones(8, 8), "random.step": torch.tensor(0)})
     loaded = node.load(one_op_plan("aten.neg", (), f32(8), 2), STATE)
     pids = node.pids
     os.kill(pids[1], signal.SIGSTOP)
@@ -94,7 +94,7 @@ def test_a_step_may_last_longer_than_a_chip_may_stand_still():
 
 def test_a_chip_may_finish_its_op_before_it_hears_that_another_failed(node: Node):
     """As if the op took longer than a chip that is waiting needs to leave."""
-    loaded = node.load(lookup_plan(2), {"w": torch.ones(8, 8)})
+    loaded = node.load(lookup_plan(2), {"w": torch.ones(8, 8), "random.step": torch.tensor(0)})
     os.kill(node.pids[0], signal.SIGSTOP)
     timer = threading.Timer(0.9 * PATIENCE_S, os.kill, (node.pids[0], signal.SIGCONT))
     timer.start()
@@ -109,7 +109,7 @@ def test_chips_that_wait_for_each_other_are_told_and_go_on(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ):
     """As if a doorbell had not been heard."""
-    loaded = node.load(lookup_plan(2), {"w": torch.ones(8, 8)})
+    loaded = node.load(lookup_plan(2), {"w": torch.ones(8, 8), "random.step": torch.tensor(0)})
     signal_of = node._fabric.signal
     with monkeypatch.context() as patch:
         patch.setattr(node._fabric, "signal", lambda rank, *rest: rank or signal_of(rank, *rest))
@@ -152,7 +152,7 @@ def test_a_chip_that_dies_while_the_node_recovers_from_a_failed_op(
 ):
     """The reset that clears the failure must not clear the death with it."""
     with connect("cpu:2") as node:
-        loaded = node.load(lookup_plan(2), {"w": torch.ones(8, 8)})
+        loaded = node.load(lookup_plan(2), {"w": torch.ones(8, 8), "random.step": torch.tensor(0)})
         reset = node._arenas.reset
 
         def reset_after_a_death() -> None:
