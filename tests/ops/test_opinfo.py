@@ -37,7 +37,9 @@ def test_row_is_true_of_torch_s_samples(name: str):
 
 
 def test_most_rows_are_reached_and_each_kind_of_claim():
-    every = [covered(name) for name in table()]
+    """Of torch's ops: those of our own (`local.`, `random.`) are in nobody's database."""
+    names = [name for name in table() if name.startswith("aten.")]
+    every = [covered(name) for name in names if name not in opinfo.UNINITIALISED]
     assert sum(found.samples > 0 for found in every) > 0.9 * len(every)
     assert min(sum(getattr(f, kind) > 0 for f in every) for kind in ("split", "linear")) > 80
     assert sum(found.expanded > 0 for found in every) > 10
