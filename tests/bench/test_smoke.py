@@ -3,12 +3,14 @@
 import pytest
 from bench.__main__ import THEMES
 
-ROWS = {"training": 3, "one-chip": 2, "fabric": 6, "planning": 12}
+ROWS = {"training": 3, "one-chip": 2, "fabric": 6, "planning": 12, "triton-cpu": 11}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("theme", THEMES)
 def test_a_theme_measures(theme: str):
+    if theme == "triton-cpu":
+        pytest.importorskip("triton", reason="needs the extra `kernels`")
     section = THEMES[theme](quick=True)
     assert section.theme == theme
     assert len(section.rows) == ROWS[theme]

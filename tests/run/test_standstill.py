@@ -96,7 +96,7 @@ def test_a_chip_may_finish_its_op_before_it_hears_that_another_failed(node: Node
     """As if the op took longer than a chip that is waiting needs to leave."""
     loaded = node.load(lookup_plan(2), {"w": torch.ones(8, 8), "random.step": torch.tensor(0)})
     os.kill(node.pids[0], signal.SIGSTOP)
-    timer = threading.Timer(0.9 * PATIENCE_S, os.kill, (node.pids[0], signal.SIGCONT))
+    timer = threading.Timer(0.5 * PATIENCE_S, os.kill, (node.pids[0], signal.SIGCONT))
     timer.start()
     with pytest.raises(ChipFailed, match="index out of range"):
         loaded.step({"x": torch.tensor([0, 0, 0, 0, 0, 99, 0, 0])})
