@@ -17,7 +17,7 @@ from supernode.capture.subject import Subject, subject_of
 from supernode.capture.watch import Watch
 from supernode.errors import CaptureError
 from supernode.ir import fold as fold_program
-from supernode.ir import free_fills, unify_views
+from supernode.ir import free_scalars, unify_views
 
 
 def capture(
@@ -70,7 +70,7 @@ def _capture(
     run, carried = _record(step, subject, states, arguments)
     optional = {entry.name for entry in states.entries if entry.fill is not None}
     built = build(name, run, optional | {f"grad[{param}]" for param in carried})
-    program = free_fills(unify_views(built.program))
+    program = free_scalars(unify_views(built.program))
     return Captured(
         program=fold_program(program) if fold else program,
         constants=built.constants,

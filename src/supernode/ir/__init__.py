@@ -1,6 +1,7 @@
 """Program: types, values, ops, repeated blocks, printer, verifier, JSON. No torch."""
 
 from supernode.ir.fills import free_fills as free_fills
+from supernode.ir.fills import free_scalars as free_scalars
 from supernode.ir.fold import fold as fold
 from supernode.ir.json import from_json as from_json
 from supernode.ir.json import to_json as to_json

@@ -1,13 +1,8 @@
-"""What is made like another value, and is no piece of it, is made of nothing and does not wait.
-
-Backward starts from ones like the loss. Made so, all of it would hang on the last number of
-forward, which under microbatches is there only when every part of the batch is done. Zeros to add
-rows to would hang on these rows, which differ from part to part where the zeros do not.
-"""
+"""What is made like another value is made of nothing, and does not wait for that."""
 
 from dataclasses import replace
 
-from supernode.ir.program import Op, Program
+from supernode.ir.program import Block, Op, Program
 from supernode.ir.types import DType, TensorType
 from supernode.ir.verify import verify
 
@@ -19,19 +14,38 @@ _FILLS = {
 }
 
 
-def free_fills(program: Program) -> Program:
-    """`program` with such constants in `main` made of nothing; results are unchanged."""
+def free_scalars(program: Program) -> Program:
+    """`program` with such single numbers in `main` made of nothing; results are unchanged.
+
+    Backward starts from ones like the loss. Made so, all of it would hang on the last number of
+    forward, which under microbatches is there only when every part of the batch is done.
+    """
     main = program.main
-    return verify(replace(program, main=replace(main, ops=tuple(map(_freed, main.ops)))))
+    ops = tuple(op if _shape(op) else _freed(op) for op in main.ops)
+    return verify(replace(program, main=replace(main, ops=ops)))
+
+
+def free_fills(local: Program) -> Program:
+    """`local`, the program of one chip, with all of them made of nothing.
+
+    Before it is spread an op is better off with its operand, whose layout it takes.
+    """
+    return replace(local, main=_all(local.main), blocks=tuple(map(_all, local.blocks)))
+
+
+def _all(block: Block) -> Block:
+    return replace(block, ops=tuple(map(_freed, block.ops)))
+
+
+def _shape(op: Op) -> tuple[int, ...]:
+    type_ = op.outputs[0].type if op.outputs else None
+    return type_.shape if isinstance(type_, TensorType) else ()
 
 
 def _freed(op: Op) -> Op:
     fill = _FILLS.get(op.name)
-    type_ = op.outputs[0].type if op.outputs else None
-    if fill is None or not isinstance(type_, TensorType):
+    if fill is None:
         return op
-    # One of the shape of the other lies in pieces like it, wherever that does.
-    if type_.shape and op.inputs[0].tensor.shape == type_.shape:
-        return op
-    kwargs = (("dtype", DType(type_.dtype)),)
-    return replace(op, name="aten.full", args=(type_.shape, fill), kwargs=kwargs)
+    out = op.outputs[0].tensor
+    kwargs = (("dtype", DType(out.dtype)),)
+    return replace(op, name="aten.full", args=(out.shape, fill), kwargs=kwargs)

@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import NamedTuple
 
-from supernode.ir import CALL, Arg, Block, Op, Program, TensorType, Value
+from supernode.ir import CALL, Arg, Block, Op, Program, TensorType, Value, free_fills
 from supernode.partition.draws import of_part, timed
 from supernode.partition.forms import early, form_name, form_of
 from supernode.partition.levels import (
@@ -43,7 +43,7 @@ def unroll(local: Program, axis: str, parts: int) -> tuple[Program, list[Tag]]:
 
     Results are unchanged.
     """
-    local = timed(local, axis, parts)
+    local = timed(free_fills(local), axis, parts)
     unroller = _Unroller(local, axis, parts)
     main = unroller.main()
     called = {op.block for op in main.ops if op.name == CALL}
