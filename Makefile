@@ -38,7 +38,7 @@ test-triton: .venv-triton36/.made .venv-triton39/.made ## the Triton backend on 
 	  'triton==$(subst triton3,3.,$(patsubst .venv-%,%,$(@D))).*'
 	touch $@
 
-check: $(VENV) ## the gate, under two minutes: format, lint, types, imports, sizes, fast tests
+check: $(VENV) ## the gate, five minutes: format, lint, types, imports, sizes, fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright

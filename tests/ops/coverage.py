@@ -50,7 +50,8 @@ def cover(row: Row, samples: list[Sample]) -> Coverage:
 
 
 def degenerate(sample: Sample) -> bool:
-    """Whether there is nothing to compare: NaN, or a gradient that is all rounding.
+    """Whether there is nothing to compare: NaN, a gradient that is all rounding, or two elements
+    that are put in one place, of which either may stay.
 
     One or two numbers, normalised, do not depend on what they were, nor does a softmax that is all
     but certain, as it is in torch's samples of attention: cancellation leaves errors of a gradient.
@@ -58,6 +59,9 @@ def degenerate(sample: Sample) -> bool:
     name, inputs = sample.op.name, sample.op.inputs
     if any(x.is_floating_point() and bool(x.isnan().any()) for x in sample.outputs):
         return True
+    if "max_unpool" in name:
+        places = sample.inputs[1].flatten(2).sort(-1).values
+        return bool((places.diff(dim=-1) == 0).any())
     if name == "aten._softmax_backward_data":
         return bool((sample.inputs[1] > 0.99).any())
     if "attention" in name:
