@@ -8,14 +8,16 @@ that is the next value of an input (a trained weight) names that input in `updat
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from supernode.ir.types import Arg, Value
+from supernode.ir.types import Arg, Type, Value
 
 Role = Literal["param", "buffer", "state", "host", "arg", "constant", "result"]
 Phase = Literal["forward", "backward", "optimizer"]
 CALL = "call"
+SEND, RECEIVE = "fabric.send", "fabric.receive"
+"""What chips of one stage of a pipeline send those of another, and what these get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,14 @@ def map_values(arg: Arg, mapping: dict[int, Value]) -> Arg:
     return arg
 
 
+def renamed(op: Op, mapping: dict[int, Value]) -> Op:
+    """`op` with its operands replaced by id."""
+    args = map_values(op.args, mapping)
+    assert isinstance(args, tuple)
+    kwargs = tuple((name, map_values(arg, mapping)) for name, arg in op.kwargs)
+    return replace(op, args=args, kwargs=kwargs)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """A straight line of ops with inputs and outputs; the unit that repeats."""
@@ -94,6 +104,39 @@ class Block:
     inputs: tuple[Value, ...]
     ops: tuple[Op, ...]
     outputs: tuple[Value, ...]
+
+
+class NewValues:
+    """Gives values with ids of their own, from `first` on."""
+
+    def __init__(self, first: int = 0) -> None:
+        self._next_id = first
+
+    @staticmethod
+    def of(block: Block) -> "NewValues":
+        """Values that `block` does not have."""
+        made = (value for op in block.ops for value in op.outputs)
+        return NewValues(1 + max((value.id for value in (*block.inputs, *made)), default=0))
+
+    def __call__(self, type_: Type) -> Value:
+        value = Value(self._next_id, type_)
+        self._next_id += 1
+        return value
+
+    def like(self, values: tuple[Value, ...]) -> tuple[Value, ...]:
+        """New ones of the types of `values`."""
+        return tuple(self(value.type) for value in values)
+
+
+def copied(block: Block, inputs: tuple[Value, ...], new: NewValues) -> tuple[list[Op], list[Value]]:
+    """The ops of `block` on other inputs, with new values, and what its outputs are then."""
+    mapping = {formal.id: actual for formal, actual in zip(block.inputs, inputs, strict=True)}
+    ops: list[Op] = []
+    for op in block.ops:
+        outputs = new.like(op.outputs)
+        ops.append(replace(renamed(op, mapping), outputs=outputs))
+        mapping |= zip((value.id for value in op.outputs), outputs, strict=True)
+    return ops, [mapping[value.id] for value in block.outputs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from supernode.ir.program import Op, Program, map_values
+from supernode.ir.program import Op, Program, renamed
 from supernode.ir.types import Arg, Value
 from supernode.ir.verify import verify
 
@@ -27,18 +27,16 @@ def unify_views(program: Program) -> Program:
     first: dict[tuple[Arg, ...], Value] = {}
     kept: list[Op] = []
     for op in program.main.ops:
-        args = map_values(op.args, mapping)
-        assert isinstance(args, tuple)
-        kwargs = tuple((name, map_values(arg, mapping)) for name, arg in op.kwargs)
+        op = renamed(op, mapping)
         if op.name in VIEWS:
             (out,) = op.outputs
-            known = first.setdefault((op.name, op.site.phase, args, kwargs), out)
+            known = first.setdefault((op.name, op.site.phase, op.args, op.kwargs), out)
             mapping[out.id] = known
             if known is not out:
                 continue
         else:
             mapping.update((value.id, value) for value in op.outputs)
-        kept.append(replace(op, args=args, kwargs=kwargs))
+        kept.append(op)
     outputs = tuple(mapping[value.id] for value in program.main.outputs)
     main = replace(program.main, ops=tuple(kept), outputs=outputs)
     return verify(replace(program, main=main))

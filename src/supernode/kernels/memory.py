@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from supernode.ir import CALL, Block, Op, TensorType, Value
+from supernode.ir import CALL, RECEIVE, SEND, Block, Op, TensorType, Value
 from supernode.kernels.elementwise import first_operand
 from supernode.kernels.handles import find_overload
 from supernode.kernels.liveness import last_uses
@@ -22,8 +22,7 @@ _WHOLE_VIEWS = """
 WHOLE_VIEWS = frozenset(_WHOLE_VIEWS.split())
 
 
-RECEIVE = "fabric.receive"
-LETTERS = ("fabric.send", RECEIVE)
+LETTERS = (SEND, RECEIVE)
 """The ops of a pipeline's stages: from chip to chip, where others are among all of a group."""
 
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from supernode.errors import UnknownOp, near_matches
-from supernode.ir import CALL, Arg, Block, DType, HostType, Op, Value
+from supernode.ir import CALL, RECEIVE, Arg, Block, DType, HostType, Op, Value
 from supernode.kernels.code import Names, identifier, value_name
 from supernode.kernels.handles import find_overload, handle
 from supernode.kernels.host import FUNCTIONS, INFIX
 from supernode.kernels.liveness import Rewrite, deaths
 from supernode.kernels.local import LOCAL
-from supernode.kernels.memory import LETTERS, RECEIVE
+from supernode.kernels.memory import LETTERS
 from supernode.kernels.piece import piece_of
 from supernode.kernels.random import RANDOM, prepare
 from supernode.kernels.schema import argument_names, returns_count

@@ -6,8 +6,8 @@ adds to what there is so far; with the last part it finishes what follows the re
 
 from dataclasses import replace
 
-from supernode.ir import Block, Op, TensorType, Type, Value
-from supernode.partition.levels import over, picks, renamed
+from supernode.ir import Block, NewValues, Op, TensorType, Value, renamed
+from supernode.partition.levels import over, picks
 from supernode.partition.running import combined, piece, rounded, wide
 
 
@@ -55,19 +55,13 @@ class _Form:
     def __init__(self, block: Block, axis: str, part: int, parts: int) -> None:
         self.block, self.axis, self.part, self.parts = block, axis, part, parts
         self.last = part == parts - 1
-        made = (value for op in block.ops for value in op.outputs)
-        self.next_id = 1 + max((value.id for value in (*block.inputs, *made)), default=0)
+        self.fresh = NewValues.of(block)
         self.ops: list[Op] = []
         self.reduced = reductions(block, axis)
         self.before: list[Value | None] = [
             self.fresh(running_type(op)) if part else None for op in self.reduced
         ]
         self.after: list[Value] = []
-
-    def fresh(self, type_: Type) -> Value:
-        value = Value(self.next_id, type_)
-        self.next_id += 1
-        return value
 
     def of_part(self, op: Op) -> Op:
         """`op` as this part runs it."""

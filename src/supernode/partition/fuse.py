@@ -3,8 +3,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-from supernode.ir import CALL, Block, Op, Program, Value
-from supernode.partition.levels import renamed
+from supernode.ir import CALL, Block, NewValues, Op, Program, Value, copied, renamed
 
 Key = tuple[str, str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
@@ -46,23 +45,18 @@ class Fuser:
         ops: list[Op] = []
         results: list[Value] = []
         more: list[Value] = []
-        next_id = inputs
+        new = NewValues(inputs)
         for block, places in ((first, key[2]), (second, key[3])):
-            mapping: dict[int, Value] = {}
+            given: list[Value] = []
             for formal, place in zip(block.inputs, places, strict=True):
                 if place < 0:
-                    mapping[formal.id] = results[-1 - place]
+                    given.append(results[-1 - place])
                 else:
                     value = outer[place] or Value(place, formal.type)
-                    outer[place] = mapping[formal.id] = value
-            for op in block.ops:
-                outputs: list[Value] = []
-                for value in op.outputs:
-                    outputs.append(Value(next_id, value.type))
-                    next_id += 1
-                ops.append(replace(renamed(op, mapping), outputs=tuple(outputs)))
-                mapping |= zip((value.id for value in op.outputs), outputs, strict=True)
-            results = [mapping[value.id] for value in block.outputs]
+                    outer[place] = value
+                    given.append(value)
+            added, results = copied(block, tuple(given), new)
+            ops += added
             if block is first:
                 more = [results[i] for i in key[4]]
         number = sum(known[1] == key[1] for known in self.joined)
@@ -77,8 +71,7 @@ class Fuser:
 def written_out(program: Program, calls: Collection[int]) -> tuple[Block, list[int]]:
     """Main with the ops of these calls in their place, and where each op of it was before."""
     main = program.main
-    values = (*main.inputs, *(value for op in main.ops for value in op.outputs))
-    next_id = 1 + max((value.id for value in values), default=0)
+    new = NewValues.of(main)
     stands: dict[int, Value] = {}
     ops: list[Op] = []
     origin: list[int] = []
@@ -88,16 +81,10 @@ def written_out(program: Program, calls: Collection[int]) -> tuple[Block, list[i
             ops.append(now)
             origin.append(at)
             continue
-        block = program.block(op.block)
-        mapping = {f.id: a for f, a in zip(block.inputs, now.inputs, strict=True)}
-        for inner in block.ops:
-            outputs = tuple(Value(next_id + i, v.type) for i, v in enumerate(inner.outputs))
-            next_id += len(outputs)
-            ops.append(replace(renamed(inner, mapping), outputs=outputs))
-            origin.append(at)
-            mapping |= zip((value.id for value in inner.outputs), outputs, strict=True)
-        for formal, actual in zip(block.outputs, op.outputs, strict=True):
-            stands[actual.id] = mapping[formal.id]
+        inner, results = copied(program.block(op.block), now.inputs, new)
+        ops += inner
+        origin += [at] * len(inner)
+        stands |= zip((value.id for value in op.outputs), results, strict=True)
     outputs = tuple(stands.get(value.id, value) for value in main.outputs)
     return replace(main, ops=tuple(ops), outputs=outputs), origin
 

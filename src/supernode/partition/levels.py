@@ -9,7 +9,7 @@ need all parts, so each of them adds a level.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from supernode.ir import CALL, Block, Op, Program, Type, Value, map_values
+from supernode.ir import CALL, Block, NewValues, Op, Program, Value, copied, renamed
 from supernode.partition.draws import timed_numbers
 
 REDUCE = "fabric.all_reduce"
@@ -54,7 +54,7 @@ class Levels:
     """The ops of main with their levels.
 
     A call of a block that goes on with this part after a reduction is replaced by the block's ops.
-    `outputs` are those of main, `next_id` is above the id of every value.
+    `outputs` are those of main, `fresh` gives new values of it.
     """
 
     def __init__(self, program: Program, axis: str) -> None:
@@ -66,18 +66,11 @@ class Levels:
         self._forms: dict[tuple[str, tuple[bool, ...]], _Form | None] = {}
         self._states = {value.id: State() for value in main.inputs}
         self._same: dict[int, Value] = {}
-        made = (value for op in main.ops for value in op.outputs)
-        self.next_id = 1 + max((value.id for value in (*main.inputs, *made)), default=0)
+        self.fresh = NewValues.of(main)
         for op in main.ops:
             self._add(op)
         self.steps = _as_late_as_possible(self.steps)
         self.outputs = tuple(self._same.get(value.id, value) for value in main.outputs)
-
-    def fresh(self, type_: Type) -> Value:
-        """A new value of main."""
-        value = Value(self.next_id, type_)
-        self.next_id += 1
-        return value
 
     @property
     def last(self) -> int:
@@ -112,15 +105,10 @@ class Levels:
         return self._forms[key]
 
     def _inline(self, op: Op) -> None:
-        callee = self._blocks[op.block]
-        mapping = {f.id: a for f, a in zip(callee.inputs, op.inputs, strict=True)}
-        for inner in callee.ops:
-            outputs = tuple(self.fresh(value.type) for value in inner.outputs)
-            moved = replace(renamed(inner, mapping), outputs=outputs)
-            mapping |= zip((value.id for value in inner.outputs), outputs, strict=True)
-            self._add(moved)
-        for formal, actual in zip(callee.outputs, op.outputs, strict=True):
-            self._same[actual.id] = mapping[formal.id]
+        ops, outputs = copied(self._blocks[op.block], op.inputs, self.fresh)
+        for inner in ops:
+            self._add(inner)
+        self._same |= zip((value.id for value in op.outputs), outputs, strict=True)
 
 
 def _as_late_as_possible(steps: list[Step]) -> list[Step]:
@@ -146,14 +134,6 @@ def over(op: Op, axis: str) -> bool:
 def picks(op: Op, axis: str) -> bool:
     """Whether `op` takes this part's piece of what all parts share."""
     return op.name == "local.shard" and op.args[2] == axis
-
-
-def renamed(op: Op, mapping: dict[int, Value]) -> Op:
-    """`op` with its operands replaced by id."""
-    args = map_values(op.args, mapping)
-    assert isinstance(args, tuple)
-    kwargs = tuple((name, map_values(arg, mapping)) for name, arg in op.kwargs)
-    return replace(op, args=args, kwargs=kwargs)
 
 
 def _through(op: Op, before: Sequence[State], axis: str) -> tuple[int, bool, tuple[State, ...]]:

@@ -9,10 +9,9 @@ import re
 from collections import defaultdict
 from dataclasses import replace
 
-from supernode.ir import CALL, Block, Op, Program, Value, verify
+from supernode.ir import CALL, Block, NewValues, Op, Program, Value, renamed, verify
 from supernode.ops import cost
 from supernode.partition.fuse import Fuser, Slices, trimmed
-from supernode.partition.levels import renamed
 
 NONE, SELECTIVE, FULL = "none", "selective", "full"
 MODES = {
@@ -54,8 +53,7 @@ class _Again:
         self.again: dict[str, tuple[Block, list[int]]] = {}
         self.group_of: dict[int, str] = {}  # by position in main
         self.now: dict[int, Value] = {}
-        values = (*program.main.inputs, *(v for op in program.main.ops for v in op.outputs))
-        self.next_id = 1 + max((value.id for value in values), default=0)
+        self.new = NewValues.of(program.main)
         self._choose_in_blocks(mode)
         self._choose_in_main(mode)
         self.fuser = Fuser(self.blocks)
@@ -141,7 +139,7 @@ class _Again:
             kept = {formal.id for formal in block.inputs}
             pairs = zip(self.blocks[op.block].outputs, op.outputs, strict=True)
             args = (*op.inputs, *(actual for formal, actual in pairs if formal.id in kept))
-            outputs = self._fresh(tuple(op.outputs[i] for i in places))
+            outputs = self.new.like(tuple(op.outputs[i] for i in places))
             ops.append(Op(name=CALL, block=block.name, args=args, outputs=outputs, site=site))
             self.now |= zip((op.outputs[i].id for i in places), outputs, strict=True)
             return
@@ -150,7 +148,7 @@ class _Again:
             alike = self.group_of.get(at) == self.group_of[position]
             if source.id in self.dropped or (alike and not self._read_later(source)):
                 self._compute(source, ops)
-        outputs = self._fresh(op.outputs)
+        outputs = self.new.like(op.outputs)
         moved = renamed(op, {each.id: self.now.get(each.id, each) for each in op.inputs})
         ops.append(replace(moved, outputs=outputs, site=site))
         self.now |= zip((each.id for each in op.outputs), outputs, strict=True)
@@ -173,10 +171,6 @@ class _Again:
             also = tuple(i for i, value in enumerate(earlier.outputs) if value.id in elsewhere)
             op = self.fuser.fused(earlier, op, also)
         return [*kept, op]
-
-    def _fresh(self, values: tuple[Value, ...]) -> tuple[Value, ...]:
-        first, self.next_id = self.next_id, self.next_id + len(values)
-        return tuple(Value(first + i, value.type) for i, value in enumerate(values))
 
 
 def _readers(program: Program) -> dict[int, set[int]]:

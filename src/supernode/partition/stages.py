@@ -10,13 +10,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from supernode.errors import LayoutError
-from supernode.ir import CALL, Block, DType, HostType, Op, Program, Site, TensorType, Type, Value
+from supernode.ir import (
+    CALL,
+    RECEIVE,
+    SEND,
+    Block,
+    DType,
+    HostType,
+    Op,
+    Program,
+    Site,
+    TensorType,
+    Type,
+    Value,
+)
 from supernode.partition.chunks import EVERYWHERE, Chunks
 from supernode.partition.schedules import Schedule, Slot
 from supernode.partition.unroll import Tag
 
 AXIS = "pp"
-SEND, RECEIVE = "fabric.send", "fabric.receive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,17 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import NamedTuple
 
-from supernode.ir import CALL, Arg, Block, Op, Program, TensorType, Value, free_fills
+from supernode.ir import (
+    CALL,
+    Arg,
+    Block,
+    Op,
+    Program,
+    TensorType,
+    Value,
+    free_fills,
+    renamed,
+)
 from supernode.partition.draws import of_part, timed
 from supernode.partition.forms import early, form_name, form_of
 from supernode.partition.levels import (
@@ -22,7 +32,6 @@ from supernode.partition.levels import (
     Step,
     over,
     picks,
-    renamed,
 )
 from supernode.partition.running import combined, piece, rounded
 
@@ -99,7 +108,7 @@ class _Unroller:
 
     def _whole(self, step: Step) -> None:
         """What is the same for all parts, once."""
-        outputs = self._fresh(step.op.outputs)
+        outputs = self.levels.fresh.like(step.op.outputs)
         self.ops.append(replace(renamed(step.op, self.once), outputs=outputs))
         self.once |= zip((value.id for value in step.op.outputs), outputs, strict=True)
 
@@ -110,11 +119,11 @@ class _Unroller:
         elif op.name == CALL:
             self._call(step, op, part)
         elif picks(op, self.axis):
-            (out,) = self._fresh(op.outputs)
+            (out,) = self.levels.fresh.like(op.outputs)
             self.ops.append(piece(op.inputs[0], op.args[1], part, self.parts, out, op.site))
             self.each[part][op.outputs[0].id] = out
         else:
-            outputs = self._fresh(op.outputs)
+            outputs = self.levels.fresh.like(op.outputs)
             if op.outputs[0].id in self.levels.numbers:
                 op = of_part(op, part)
             self.ops.append(replace(op, outputs=outputs))
@@ -131,7 +140,7 @@ class _Unroller:
         given = list(range(len(op.outputs)))
         if step.head is not None and not last:
             given = early(block, step.head)
-        outputs = self._fresh(form.outputs)
+        outputs = self.levels.fresh.like(form.outputs)
         args = (*op.args, *self.running[key])
         self.ops.append(replace(op, args=args, outputs=outputs, block=name))
         self.running[key] = list(outputs[len(given) :])
@@ -201,9 +210,6 @@ class _Unroller:
 
     def _value(self, value: Value, part: int) -> Value:
         return self.each[part].get(value.id) or self.once[value.id]
-
-    def _fresh(self, values: tuple[Value, ...]) -> tuple[Value, ...]:
-        return tuple(self.levels.fresh(value.type) for value in values)
 
 
 def _only(dims: Arg) -> int:

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import NamedTuple
 
-from supernode.ir import CALL, Block, Op, Program
+from supernode.ir import CALL, RECEIVE, SEND, Block, Op, Program
 from supernode.plan.memory import Early
 from supernode.plan.progress import Task
-from supernode.simulate.work import RECEIVE, SEND, Prices, Work
+from supernode.simulate.work import Prices, Work
 from supernode.trace import COMPUTE, Stream
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from supernode.errors import UnknownOp
-from supernode.ir import Arg, Op, Value, print_typed
+from supernode.ir import RECEIVE, SEND, Arg, Op, Value, print_typed
 from supernode.machine import Machine
 from supernode.ops import Cost
 from supernode.plan import Mesh
@@ -26,7 +26,6 @@ _EXPERTS: dict[str, Way] = {"fabric.dispatch": "dispatch", "fabric.combine": "co
 """All-to-alls by kernels made for routed tokens: `(values, axis, copies, once)`."""
 _COPIES = ("local.shard", "local.part", "local.pad", "local.unpad")
 
-SEND, RECEIVE = "fabric.send", "fabric.receive"
 MESSAGE = "send"
 
 CostOf = Callable[[Op], Cost]

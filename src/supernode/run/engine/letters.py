@@ -2,7 +2,7 @@
 
 import torch
 
-from supernode.ir import HostType
+from supernode.ir import SEND, HostType
 from supernode.plan import Plan
 from supernode.run.fabric import Group, Letter
 
@@ -21,7 +21,7 @@ def letters_of(plan: Plan, rank: int) -> list[Letter]:
     letters: list[Letter] = []
     for source in group:
         for op in plan.local_of(source).main.ops:
-            if op.name != "fabric.send":
+            if op.name != SEND:
                 continue
             (value,), (_, _, place, key) = op.inputs, op.args
             assert isinstance(place, int)
