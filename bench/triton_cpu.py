@@ -108,6 +108,7 @@ def _launch(rounds: int) -> Row:
 
     return Row(
         what="launch of a cached kernel, one program",
+        headline="launch of a cached Triton kernel on the CPU",
         ours=tuple(_time(launches, time.thread_time) / LAUNCHES for _ in range(rounds)),
         at_most=WANTED_LAUNCH_S,
     )

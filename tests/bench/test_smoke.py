@@ -7,6 +7,7 @@ ROWS = {"training": 3, "one-chip": 2, "fabric": 6, "planning": 12, "triton-cpu":
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # Inductor's own import
 @pytest.mark.parametrize("theme", THEMES)
 def test_a_theme_measures(theme: str):
     if theme == "triton-cpu":
