@@ -5,8 +5,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from supernode.errors import UnknownOp
-from supernode.kernels.elementwise import OVERWRITING, WITH_OUT
 from supernode.kernels.handles import PUBLIC, find_overload, handle
+from supernode.plan.elementwise import OVERWRITING, WITH_OUT
 
 A, B, C = (torch.rand(4, 4, generator=torch.Generator().manual_seed(i)) + 0.1 for i in range(3))
 I = torch.tensor([[0, 1, 2, 3]] * 4)  # noqa: E741

@@ -1,6 +1,7 @@
 """Every row of the op table is true of every sample, and every row has one."""
 
 import pytest
+from torch import Tensor
 
 from ops.calls import Sample
 from ops.prove import Proof, expansion, prove
@@ -59,6 +60,23 @@ def test_a_second_row_for_one_op_is_refused():
 def test_views_are_known_as_views():
     assert is_view(samples()["aten.t"][0].op)
     assert not is_view(samples()["aten.clone"][0].op)
+
+
+@pytest.mark.parametrize("name", sorted(table()))
+def test_only_views_share_memory_and_only_that_of_their_first_input(name: str):
+    for sample in samples()[name]:
+        for result in sample.outputs:
+            shared = [i for i, given in enumerate(sample.inputs) if _share(result, given)]
+            assert shared in ([], [0] if table()[name].view else []), str(sample)
+
+
+def _share(one: object, other: object) -> bool:
+    """Whether writing one may change the other."""
+    if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+        return False
+    return (
+        one.numel() > 0 and one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+    )
 
 
 def _unknown(name: str, site: Site = NOWHERE) -> Op:

@@ -8,5 +8,4 @@ from supernode.kernels.piece import piece_of as piece_of
 from supernode.kernels.random import RANDOM as RANDOM
 from supernode.kernels.step import GeneratedStep as GeneratedStep
 from supernode.kernels.step import OpSpan as OpSpan
-from supernode.kernels.step import destinations as destinations
 from supernode.kernels.step import executed_ops as executed_ops

@@ -15,6 +15,7 @@ from torch._ops import OpOverload
 
 from supernode.errors import UnknownOp, near_matches
 from supernode.kernels.attention import attention, attention_backward
+from supernode.plan.elementwise import ODD
 
 # Ops whose `torch` function takes the arguments of the schema and reaches the same overload.
 _PUBLIC = """
@@ -27,8 +28,6 @@ _PUBLIC = """
     tanh transpose tril triu unsqueeze where
 """
 PUBLIC = frozenset(_PUBLIC.split())
-ODD = frozenset({"aten.add.Scalar", "aten.sub.Scalar"})
-"""Overloads whose `alpha` comes by position, which the functions and methods do not take."""
 
 # Views ask for strides that allow them; a planned program has no strides, so it reshapes.
 RESHAPED = frozenset({"aten.view", "aten._unsafe_view", "aten.view.default"})

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from supernode.errors import ChipFailed, SupernodeError
-from supernode.ir import CALL, HostType, Op, Program, print_typed
-from supernode.kernels.inplace import rewrites
+from supernode.ir import CALL, Op, Program, print_typed
 from supernode.kernels.writer import Chip, Writer
+from supernode.plan.inplace import destinations, rewrites
 
 Number = Tensor | float
 _NUMBER = count()
@@ -112,21 +112,6 @@ class GeneratedStep:
             if op is None:
                 raise
             raise op_failed(op, error) from error
-
-
-def destinations(program: Program) -> tuple[int, ...]:
-    """The outputs that may be given a destination: next values of inputs, if not the input itself.
-
-    A buffer that a step leaves alone is its own next value and needs no second place.
-    """
-    main = program.main
-    return tuple(
-        position
-        for position, (value, source) in enumerate(zip(main.outputs, program.updates, strict=True))
-        if source is not None
-        and main.inputs[source].id != value.id
-        and not isinstance(value.type, HostType)
-    )
 
 
 def executed_ops(program: Program) -> list[Op]:

@@ -1,6 +1,6 @@
 """What generated code needs of the world around it: a grid of chips and collectives between them.
 
-`plan.Mesh` is a Grid and `run.fabric.Fabric` has these collectives; kernels import neither.
+`plan.Mesh` is a Grid and `run.fabric.Fabric` has these collectives; kernels ask for no more.
 """
 
 from collections.abc import Mapping, Sequence

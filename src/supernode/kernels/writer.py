@@ -11,14 +11,14 @@ from supernode.ir import CALL, RECEIVE, Arg, Block, DType, HostType, Op, Value
 from supernode.kernels.code import Names, identifier, value_name
 from supernode.kernels.handles import find_overload, handle
 from supernode.kernels.host import FUNCTIONS, INFIX
-from supernode.kernels.liveness import Rewrite, deaths
 from supernode.kernels.local import LOCAL
-from supernode.kernels.memory import LETTERS
 from supernode.kernels.piece import piece_of
 from supernode.kernels.random import RANDOM, prepare
 from supernode.kernels.schema import argument_names, returns_count
 from supernode.kernels.surroundings import Collectives, Grid, Letters
 from supernode.ops.random import Cuts, Shape, part_of, piece_arguments, time_parts
+from supernode.plan.aliases import LETTERS
+from supernode.plan.liveness import Rewrite, deaths
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "all_to_all_rows")
 

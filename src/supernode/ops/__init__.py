@@ -34,6 +34,7 @@ from supernode.ops.row import Row as Row
 from supernode.ops.row import Split as Split
 from supernode.ops.row import cost as cost
 from supernode.ops.row import is_view as is_view
+from supernode.ops.row import makes_new_memory as makes_new_memory
 from supernode.ops.row import register as register
 from supernode.ops.row import row as row
 from supernode.ops.row import table as table

@@ -157,7 +157,7 @@ def _write_cost(op: Op) -> Cost:
     """What is written in place: the new rows and where they go, not the rest.
 
     A recorded write is a write of memory that nothing reads afterwards, or it was no step of a user
-    (`kernels.inplace` runs it so): a cache is not copied to remember one more token.
+    (`plan.inplace` runs it so): a cache is not copied to remember one more token.
     """
     base, *rest = (value.type for value in op.inputs)
     read = float(sum(type_.size_bytes for type_ in rest))

@@ -136,6 +136,15 @@ def is_view(op: Op) -> bool:
     return found is not None and found.view
 
 
+def makes_new_memory(op: Op) -> bool:
+    """Whether every result of `op` is sure to lie in memory of its own.
+
+    An op without a row may hand back an operand, as `dropout` does outside training.
+    """
+    found = _TABLE.get(op.name)
+    return found is not None and not found.view
+
+
 # The columns that most rows share.
 
 

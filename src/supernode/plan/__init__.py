@@ -15,6 +15,7 @@ from supernode.plan.cut import pieces as pieces
 from supernode.plan.cut import share as share
 from supernode.plan.cut import time_axis as time_axis
 from supernode.plan.cut import units_left as units_left
+from supernode.plan.inplace import destinations as destinations
 from supernode.plan.json import plan_from_json as plan_from_json
 from supernode.plan.json import plan_to_json as plan_to_json
 from supernode.plan.layout import Layout as Layout

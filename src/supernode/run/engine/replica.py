@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from supernode.ir import HostType, Value
-from supernode.kernels import OpSpan, destinations, generate
+from supernode.kernels import OpSpan, generate
+from supernode.plan import destinations
 from supernode.run.chips import ChipKind
 from supernode.run.engine.letters import letters_of, pipe_of
 from supernode.run.engine.messages import Load, Loaded

@@ -1,7 +1,6 @@
 """The ops that can write elsewhere than into new memory, and what their results look like there."""
 
 from supernode.ir import Op, Value
-from supernode.kernels.handles import ODD
 
 # Elementwise ops with a method `x.op_(…)` that computes the same bits.
 _OVERWRITING = """
@@ -16,6 +15,9 @@ _WITH_OUT = """
     pow reciprocal rsqrt sigmoid sin sqrt sub tanh where
 """
 WITH_OUT = frozenset(_WITH_OUT.split())
+
+ODD = frozenset({"aten.add.Scalar", "aten.sub.Scalar"})
+"""Overloads whose `alpha` comes by position, which torch's functions and methods do not take."""
 
 
 def is_aten(op: Op, names: frozenset[str]) -> bool:

@@ -7,13 +7,11 @@ that of all its operands.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 
 from supernode.ir import CALL, RECEIVE, SEND, Block, Op, TensorType, Value
-from supernode.kernels.elementwise import first_operand
-from supernode.kernels.handles import find_overload
-from supernode.kernels.liveness import last_uses
-from supernode.kernels.schema import declares_alias, is_composite
+from supernode.ops import makes_new_memory
+from supernode.plan.elementwise import first_operand
+from supernode.plan.liveness import last_uses
 
 # Views that show each element of a densely packed tensor once.
 _WHOLE_VIEWS = """
@@ -37,7 +35,7 @@ class Summary:
     dense: tuple[bool, ...]
 
 
-class Memory:
+class Aliases:
     """The roots of each value of a block and how long each value lives.
 
     `contiguous` holds the values that are sure to lie in memory in the order of their elements,
@@ -146,20 +144,10 @@ def shared_operands(op: Op) -> Iterator[tuple[Value, ...]]:
         # Over an axis of one chip a collective hands back its operand.
         yield from ((value,) for value in tensors[: len(op.outputs)])
         return
-    shared = () if namespace == "host" or makes_new_memory(op.name) else tensors
+    shared = () if namespace == "host" or makes_new_memory(op) else tensors
     yield from (shared for _ in op.outputs)
 
 
 def _is_whole(op: Op) -> bool:
     namespace, name = op.name.split(".")[:2]
     return namespace == "fabric" or (namespace == "aten" and name in WHOLE_VIEWS)
-
-
-@cache
-def makes_new_memory(name: str) -> bool:
-    """Whether every result of the op is sure to lie in memory of its own."""
-    namespace, short = name.split(".")[:2]
-    if namespace != "aten" or short in WHOLE_VIEWS:
-        return False
-    overload = find_overload(name)
-    return not declares_alias(overload) and not is_composite(overload)

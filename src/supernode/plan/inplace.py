@@ -7,17 +7,17 @@ the result has the strides it would have had, and every later op sees the same b
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from supernode.ir import CALL, Block, Program, Value
-from supernode.kernels.elementwise import WITH_OUT, first_operand, is_aten
-from supernode.kernels.liveness import Rewrite
-from supernode.kernels.memory import Memory
+from supernode.ir import CALL, Block, HostType, Program, Value
+from supernode.plan.aliases import Aliases
+from supernode.plan.elementwise import WITH_OUT, first_operand, is_aten
+from supernode.plan.liveness import Rewrite
 
 
 def rewrites(program: Program, destinations: tuple[int, ...]) -> dict[str, Rewrite]:
     """For each block, by name, where its ops write; `destinations` are outputs of main."""
-    callees = {block.name: Memory(block, {}).summary() for block in program.blocks}
+    callees = {block.name: Aliases(block, {}).summary() for block in program.blocks}
     inputs = frozenset(value.id for value in program.main.inputs)
-    main = _Planner(program.main, Memory(program.main, callees, inputs), frozenset())
+    main = _Planner(program.main, Aliases(program.main, callees, inputs), frozenset())
     aimed = main.aimed(destinations)
     result: dict[str, Rewrite] = {}
     handed: dict[str, frozenset[int]] = {}
@@ -25,18 +25,33 @@ def rewrites(program: Program, destinations: tuple[int, ...]) -> dict[str, Rewri
         calls = [at for at, op in enumerate(program.main.ops) if op.block == block.name]
         handed[block.name] = main.hands_out(calls, len(block.outputs), aimed)
         given, dense = main.gives_up(calls, block), main.hands_in_order(calls, block)
-        planner = _Planner(block, Memory(block, {}, dense), given)
+        planner = _Planner(block, Aliases(block, {}, dense), given)
         result[block.name] = planner.rewrite(tuple(sorted(handed[block.name])), {})
     result[program.main.name] = main.rewrite(destinations, handed)
     return result
 
 
+def destinations(program: Program) -> tuple[int, ...]:
+    """The outputs that may be given a destination: next values of inputs, if not the input itself.
+
+    A buffer that a step leaves alone is its own next value and needs no second place.
+    """
+    main = program.main
+    return tuple(
+        position
+        for position, (value, source) in enumerate(zip(main.outputs, program.updates, strict=True))
+        if source is not None
+        and main.inputs[source].id != value.id
+        and not isinstance(value.type, HostType)
+    )
+
+
 class _Planner:
     """Decides for one block; `given` are the inputs that no caller needs again."""
 
-    def __init__(self, block: Block, memory: Memory, given: frozenset[int]) -> None:
+    def __init__(self, block: Block, aliases: Aliases, given: frozenset[int]) -> None:
         self._block = block
-        self._memory = memory
+        self._aliases = aliases
         self._given = given
         self._producer = {value.id: at for at, op in enumerate(block.ops) for value in op.outputs}
         used = [value.id for op in block.ops for value in op.inputs]
@@ -51,18 +66,18 @@ class _Planner:
         return {
             outputs[p].id: p
             for p in destinations
-            if self._uses[outputs[p].id] == 1 or outputs[p].id in self._memory.contiguous
+            if self._uses[outputs[p].id] == 1 or outputs[p].id in self._aliases.contiguous
         }
 
     def gives_up(self, calls: list[int], callee: Block) -> frozenset[int]:
         """The inputs of a block that no caller needs again."""
         return self._inputs(
-            calls, callee, lambda at, value: self._memory.may_overwrite(at, value, self._given)
+            calls, callee, lambda at, value: self._aliases.may_overwrite(at, value, self._given)
         )
 
     def hands_in_order(self, calls: list[int], callee: Block) -> frozenset[int]:
         """The inputs of a block that every caller gives contiguous."""
-        return self._inputs(calls, callee, lambda _, value: value.id in self._memory.contiguous)
+        return self._inputs(calls, callee, lambda _, value: value.id in self._aliases.contiguous)
 
     def _inputs(
         self, calls: list[int], callee: Block, holds: Callable[[int, Value], bool]
@@ -108,7 +123,7 @@ class _Planner:
 
     def _overwrites(self, at: int) -> bool:
         first = first_operand(self._block.ops[at])
-        return first is not None and self._memory.may_overwrite(at, first, self._given)
+        return first is not None and self._aliases.may_overwrite(at, first, self._given)
 
     def _first_writer(self, at: int, inplace: set[int]) -> int | None:
         """The earliest op of the chain of overwritings that ends at `at` and can take `out=`."""
