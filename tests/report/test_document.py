@@ -40,6 +40,7 @@ KEYS = [
     "tokens_per_joule",
     "guessed_share",
     "sent_bytes",
+    "sent_bytes_by_level",
     "memory",
 ]
 

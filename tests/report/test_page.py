@@ -12,7 +12,8 @@ from supernode.report.figures import (
     timeline_figure,
 )
 from supernode.report.page import page
-from supernode.simulate import MEMORY, simulate
+from supernode.search import Change
+from supernode.simulate import MEMORY, limits, simulate
 from supernode.trace import Counter, Span, Trace
 from tiny import layered, machine, plan
 
@@ -34,11 +35,20 @@ def test_a_page_needs_no_network() -> None:
 
 def test_a_page_shows_the_step_its_memory_and_the_machines() -> None:
     html = own_text(page([SIM, OTHER]))
-    for name in ("timeline", "memory", "comparison"):
+    for name in ("timeline", "memory", "comparison", "roofline", "levels"):
         assert f'id="{name}"' in html
     assert 'id="comparison"' not in own_text(page([SIM]))
     assert "tiny on 2 machines" in html
     assert "tiny on The tiny machine" in own_text(page([SIM]))
+
+
+def test_a_page_says_what_limits_the_step_where_it_was_asked() -> None:
+    shares = limits(SIM, machine())
+    change = Change(name="layout <tp=2>", step_s=SIM.step_s / 2, gain=0.5)
+    html = own_text(page([SIM], shares, [change]))
+    assert 'id="limits"' in html
+    assert "<td>layout &lt;tp=2&gt;</td><td>50.0% less" in html
+    assert 'id="limits"' not in own_text(page([SIM]))
 
 
 def test_a_page_is_the_same_again() -> None:

@@ -10,7 +10,7 @@ from supernode.ir import Block, Op, Port, Program, TensorType, Value
 from supernode.machine import Level, Machine, load_machine
 from supernode.plan import Mesh
 from supernode.simulate import collective_time, experts_time, sent_bytes, simulate
-from supernode.simulate.collective_time import COLLECTIVES, Collective
+from supernode.simulate.collective_time import COLLECTIVES, Collective, sent_by_level
 from supernode.simulate.comm.tiers import tiers
 from tiny import layered, level, machine, number, plan
 
@@ -63,6 +63,17 @@ def test_no_collective_is_faster_than_the_wire(
     assert timing.time_s >= data * (size - 1) / size / fastest * (1 - 1e-12)
     assert timing.time_s >= timing.bound_s * (1 - 1e-12)
     assert timing.time_s == pytest.approx(sum(timing.by_kind.values()))
+
+
+@given(machines(), collectives, sizes, groups)
+def test_the_levels_share_what_is_sent(
+    drawn: Machine, kind: Collective, data_bytes: float, group: tuple[int, int]
+) -> None:
+    stride, size = group
+    assume(stride * size <= drawn.chips)
+    by_level = sent_by_level(kind, data_bytes, machine=drawn, stride=stride, size=size)
+    assert min(by_level.values(), default=0) >= 0
+    assert sum(by_level.values()) == pytest.approx(sent_bytes(kind, data_bytes, size))
 
 
 @given(machines(), groups)

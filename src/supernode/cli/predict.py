@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +23,7 @@ from supernode.report import (
     simulation_document,
     simulation_report,
 )
-from supernode.search import best_changes, default_layout, usable_chips
+from supernode.search import Change, best_changes, default_layout, usable_chips
 from supernode.simulate import Simulation, Terms, cost_in, limits
 from supernode.simulate import simulate as simulate_plan
 from supernode.units import parse_bytes
@@ -198,11 +198,11 @@ def simulate(
         save_program.write_text(to_json(captures.program(result.chips)[0]))
     if trace is not None:
         trace.write_text(result.trace.to_chrome())
-    if html is not None:
-        html.write_text(_page([result]))
     shares = limits(result, machine) if result.fits else {}
     asked = what_if and result.fits
     better = best_changes(plan, machine, result, cost=cost, terms=terms) if asked else []
+    if html is not None:
+        html.write_text(_page([result], shares, better))
     if as_json:
         print(json.dumps(simulation_document(result, shares, better)))
     else:
@@ -246,7 +246,8 @@ def compare(
     targets = [request.on(name) for name in on]
     results = [_predict(request, captures, target) for target in targets]
     if html is not None:
-        html.write_text(_page(results))
+        first = results[0]
+        html.write_text(_page(results, limits(first, targets[0]) if first.fits else {}))
     if as_json:
         print(json.dumps(comparison_document(results)))
     else:
@@ -287,10 +288,12 @@ def _predict(request: Request, captures: Captures, machine: Machine) -> Simulati
     return simulate_plan(plan, machine, tokens=tokens, cost=cost, terms=terms)
 
 
-def _page(results: list[Simulation]) -> str:
+def _page(
+    results: list[Simulation], shares: Mapping[str, float], changes: list[Change] | None = None
+) -> str:
     from supernode.report.page import page
 
-    return page(results)
+    return page(results, shares, changes or [])
 
 
 def _captured(request: Request, batch: int) -> tuple[Program, int | None]:

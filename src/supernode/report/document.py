@@ -41,6 +41,10 @@ def simulation_document(
         "peak_flops_per_s_per_chip": sim.peak_flops_per_s,
         **(_timed(sim) if sim.fits else dict.fromkeys(_timed(sim))),
         "sent_bytes": _plain(sim.sent_bytes),
+        "sent_bytes_by_level": [
+            {"level": level, "collective": kind, "sent_bytes": amount}
+            for (level, kind), amount in sim.sent_by_level.items()
+        ],
         "memory": {
             "peak_bytes": sim.memory.peak_bytes,
             "capacity_bytes": sim.capacity_bytes,

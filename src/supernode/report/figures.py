@@ -14,15 +14,18 @@ INK, QUIET, GRID = "#1f2430", "#6b7280", "#e7e9ee"
 FONT = "Inter, 'Helvetica Neue', Arial, sans-serif"
 BLUE = "#3b6fb6"
 
-_COLOURS = {
+COLOURS = {
     "matmul": BLUE,
     "vector": "#9bbbe0",
     "all_reduce": "#d9772b",
     "all_gather": "#e9b44c",
     "reduce_scatter": "#b6532f",
     "all_to_all": "#c9557d",
+    "send": "#8a5fb0",
+    "host": "#5f6775",
 }
-_OTHER = "#9aa1ad"
+"""By what a span does."""
+OTHER = "#9aa1ad"
 MAX_BARS = 1500
 """A screen has about so many columns: shorter spans are drawn together."""
 
@@ -50,7 +53,7 @@ def timeline_figure(trace: Trace) -> go.Figure:
             y=[bar.row for bar in chosen],
             base=[bar.start_s / MILLI for bar in chosen],
             x=[(bar.end_s - bar.start_s) / MILLI for bar in chosen],
-            marker={"color": _COLOURS.get(kind, _OTHER), "line": {"width": 0}},
+            marker={"color": COLOURS.get(kind, OTHER), "line": {"width": 0}},
             customdata=[bar.label for bar in chosen],
             hovertemplate="%{customdata}<extra></extra>",
         )
@@ -63,7 +66,7 @@ def timeline_figure(trace: Trace) -> go.Figure:
 
 
 def _legend_order(kind: str) -> tuple[int, str]:
-    known = list(_COLOURS)
+    known = list(COLOURS)
     return (known.index(kind) if kind in known else len(known), kind)
 
 

@@ -22,6 +22,9 @@ section {{ background: white; border: 1px solid {GRID}; border-radius: 10px;
 .tile span {{ color: {QUIET}; font-size: 13px; display: block; }}
 .tile b {{ font-size: 17px; font-weight: 600; }}
 header {{ margin-top: 32px; }}
+.rows {{ border-collapse: collapse; font-size: 14px; margin-top: 10px; }}
+.rows caption {{ text-align: left; color: {QUIET}; padding-bottom: 4px; }}
+.rows td {{ border-top: 1px solid {GRID}; padding: 4px 28px 4px 0; }}
 .bad {{ color: #b3261e; font-weight: 600; }}
 """
 
@@ -53,6 +56,14 @@ def tiles(figures: Iterable[tuple[str, str]]) -> str:
 def section(title: str, about: str, body: str) -> str:
     """A box with a heading, a line of plain text and HTML."""
     return f"<section><h2>{escape(title)}</h2><p>{escape(about)}</p>{body}</section>"
+
+
+def rows(title: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """A small table of plain text with a title; nothing if there are no pairs."""
+    lines = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in pairs
+    )
+    return f'<table class="rows"><caption>{escape(title)}</caption>{lines}</table>' * bool(lines)
 
 
 def figure(shown: go.Figure, name: str) -> str:

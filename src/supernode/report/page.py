@@ -1,17 +1,26 @@
 """Results as one HTML file that needs no network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from supernode.errors import InputError
 from supernode.report.figures import comparison_figure, memory_figure, timeline_figure
-from supernode.report.html import SCRIPT, document, figure, section, tiles
+from supernode.report.html import SCRIPT, document, figure, rows, section, tiles
+from supernode.report.limit_figures import levels_figure, limits_figure, roofline_figure
 from supernode.report.text import figures_of
+from supernode.search import Change
 from supernode.simulate import Simulation
+from supernode.units import format_seconds
 
 
-def page(sims: Sequence[Simulation]) -> str:
+def page(
+    sims: Sequence[Simulation],
+    shares: Mapping[str, float] | None = None,
+    changes: Sequence[Change] = (),
+) -> str:
     """All simulations side by side if there are several, then the first of them in full.
+
+    `shares` say what limits the first, `changes` what would make it faster, where they were asked.
 
     Raises:
         InputError: there is no simulation.
@@ -20,7 +29,10 @@ def page(sims: Sequence[Simulation]) -> str:
         raise InputError("a page needs at least one simulation")
     first = sims[0]
     parts = [tiles(figures_of(first))]
-    parts += [_timeline(first)] if first.fits else []
+    if first.fits:
+        parts += [_limits(first, shares, changes)] if shares else []
+        parts += [_timeline(first), _roofline(first)]
+        parts += [_levels(first)] if first.sent_by_level else []
     parts.append(_memory(first))
     laid_out = f"{first.chips} chips, layout {first.layout or 'one chip'}"
     if len(sims) == 1:
@@ -38,6 +50,27 @@ def page(sims: Sequence[Simulation]) -> str:
 def _timeline(sim: Simulation) -> str:
     about = "What a chip computes and sends. Drag to zoom, double-click to go back."
     return section("One step", about, figure(timeline_figure(sim.trace), "timeline"))
+
+
+def _limits(sim: Simulation, shares: Mapping[str, float], changes: Sequence[Change]) -> str:
+    about = "While a chip computes: arithmetic or memory, whichever is slower at the datasheet's "
+    about += "rates; else what it waits for."
+    faster = [
+        (each.name, f"{each.gain:.1%} less, {format_seconds(each.step_s)}") for each in changes
+    ]
+    body = figure(limits_figure(sim, shares), "limits")
+    return section("What limits the step", about, body + rows("what would be faster", faster))
+
+
+def _roofline(sim: Simulation) -> str:
+    about = "What computes, by op and module, under the datasheet's roofs; areas are times. Causal "
+    about += "attention counts the scores it leaves out, as torch does, and may pass the roof."
+    return section("Roofline", about, figure(roofline_figure(sim), "roofline"))
+
+
+def _levels(sim: Simulation) -> str:
+    about = "What one chip sends in a step, by the level of the machine that it crosses."
+    return section("Communication by level", about, figure(levels_figure(sim), "levels"))
 
 
 def _memory(sim: Simulation) -> str:

@@ -54,6 +54,26 @@ def sent_bytes(collective: Collective, data_bytes: float, size: int) -> float:
     return times * data_bytes * (size - 1) / size
 
 
+def sent_by_level(
+    collective: Collective, data_bytes: float, *, machine: Machine, stride: int, size: int
+) -> dict[str, float]:
+    """`sent_bytes` by the name of the level they cross, innermost first.
+
+    An all-to-all sends each chip its part directly; the others go tier by tier, each next one with
+    the share that is left to a chip.
+    """
+    times = 2 if collective == "all_reduce" else 1
+    sent: dict[str, float] = {}
+    inside = 1
+    for tier in tiers(machine, stride=stride, size=size):
+        share = (tier.factor - 1) / (inside * tier.factor)
+        if collective == "all_to_all":
+            share = inside * (tier.factor - 1) / size
+        sent[tier.level.name] = times * data_bytes * share
+        inside *= tier.factor
+    return sent
+
+
 def collective_time(
     collective: Collective,
     data_bytes: float,

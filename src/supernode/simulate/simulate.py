@@ -1,5 +1,6 @@
 """Plan + Machine → Simulation."""
 
+from collections import Counter as Counts
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from math import fsum
@@ -11,12 +12,12 @@ from supernode.machine import Kind, Machine, Sourced
 from supernode.ops import Cost
 from supernode.plan import Plan
 from supernode.plan.memory import MemoryUse
-from supernode.simulate.collective_time import COLLECTIVES
+from supernode.simulate.collective_time import COLLECTIVES, sent_by_level
 from supernode.simulate.schedule import Schedule
 from supernode.simulate.simulation import Simulation
 from supernode.simulate.stages import Critical, Ready, Run
 from supernode.simulate.terms import Terms
-from supernode.simulate.work import MESSAGE, CostOf, Prices, Work
+from supernode.simulate.work import MESSAGE, CostOf, Prices, Sending, Work
 from supernode.trace import COMM, COMPUTE, HOST, Counter, Json, Span, Trace
 
 MEMORY = "memory in use (bytes)"
@@ -106,6 +107,7 @@ def _played(
         critical_s=_by_cause(run, trace, terms.stretch(machine.chip, plan.mesh.size), host_s),
         by_kind=_by_kind(run.critical(), machine.host_step_s if host_s else None),
         sent_bytes=_sent_bytes(run.works, len(run.stages)),
+        sent_by_level=_sent_by_level(run, machine),
         model_flops=fsum(matmuls.values()),
         dtype=dtype,
         peak_flops_per_s=machine.chip.peak(dtype).value,
@@ -120,6 +122,22 @@ def _sent_bytes(works: Iterable[Work], stages: int) -> Mapping[str, float]:
     prices = (work.price for work in works)
     sent = _sums((price.kind, price.bytes) for price in prices if price.kind in SENDING)
     return {kind: amount / stages for kind, amount in sent.items()}
+
+
+def _sent_by_level(run: Run, machine: Machine) -> Mapping[tuple[str, str], float]:
+    """By a chip, on the mean of the stages, by level and collective."""
+    asked = Counts((work.price.kind, work.price.ask) for work in run.works)
+    sent: dict[tuple[str, str], float] = {}
+    for (kind, ask), times in asked.items():
+        if isinstance(ask, Sending):
+            crossed = sent_by_level(
+                ask.collective, ask.data_bytes, machine=machine, stride=ask.stride, size=ask.size
+            )
+            for level, amount in crossed.items():
+                amount *= times / len(run.stages)
+                sent[level, kind] = sent.get((level, kind), 0.0) + amount
+    order = [level.name for level in machine.levels]
+    return dict(sorted(sent.items(), key=lambda item: (order.index(item[0][0]), item[0][1])))
 
 
 def _by_cause(run: Run, trace: Trace, stretch: float, host_s: float) -> Mapping[str, float]:

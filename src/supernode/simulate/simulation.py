@@ -15,7 +15,8 @@ class Simulation:
 
     All chips do the same, so times, memory and bytes are those of each chip. `compute_s` and
     `comm_s` are how long each stream was at work, `exposed_comm_s` how long a chip only waited
-    for communication. `sent_bytes` are what a chip sends, by collective. `critical_s` divides
+    for communication. `sent_bytes` are what a chip sends, by collective; `sent_by_level` divides
+    them by the level of the machine they cross too, the innermost first. `critical_s` divides
     the step by what it waited for (`matmul`, `vector`, a collective), `by_kind` by the kind of
     number it rests on; each sums to `step_s`. `roofline_s` is the sum of all ops at the datasheet's
     rates and `critical_path_s` the longest chain of dependent ops: no step is shorter than either.
@@ -41,6 +42,7 @@ class Simulation:
     critical_s: Mapping[str, float] = field(hash=False)
     by_kind: Mapping[Kind, float] = field(hash=False)
     sent_bytes: Mapping[str, float] = field(hash=False)
+    sent_by_level: Mapping[tuple[str, str], float] = field(hash=False)
     model_flops: float
     dtype: str
     peak_flops_per_s: float
