@@ -99,13 +99,14 @@ def _block_in(data: dict[str, Any]) -> Block:
 
 
 def _op_out(op: Op) -> list[Any]:
+    site = op.site
     return [
         op.name,
         [_arg_out(arg) for arg in op.args],
         {name: _arg_out(arg) for name, arg in op.kwargs},
         [_value_out(value) for value in op.outputs],
         op.block,
-        [op.site.module, op.site.phase, op.site.source],
+        [site.module, site.phase, site.source, *((site.task,) if site.task else ())],
     ]
 
 

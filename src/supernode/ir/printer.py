@@ -37,7 +37,7 @@ def _body(block: Block, note: Note) -> list[str]:
     lines: list[str] = []
     where = ""
     for op in block.ops:
-        here = f"{op.site.module or '(step)'} {op.site.phase}"
+        here = f"{op.site.module or '(step)'} {op.site.task or op.site.phase}"
         if here != where:
             lines.append(f"  # {here}")
             where = here

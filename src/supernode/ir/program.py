@@ -22,11 +22,15 @@ SEND, RECEIVE = "fabric.send", "fabric.receive"
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where an op comes from: module path, phase of the step, line of the user's code."""
+    """Where an op comes from: module path, phase of the step, line of the user's code.
+
+    `task` is what of a stage's schedule it belongs to, `forward 3 of chunk 1`, in a pipeline.
+    """
 
     module: str = ""
     phase: Phase = "forward"
     source: str = ""
+    task: str = ""
 
     def __str__(self) -> str:
         parts = [self.source, f"in {self.module}" if self.module else "", self.phase]

@@ -2,7 +2,7 @@
 
 import linecache
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from time import perf_counter_ns
 from types import TracebackType
@@ -115,12 +115,21 @@ class GeneratedStep:
 
 
 def executed_ops(program: Program) -> list[Op]:
-    """The ops one step runs, in order, calls expanded."""
+    """The ops one step runs, in order, calls expanded; those of a call have its task."""
     bodies = {block.name: block.ops for block in program.blocks}
     expanded: list[Op] = []
     for op in program.main.ops:
-        expanded += bodies[op.block] if op.name == CALL else (op,)
+        if op.name != CALL:
+            expanded.append(op)
+        elif op.site.task:
+            expanded += [_of_task(inner, op.site.task) for inner in bodies[op.block]]
+        else:
+            expanded += bodies[op.block]
     return expanded
+
+
+def _of_task(op: Op, task: str) -> Op:
+    return replace(op, site=replace(op.site, task=task))
 
 
 def failing_op(traceback: TracebackType | None, code: Code) -> Op | None:

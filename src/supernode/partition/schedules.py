@@ -18,6 +18,9 @@ class Slot(NamedTuple):
     chunk: int
     part: int
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.part} of chunk {self.chunk}"
+
 
 Schedule = Callable[[int, int, int, int], list[Slot]]
 """From (stage, stages, chunks a stage, microbatches) to the stage's tasks in order."""

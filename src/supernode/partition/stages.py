@@ -152,8 +152,10 @@ class _Stages:
         for value in self.local.main.inputs:
             if self.home[value.id] == stage:
                 writer.send(value, _NOWHERE)
-        for at in self._order(stage, order):
+        for at, slot in self._order(stage, order):
+            writer.task = str(slot or "")
             writer.write(at)
+        writer.task = ""
         given = {i: value for value, i in self._outputs(stage)}
         inputs = tuple(
             value if self.home[value.id] in (EVERYWHERE, stage) else writer.absent(value)
@@ -173,7 +175,8 @@ class _Stages:
         blocks = tuple(block for block in self.local.blocks if block.name in called)
         return replace(self.local, main=main, blocks=blocks)
 
-    def _order(self, stage: int, order: Schedule) -> Iterator[int]:
+    def _order(self, stage: int, order: Schedule) -> Iterator[tuple[int, Slot | None]]:
+        """The ops of a stage, each with the task it belongs to."""
         own = [at for at in range(len(self.ops)) if self.of[at] == stage]
         inside = [at for at in own if self.tags[at].level == self.level]
         tasks: dict[Slot, list[int]] = defaultdict(list)
@@ -183,14 +186,13 @@ class _Stages:
                 forward = self.ops[at].site.phase == "forward"
                 slot = Slot("forward" if forward else "backward", self.chunk_of[at], part)
                 tasks[slot].append(at)
-        yield from (at for at in own if self.tags[at].level < self.level)
-        yield from (at for at in inside if at in self.first)
+        yield from ((at, None) for at in own if self.tags[at].level < self.level)
+        yield from ((at, None) for at in inside if at in self.first)
         for slot in order(stage, self.stages, self.virtual, self.parts):
-            yield from tasks.pop(slot, ())
-        for rest in tasks.values():
-            yield from rest
-        yield from (at for at in inside if self.tags[at].part is None)
-        yield from (at for at in own if self.tags[at].level > self.level)
+            yield from ((at, slot) for at in tasks.pop(slot, ()))
+        assert not tasks, f"the schedule leaves out {[*map(str, tasks)]}"
+        yield from ((at, None) for at in inside if self.tags[at].part is None)
+        yield from ((at, None) for at in own if self.tags[at].level > self.level)
 
 
 _NOWHERE = Site()
@@ -201,6 +203,7 @@ class _Writer:
 
     def __init__(self, stages: _Stages, stage: int) -> None:
         self.stages, self.stage = stages, stage
+        self.task = ""
         self.ops: list[Op] = []
         self.written: set[int] = set()
         self.there = {
@@ -218,7 +221,7 @@ class _Writer:
         op = self.stages.ops[at]
         for value in op.inputs:
             self.need(value)
-        self.ops.append(op)
+        self._add(op)
         self.there |= {value.id for value in op.outputs}
         if self.stages.of[at] != EVERYWHERE:
             for value in op.outputs:
@@ -233,14 +236,19 @@ class _Writer:
             self.write(self.stages.made[value.id])
             return
         args = ((), AXIS, source, value.id)
-        self.ops.append(Op(name=RECEIVE, args=args, outputs=(value,), site=self._site(value)))
+        self._add(Op(name=RECEIVE, args=args, outputs=(value,), site=self._site(value)))
         self.there.add(value.id)
 
     def send(self, value: Value, site: Site) -> None:
         """Sends a value to the stages that want it."""
         for stage in sorted(self.stages.wanted.get(value.id, ())):
             args = ((value,), AXIS, stage, value.id)
-            self.ops.append(Op(name=SEND, args=args, outputs=(), site=site))
+            self._add(Op(name=SEND, args=args, outputs=(), site=site))
+
+    def _add(self, op: Op) -> None:
+        if self.task:
+            op = replace(op, site=replace(op.site, task=self.task))
+        self.ops.append(op)
 
     def absent(self, value: Value) -> Value:
         """What stands for an input that lives on another stage; the value itself may be sent."""

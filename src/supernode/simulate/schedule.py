@@ -27,13 +27,15 @@ from supernode.trace import COMPUTE, Stream
 class Schedule:
     """All work of a step, calls expanded, in the order in which it is issued.
 
-    `tasks[i]` is the task of `works[i]`, and `positions[i]` its place among all expanded ops.
+    `tasks[i]` is the task of `works[i]`, `positions[i]` its place among all expanded ops, and
+    `labels[i]` what of the pipeline's schedule it belongs to.
     `early` are the buffers of what is issued before its place.
     """
 
     works: list[Work]
     tasks: list[Task]
     positions: list[int]
+    labels: list[str]
     early: list[Early]
 
 
@@ -103,13 +105,13 @@ def schedule(
     made_by: MadeBy = {value.id: () for value in program.main.inputs}
     for op, outer_work in zip(program.main.ops, _main_works(program.main, prices), strict=True):
         if op.name != CALL:
-            scheduler.add(op, outer_work, made_by)
+            scheduler.add(op, outer_work, made_by, op.site.task)
             continue
         block, works = blocks[op.block]
         given = zip(block.inputs, op.inputs, strict=True)
         inside = {value.id: made_by[outer.id] for value, outer in given}
         for inner, work in zip(block.ops, works, strict=True):
-            scheduler.add(inner, work, inside)
+            scheduler.add(inner, work, inside, op.site.task)
         results = zip(block.outputs, op.outputs, strict=True)
         made_by |= {outer.id: inside[value.id] for value, outer in results}
     return scheduler.schedule()
@@ -146,6 +148,7 @@ class _Scheduler:
         self._works: list[Work] = []
         self._tasks: list[Task] = []
         self._positions: list[int] = []
+        self._labels: list[str] = []
         self._early: list[Early] = []
         self._position = 0
         self._issued: Producers = ()
@@ -154,9 +157,10 @@ class _Scheduler:
         # The tasks as they are issued: those of a slot, what follows it, the next slot, ...
         self._order: list[list[int]] = [self._here.tasks, []]
 
-    def add(self, op: Op, work: Work | None, made_by: MadeBy) -> None:
+    def add(self, op: Op, work: Work | None, made_by: MadeBy, label: str) -> None:
         found = {task for value in op.inputs for task in made_by[value.id]}
         if work is not None:
+            self._labels.append(label)
             found = {self._issue(op, work, found)}
         made = tuple(sorted(found))
         if op.name == SEND:
@@ -202,6 +206,7 @@ class _Scheduler:
             works=[self._works[place] for place in places],
             tasks=[self._tasks[place] for place in places],
             positions=[self._positions[place] for place in places],
+            labels=[self._labels[place] for place in places],
             early=self._early,
         )
 

@@ -220,7 +220,7 @@ def _trace(plan: Plan, machine: Machine, tokens: int | None, run: Run, host_s: f
             spans.append(
                 Span(name=HOST, chip=rank, stream=HOST, start_s=0.0, end_s=host_s, kind=HOST)
             )
-        spans += map(_span, todo.works, start_s, end_s, repeat(rank))
+        spans += map(_span, todo.works, todo.labels, start_s, end_s, repeat(rank))
         counters += _memory_counters(todo, start_s, run.times.step_s, used, rank)
         first += len(todo.works)
     return Trace(
@@ -231,7 +231,7 @@ def _trace(plan: Plan, machine: Machine, tokens: int | None, run: Run, host_s: f
     )
 
 
-def _span(work: Work, start_s: float, end_s: float, rank: int) -> Span:
+def _span(work: Work, task: str, start_s: float, end_s: float, rank: int) -> Span:
     op, price = work.op, work.price
     return Span(
         name=op.name,
@@ -244,6 +244,7 @@ def _span(work: Work, start_s: float, end_s: float, rank: int) -> Span:
         flops=price.flops,
         bytes=price.bytes,
         kind=price.kind,
+        task=task,
     )
 
 

@@ -79,6 +79,7 @@ def _span_out(span: Span) -> dict[str, Json]:
             "phase": span.phase,
             "flops": span.flops,
             "bytes": span.bytes,
+            **({"task": span.task} if span.task else {}),
         },
         "start_s": span.start_s,
         "end_s": span.end_s,

@@ -23,7 +23,7 @@ class Span:
     `name` is the op (`aten.mm`), `module` and `phase` say where in the model it stands. `flops`
     are floating-point operations; `bytes` are those moved: to and from the chip's memory on the
     compute stream, sent to other chips on the comm stream. `kind` is what did the work: `matmul`,
-    `vector`, or the collective.
+    `vector`, or the collective. `task` is that of a pipeline, `forward 3 of chunk 1`.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Span:
     flops: float = 0.0
     bytes: float = 0.0
     kind: str = ""
+    task: str = ""
 
     @property
     def duration_s(self) -> float:

@@ -21,6 +21,7 @@ def as_trace(plan: Plan, times_ns: Sequence[Sequence[tuple[int, int]]]) -> Trace
             end_s=(end - start_ns) * _NS,
             module=op.site.module,
             phase=op.site.phase,
+            task=op.site.task,
         )
         for chip, times in enumerate(times_ns)
         for op, (start, end) in zip(executed_ops(plan.local_of(chip)), times, strict=True)

@@ -1,0 +1,108 @@
+"""The two Traces of one Plan, simulated and run: each chip does the same in the same order."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import groupby
+
+import pytest
+
+from supernode.capture import Captured, capture
+from supernode.machine import load_machine
+from supernode.models import recipe
+from supernode.ops import Cost
+from supernode.partition import partition
+from supernode.partition.schedules import SCHEDULES
+from supernode.plan import Plan
+from supernode.run import Node, connect
+from supernode.simulate import Terms, simulate
+from supernode.trace import COMM, COMPUTE, Span, Stream, Trace
+
+PARTS = 4
+SHAPES = [(2, 1, ""), (2, 2, ""), (4, 1, ""), (2, 1, ",dp=2"), (2, 2, ",dp=2")]
+"""Stages, chunks of each, and what else."""
+
+
+@lru_cache
+def captured() -> Captured:
+    job = recipe("llama-tiny").build(batch=8)
+    return capture(job.step, job.model, job.optimizer, job.inputs, name="llama-tiny")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[dict[int, Node]]:
+    with connect("cpu:2") as two, connect("cpu:4") as four:
+        yield {2: two, 4: four}
+
+
+def simulated(plan: Plan) -> Trace:
+    """Each op takes time, so that none is left out."""
+    some = Cost(flops=1e6, bytes_read=1e3, bytes_written=1e3, unit="vector")
+    on, terms = load_machine("hgx-h100"), Terms(fusion=False)
+    return simulate(plan, on, cost=lambda _: some, terms=terms).trace
+
+
+def measured(node: Node, plan: Plan) -> Trace:
+    job = recipe("llama-tiny").build(batch=8)
+    loaded = node.load(plan, captured().inputs())
+    return loaded.traced_step(captured().bind(*job.inputs), captured().host_values())[1]
+
+
+def of_chip(trace: Trace, chip: int, stream: Stream) -> list[Span]:
+    """What one chip did on a stream, in the order in which it began."""
+    spans = [span for span in trace.spans if (span.chip, span.stream) == (chip, stream)]
+    return sorted(spans, key=lambda span: span.start_s)
+
+
+def ops(spans: list[Span]) -> list[tuple[str, str, str, str]]:
+    return [(span.name, span.module, span.phase, span.task) for span in spans]
+
+
+def tasks(spans: list[Span]) -> list[str]:
+    return [task for task, _ in groupby(span.task for span in spans) if task]
+
+
+def named(spans: list[Span], *names: str) -> list[Span]:
+    return [span for span in spans if span.name in names]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("stages", "chunks", "more"), SHAPES)
+def test_simulated_order_is_executed_order(
+    nodes: dict[int, Node], stages: int, chunks: int, more: str, schedule: str
+) -> None:
+    line = f"pp={stages},vp={chunks}{more},micro={PARTS},schedule={schedule}"
+    plan = partition(captured().program, line)
+    found = {"simulated": simulated(plan), "run": measured(nodes[plan.mesh.size], plan)}
+    wide = plan.mesh.size // stages
+    for stage in range(stages):
+        want = [*map(str, SCHEDULES[schedule](stage, stages, chunks, PARTS))]
+        for name, trace in found.items():
+            chips = range(stage * wide, (stage + 1) * wide if name == "run" else stage * wide + 1)
+            for chip in chips:
+                assert tasks(of_chip(trace, chip, COMPUTE)) == want, (name, chip)
+        one, other = (
+            {stream: of_chip(trace, stage * wide, stream) for stream in (COMPUTE, COMM)}
+            for trace in found.values()
+        )
+        assert ops(one[COMPUTE]) == ops(other[COMPUTE])
+        for names in (["fabric.send"], ["fabric.all_reduce"]):
+            assert ops(named(one[COMM], *names)) == ops(named(other[COMM], *names))
+    for trace in found.values():
+        check_between_stages(trace, stages, chunks, wide)
+
+
+def check_between_stages(trace: Trace, stages: int, chunks: int, wide: int) -> None:
+    """Forwards go up the chunks, backwards down: what a task is sent, the one before has made."""
+    ends: dict[str, float] = {}
+    starts: dict[str, float] = {}
+    for stage in range(stages):
+        for span in of_chip(trace, stage * wide, COMPUTE):
+            ends[span.task] = span.end_s
+        for span in named(of_chip(trace, stage * wide, COMM), "fabric.send"):
+            starts.setdefault(span.task, span.start_s)
+    for part in range(PARTS):
+        for low in range(stages * chunks - 1):
+            lower, upper = (f"{part} of chunk {chunk}" for chunk in (low, low + 1))
+            assert starts[f"forward {lower}"] < ends[f"forward {upper}"]
+            assert starts[f"backward {upper}"] < ends[f"backward {lower}"]
