@@ -1,5 +1,6 @@
 """What every test shares: hypothesis draws the same examples each run; golden texts."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from hypothesis import settings
 
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
+
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # Triton 3.9 warns while this is unset
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -157,7 +157,7 @@ def _compute(op: Op, chip: Mapping[int, Any], rank: int, plan: Plan | None) -> S
         return [_HOST[name](*args)]
     else:
         packet, _, overload = name.partition(".")
-        function = getattr(getattr(torch.ops.aten, packet), overload or "default")
+        function = getattr(getattr(getattr(torch.ops, room), packet), overload or "default")
         if packet in ("view", "_unsafe_view"):
             function = torch.ops.aten.reshape.default
         out = function(*args, **kwargs)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from supernode.api import Step as Step
     from supernode.api import connect as connect
     from supernode.checkpoint import Checkpoint as Checkpoint
+    from supernode.kernels.kernel import kernel as kernel
 
 __version__ = "0.1.0"
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "SupernodeError",
     "Trace",
     "connect",
+    "kernel",
     "load_machine",
     "partition",
     "simulate",
@@ -49,6 +51,7 @@ _NEED_TORCH = {
     "Node": "supernode.api",
     "Step": "supernode.api",
     "connect": "supernode.api",
+    "kernel": "supernode.kernels",
 }
 
 

@@ -12,6 +12,7 @@ Anything else is only shown.
 
 import contextlib
 import io
+import linecache
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,7 +83,9 @@ def current(text: str, name: str) -> str:
 
 def _run(block: Block, name: str, namespace: dict[str, Any]) -> str:
     printed = io.StringIO()
-    # Its place on the page, so that a traceback leads there.
+    # Its place on the page, so that a traceback leads there, and Triton finds what it compiles.
+    lines = ("\n" * (block.line - 1) + block.text).splitlines(keepends=True)
+    linecache.cache[name] = (len(block.text), None, lines, name)
     code = compile("\n" * (block.line - 1) + block.text, name, "exec")
     with contextlib.redirect_stdout(printed):
         exec(code, namespace)

@@ -1,10 +1,6 @@
 """Tests of the Triton backend need triton and llvmlite (extra `kernels`), else they skip."""
 
-import os
-
 import pytest
-
-os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # 3.9 warns while this is unset
 
 
 @pytest.fixture(autouse=True)

@@ -21,10 +21,10 @@ from supernode.capture.host import HostFloat, symbolic_items
 from supernode.capture.optimizer_state import OptimizerStates
 from supernode.capture.recorder import Recorder
 from supernode.capture.schedule import Schedule
-from supernode.capture.sites import Sites, user_line
+from supernode.capture.sites import Sites, raising_line, user_line
 from supernode.capture.subject import Subject, made_fake, sharing
 from supernode.capture.updates import Before, attributes_of, updates
-from supernode.errors import CaptureError
+from supernode.errors import CaptureError, SupernodeError
 from supernode.ir import Port, Role, Value
 
 
@@ -131,8 +131,8 @@ def _run(
 ) -> Any:
     try:
         return step(*args, **kwargs)
-    except CaptureError as error:
-        error.complete(module=sites.raised_in)
+    except SupernodeError as error:
+        error.complete(where=raising_line(error), module=sites.raised_in)
         raise
     except Exception as error:
         refusal = in_terms_of_the_step(error)

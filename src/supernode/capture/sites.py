@@ -23,6 +23,7 @@ _NOT_THE_USERS = (
     str(Path(torch.__file__).parent),
     str(Path(__file__).parent),
     str(Path(__file__).parents[1] / "api.py"),
+    str(Path(__file__).parents[1] / "kernels"),
     "<frozen",
     "<string>",
 )

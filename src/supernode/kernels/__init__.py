@@ -2,7 +2,14 @@
 
 from supernode.kernels.compiled import compiled as compiled
 from supernode.kernels.generate import generate as generate
+from supernode.kernels.kernel import KERNELS as KERNELS
+from supernode.kernels.kernel import Kernel as Kernel
+from supernode.kernels.kernel import kernel as kernel
+from supernode.kernels.kernel import origins as origins
 from supernode.kernels.local import LOCAL as LOCAL
+from supernode.kernels.origin import Origin as Origin
+from supernode.kernels.origin import is_making as is_making
+from supernode.kernels.origin import make as make
 from supernode.kernels.piece import Piece as Piece
 from supernode.kernels.piece import piece_of as piece_of
 from supernode.kernels.random import RANDOM as RANDOM

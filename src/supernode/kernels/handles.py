@@ -15,6 +15,7 @@ from torch._ops import OpOverload
 
 from supernode.errors import UnknownOp, near_matches
 from supernode.kernels.attention import attention, attention_backward
+from supernode.kernels.kernel import KERNELS
 from supernode.plan.elementwise import ODD
 
 # Ops whose `torch` function takes the arguments of the schema and reaches the same overload.
@@ -65,6 +66,8 @@ def handle(name: str) -> Handle:
         return Handle("torch_reshape", torch.reshape, overload)
     if name in OURS:
         return Handle(f"our_{OURS[name].__name__}", OURS[name], overload)
+    if name in KERNELS:
+        return Handle(f"kernel_{KERNELS[name].signature.name}", KERNELS[name].run, overload)
     if name in METHODS:
         return Handle(f"tensor_{METHODS[name].__name__}", METHODS[name], overload)
     namespace, short = name.split(".")[:2]

@@ -28,6 +28,7 @@ from supernode.ops.formula import Formula as Formula
 from supernode.ops.fuse import fuses as fuses
 from supernode.ops.reduction import MEAN as MEAN
 from supernode.ops.reduction import NORM2 as NORM2
+from supernode.ops.row import KERNEL as KERNEL
 from supernode.ops.row import Cost as Cost
 from supernode.ops.row import Fresh as Fresh
 from supernode.ops.row import Row as Row
@@ -36,6 +37,7 @@ from supernode.ops.row import cost as cost
 from supernode.ops.row import is_view as is_view
 from supernode.ops.row import makes_new_memory as makes_new_memory
 from supernode.ops.row import register as register
+from supernode.ops.row import register_kernel as register_kernel
 from supernode.ops.row import row as row
 from supernode.ops.row import table as table
 from supernode.ops.shape import Product as Product

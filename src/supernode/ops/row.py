@@ -9,6 +9,8 @@ from supernode.ir import Arg, HostType, Op, Type, Value, print_typed
 from supernode.ops.formula import Formula
 from supernode.ops.shape import Shape
 
+KERNEL = "supernode"
+"""The namespace of the user's kernels."""
 Unit = Literal["matmul", "vector", "none"]
 Split = Mapping[str, tuple[str, ...]]
 """Which mesh axes split each factor, outermost first."""
@@ -61,6 +63,8 @@ class Row:
 
 
 _TABLE: dict[str, Row] = {}
+_KERNELS: dict[str, Row] = {}
+"""Rows of the user's kernels; a kernel written anew replaces its row."""
 
 
 def register(rows: Iterable[Row]) -> None:
@@ -68,6 +72,12 @@ def register(rows: Iterable[Row]) -> None:
     for row in rows:
         assert row.name not in _TABLE, f"two rows for {row.name}"
         _TABLE[row.name] = row
+
+
+def register_kernel(row: Row) -> None:
+    """Adds the row of a kernel of the user, which is no part of the table."""
+    assert row.name not in _TABLE, f"two rows for {row.name}"
+    _KERNELS[row.name] = row
 
 
 def table() -> dict[str, Row]:
@@ -81,15 +91,16 @@ def row(op: Op) -> Row:
     Raises:
         UnknownOp: there is none; the error names the op, its module and the file to edit.
     """
-    found = _TABLE.get(op.name)
+    found = _TABLE.get(op.name) or _KERNELS.get(op.name)
     if found is None:
-        raise UnknownOp(
-            f"no row in the op table for {op.name}",
-            op=print_typed(op),
-            where=str(op.site),
-            fix=f"add a row to src/supernode/ops/{_family_file(op.name)} "
-            "(docs/howto/add-an-op.md), or run on one chip, which needs none",
+        fix = (
+            f"add a row to src/supernode/ops/{_family_file(op.name)} (docs/howto/add-an-op.md), "
+            "or run on one chip, which needs none"
         )
+        if op.name.startswith(f"{KERNEL}."):
+            fix = "import the module in which this kernel is written"
+        wrong = f"no row in the op table for {op.name}"
+        raise UnknownOp(wrong, op=print_typed(op), where=str(op.site), fix=fix)
     return found
 
 

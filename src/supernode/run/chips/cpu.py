@@ -16,6 +16,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_TRIM_THRESHOLD = 2**31 - 1
 
 _THREADS = "OMP_NUM_THREADS"  # read by libraries that load before torch can be told
+_TRITON = "TRITON_DEFAULT_BACKEND"
 
 WORKER_BYTES = 150e6
 """What an idle worker has for itself: measured as the private memory of a Python process that has
@@ -51,10 +52,11 @@ class Cpu:
     def environment(self, chips: int) -> dict[str, str]:
         """The number of threads: an even share of the cores, or fewer if this process has fewer.
 
-        One chip so computes with the threads, and the bits, of plain PyTorch here.
+        One chip so computes with the threads, and the bits, of plain PyTorch here. Triton is told
+        that tensors are in the host's memory, also where there is a GPU.
         """
         threads = min(self.count() // chips, torch.get_num_threads())
-        return {_THREADS: str(max(1, threads))}
+        return {_THREADS: str(max(1, threads)), _TRITON: "cpu"}
 
     def prepare(self, rank: int, chips: int) -> torch.device:
         """Keeps the threads to what the node has said, and freed memory in the process."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from supernode.errors import SupernodeError
+from supernode.kernels import Origin
 from supernode.plan import Plan
 from supernode.run.engine.window import Spot
 
@@ -12,11 +13,12 @@ class Load:
     """To a worker: get ready to run `plan`.
 
     `arguments` say where, in the node's arena, the global tensors of the step's arguments will
-    lie, by input.
+    lie, by input; `kernels` where the kernels are written that the plan runs.
     """
 
     number: int
     plan: Plan
+    kernels: tuple[Origin, ...]
     arguments: dict[int, Spot]
     numbers: Spot
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from supernode.errors import ChipFailed, InputError, SupernodeError
+from supernode.kernels import is_making, origins
 from supernode.plan import Plan, Progress, Task
 from supernode.run.chips import ChipKind, chip_kind
 from supernode.run.engine.doorbell import MOST_CHIPS, Command, Doorbell
@@ -54,6 +55,12 @@ def connect(address: str = "local", *, stuck_after_s: float = STUCK_AFTER_S) -> 
         InputError: the number is no number, or too large; the time is not positive.
         ChipFailed: a worker did not start.
     """
+    if is_making():
+        raise InputError(
+            "the process of a chip runs this script for its kernels, and must not connect",
+            asked=address,
+            fix='put what connects and trains under `if __name__ == "__main__":`',
+        )
     name, _, number = address.partition(":")
     kind = chip_kind(name)
     if number and not (number.isdecimal() and int(number)):
@@ -133,6 +140,7 @@ class Node:
         load = Load(
             number=self._loads,
             plan=plan,
+            kernels=origins(plan.program),
             arguments={i: spot_of(tensor) for i, tensor in arguments.items()},
             numbers=spot_of(numbers),
         )

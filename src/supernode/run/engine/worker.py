@@ -16,6 +16,7 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 import torch  # noqa: E402
 
 from supernode.errors import ChipFailed, SupernodeError  # noqa: E402
+from supernode.kernels import make  # noqa: E402
 from supernode.run.chips import KINDS  # noqa: E402
 from supernode.run.engine.doorbell import Command, Doorbell  # noqa: E402
 from supernode.run.engine.messages import (  # noqa: E402
@@ -84,6 +85,7 @@ class Worker:
             case Command.LOAD:
                 load = self._mail.get()
                 assert isinstance(load, Load)
+                make(load.kernels)
                 self._replicas[plan] = Replica(load, self._site)
                 self._pipe.send(self._replicas[plan].loaded())
             case Command.STEP:
