@@ -215,7 +215,7 @@ def _piece(shape: tuple[int, ...], layout: Layout, chips: int) -> tuple[int, ...
     return (*shape[:layout], shape[layout] // chips, *shape[layout + 1 :])
 
 
-# The real one has up to three axes, many classes an axis, weighs bytes where the choice is open,
+# The real one has any number of axes, many classes an axis, weighs bytes where the choice is open,
 # keeps state in parts, carries partial sums past ops that are linear in them, and merges messages.
 
 # --- 6. Run (kernels/, run/) ---------------------------------------------------------------------

@@ -44,11 +44,6 @@ def an_axis_named_twice(right: bool) -> Act:
 
 
 @bad
-def more_axes_than_there_can_be(right: bool) -> Act:
-    return planned(mlp(), "dp=2,fsdp=2,tp=2" if right else "dp=2,fsdp=2,zero1=2,tp=2")
-
-
-@bad
 def axes_that_do_not_make_the_chips(right: bool) -> Act:
     return planned(mlp(), "dp=4,tp=2" if right else "dp=2,tp=2", 8)
 

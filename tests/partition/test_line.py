@@ -31,7 +31,6 @@ def test_axes_keep_their_order_and_size_one_is_dropped() -> None:
         ("sp,dp=2", None, "sp needs a tp axis"),
         ("dp=2,tp=2", 8, "the axes multiply to 2 x 2 = 4, there are 8 chips"),
         ("", 2, "the axes multiply to 1, there are 2 chips"),
-        ("dp=2,fsdp=2,zero1=2,tp=2", None, "4 axes, at most 3"),
     ],
 )
 def test_what_is_wrong_with_a_line(line: str, chips: int | None, text: str) -> None:

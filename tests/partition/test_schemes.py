@@ -26,6 +26,8 @@ LINES = (
     "micro=4",
     "dp=2,micro=2",
     "fsdp=2,tp=2,sp,micro=2",
+    "dp=2,fsdp=2,cp=2,tp=2",
+    "pp=2,dp=2,zero1=2,cp=2,tp=2,sp",
 )
 
 

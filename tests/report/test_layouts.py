@@ -95,9 +95,9 @@ def test_one_chip_holds_all_and_sends_nothing() -> None:
 
 
 def lines() -> st.SearchStrategy[str]:
-    """Layout lines of up to three axes, some with tokens split too."""
-    axes = st.lists(st.sampled_from(["dp", "zero1", "fsdp", "tp"]), unique=True, max_size=3)
-    sizes = st.lists(st.sampled_from([2, 4]), min_size=3, max_size=3)
+    """Layout lines of up to four axes, some with tokens split too."""
+    axes = st.lists(st.sampled_from(["dp", "zero1", "fsdp", "tp"]), unique=True, max_size=4)
+    sizes = st.lists(st.sampled_from([2, 4]), min_size=4, max_size=4)
     return st.builds(
         lambda names, sizes, tokens: ",".join(
             [f"{name}={size}" for name, size in zip(names, sizes, strict=False)]

@@ -118,8 +118,8 @@ def parse_line(line: str, chips: int | None = None) -> Line:
     """What `line` says.
 
     Raises:
-        LayoutError: malformed, an unknown scheme, one named twice, more than three axes, or sizes
-            that do not multiply to `chips`.
+        LayoutError: malformed, an unknown scheme, one named twice, or sizes that do not multiply
+            to `chips`.
     """
     axes: list[Axis] = []
     words: dict[str, str] = {}
@@ -143,9 +143,6 @@ def parse_line(line: str, chips: int | None = None) -> Line:
         axes = [_with_tokens(axis) if axis.scheme.inner else axis for axis in axes]
     axes = [axis for axis in axes if axis.size > 1]
     space = [axis for axis in axes if not axis.scheme.time]
-    if len(space) > 3:
-        fix = "leave out one of those that split the batch (dp, zero1, fsdp)"
-        raise LayoutError(f"{len(space)} axes, at most 3", asked=f"layout {line}", fix=fix)
     time = [axis for axis in axes if axis.scheme.time]
     found = Line(axes=(*space, *time), recompute=recompute, pipeline=pipeline)
     if pipeline is not None:
