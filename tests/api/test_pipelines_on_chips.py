@@ -58,10 +58,16 @@ CASES: dict[str, Callable[[], ZooStep]] = {
     "encoder-decoder": of_zoo("t5"),
     "skips": of_zoo("unet"),
 }
-MICRO = ("pp=2", "pp=2,micro=2,schedule=gpipe", "pp=2,micro=2", "pp=2,vp=2,micro=2")
+MICRO = (
+    "pp=2",
+    "pp=2,micro=2,schedule=gpipe",
+    "pp=2,micro=2",
+    "pp=2,vp=2,micro=2",
+    "pp=2,micro=2,schedule=zb",
+)
 ON_TWO = {"tied": MICRO, "encoder-decoder": MICRO, "skips": ("pp=2",)}
 ON_FOUR = {
-    "tied": ("pp=2,dp=2", "pp=2,fsdp=2,micro=2", "pp=4,micro=4"),
+    "tied": ("pp=2,dp=2", "pp=2,fsdp=2,micro=2", "pp=4,micro=4,schedule=zb"),
     "encoder-decoder": ("pp=2,dp=2", "pp=2,fsdp=2", "pp=4,micro=2"),
     "skips": ("pp=2,dp=2", "pp=2,fsdp=2"),
 }

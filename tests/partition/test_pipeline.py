@@ -21,7 +21,13 @@ from zoo import CNNS, ZOO, zoo_step
 
 SINGLE = ("mixtral", "qwen3-moe", "deepseek-v3")
 
-LINES = ("pp=2", "pp=2,micro=2", "pp=2,vp=2,micro=2", "pp=2,micro=2,schedule=gpipe,recompute=full")
+LINES = (
+    "pp=2",
+    "pp=2,micro=2,schedule=gpipe,recompute=full",
+    "pp=2,micro=2",
+    "pp=2,vp=2,micro=2",
+    "pp=2,micro=2,schedule=zb",
+)
 
 
 @lru_cache
@@ -54,27 +60,45 @@ def test_vision_models_in_stages(name: str, line: str) -> None:
     check(name, line)
 
 
-@pytest.mark.slow
+TRANSFORMERS = [
+    pytest.param(name, marks=pytest.mark.slow if name == "t5" else pytest.mark.zoo)
+    for name in ZOO
+    if name not in CNNS
+]
+
+
 @pytest.mark.parametrize("line", LINES)
-@pytest.mark.parametrize("name", [n for n in ZOO if n not in CNNS])
+@pytest.mark.parametrize("name", TRANSFORMERS)
 def test_models_of_the_zoo_in_stages(name: str, line: str) -> None:
     """Tied weights, encoders and decoders, experts."""
     pytest.importorskip("transformers")
     check(name, line)
 
 
+ORDERS = ("schedule=gpipe", "schedule=1f1b", "vp=2", "schedule=zb", "vp=2,schedule=zb")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("axis", ["dp=2", "fsdp=2", "tp=2"])
+def test_every_order_with_every_way_to_split(axis: str, order: str) -> None:
+    check_llama(f"pp=2,{axis},micro=4,{order}")
+
+
 @pytest.mark.parametrize(
     "line",
     [
-        "pp=2,dp=2,micro=2",
-        "pp=2,fsdp=2,micro=2",
         "pp=4,tp=2,micro=4,schedule=gpipe",
+        "pp=4,fsdp=2,micro=4,schedule=zb,recompute=full",
         "pp=2,vp=2,tp=2,sp,micro=4",
         "pp=2,zero1=2,micro=2",
         "pp=2,cp=2,micro=2",
     ],
 )
 def test_stages_with_every_other_axis(line: str) -> None:
+    check_llama(line)
+
+
+def check_llama(line: str) -> None:
     job = recipe("llama-tiny").build(batch=8)
     values = {**captured().inputs(), **captured().bind(*job.inputs)}
     inputs = [values[port.name] for port in captured().program.inputs]
@@ -141,11 +165,42 @@ def test_a_pipeline_round_trips_as_json() -> None:
         ("vp=2", "vp needs a pipeline"),
         ("schedule=1f1b", "schedule needs a pipeline"),
         ("pp=4,vp=2,micro=6", "groups of 4, there are 6"),
+        ("cut=blocks.1", "cut needs a pipeline"),
+        ("pp=4,cut=blocks.1/blocks.2", "cut names 2 modules, 4 chunks begin in 3 places"),
     ],
 )
 def test_what_is_wrong_with_a_line(line: str, text: str) -> None:
     with pytest.raises(LayoutError, match=text):
         parse_line(line)
+
+
+def test_cut_where_the_user_says() -> None:
+    """Three layers and the table on the first stage, then one with the head."""
+    line = "pp=2,micro=2,schedule=1f1b,cut=blocks.3"
+    cut_there = plan(line)
+    assert cut_there.layout == line
+    homes = {
+        port.name: layout.only
+        for port, layout in zip(cut_there.program.inputs, cut_there.inputs, strict=True)
+        if layout is not None and port.role == "param"
+    }
+    late = ("blocks.3.", "norm.", "lm_head.")
+    assert all(only == (("pp", int(name.startswith(late))),) for name, only in homes.items())
+    check_llama(line)
+
+
+@pytest.mark.parametrize(
+    ("cut", "text"),
+    [
+        ("blocks.5", r"with 'blocks.5'\n  asked: layout pp=2.*\n  fix: did you mean blocks.3"),
+        ("blocks.1.mlp", "no chunk can begin with 'blocks.1.mlp'"),
+        ("embedding", "embedding does not begin after the first chunk"),
+        ("blocks.2/blocks.1/norm", "blocks.1 does not begin after blocks.2"),
+    ],
+)
+def test_what_is_wrong_with_a_cut(cut: str, text: str) -> None:
+    with pytest.raises(LayoutError, match=text):
+        plan(f"pp={1 + len(cut.split('/'))},cut={cut}")
 
 
 def test_more_stages_than_steps() -> None:

@@ -1,5 +1,6 @@
 """The two Traces of one Plan, simulated and run: each chip does the same in the same order."""
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import groupby
@@ -77,6 +78,8 @@ def test_simulated_order_is_executed_order(
     wide = plan.mesh.size // stages
     for stage in range(stages):
         want = [*map(str, SCHEDULES[schedule](stage, stages, chunks, PARTS))]
+        if schedule == "zb":  # nobody waits for any of it: all of it gives gradients of weights
+            want = [task for task in want if not re.fullmatch("backward . of chunk 0", task)]
         for name, trace in found.items():
             chips = range(stage * wide, (stage + 1) * wide if name == "run" else stage * wide + 1)
             for chip in chips:
@@ -105,4 +108,5 @@ def check_between_stages(trace: Trace, stages: int, chunks: int, wide: int) -> N
         for low in range(stages * chunks - 1):
             lower, upper = (f"{part} of chunk {chunk}" for chunk in (low, low + 1))
             assert starts[f"forward {lower}"] < ends[f"forward {upper}"]
-            assert starts[f"backward {upper}"] < ends[f"backward {lower}"]
+            done = ends.get(f"backward {lower}", ends.get(f"weights {lower}", 0.0))
+            assert starts[f"backward {upper}"] < done

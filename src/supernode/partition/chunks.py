@@ -15,6 +15,7 @@ from supernode.errors import LayoutError
 from supernode.ir import CALL, HostType, Op, Program, Value
 from supernode.ops import cost
 from supernode.partition.fuse import written_out
+from supernode.partition.named import named_ends
 from supernode.partition.unroll import Tag
 
 FLOPS_PER_BYTE = 200.0
@@ -37,27 +38,43 @@ class Chunks:
     """`of[i]` is the chunk of op `i` of main, `homes[i]` that of input `i` (`EVERYWHERE`: all).
 
     `local` and its `tags` are what was given, with calls that work on weights of several chunks
-    written out.
+    written out. `weights` are the ops that give gradients of weights alone, where they are told
+    apart.
     """
 
     local: Program
     tags: list[Tag]
     of: list[int]
     homes: list[int]
+    weights: frozenset[int] = frozenset()
 
 
-def chunks_of(local: Program, tags: Sequence[Tag], count: int) -> Chunks:
-    """Cuts the ops of main in `count` chunks.
+def backward_level(local: Program, tags: Sequence[Tag]) -> int:
+    """The level of which forward and backward of each microbatch are the tasks of a schedule."""
+    pairs = zip(local.main.ops, tags, strict=True)
+    return max(
+        (tag.level for op, tag in pairs if tag.part is not None and op.site.phase == "backward"),
+        default=0,
+    )
+
+
+def chunks_of(
+    local: Program, tags: Sequence[Tag], count: int, begins: Sequence[str] = ()
+) -> Chunks:
+    """Cuts the ops of main in `count` chunks; those behind the first one begin with the modules
+    `begins`, if any are named.
 
     Raises:
-        LayoutError: forward has fewer places to cut than that.
+        LayoutError: forward has fewer places to cut than that, or a name fits none of them.
     """
-    return _Chunks(local, tags, count).assign()
+    return _Chunks(local, tags, count, begins).assign()
 
 
 class _Chunks:
-    def __init__(self, local: Program, tags: Sequence[Tag], count: int) -> None:
-        self.count = count
+    def __init__(
+        self, local: Program, tags: Sequence[Tag], count: int, begins: Sequence[str]
+    ) -> None:
+        self.count, self.begins = count, begins
         self.inputs = {value.id: i for i, value in enumerate(local.main.inputs)}
         self.blocks = {block.name: block for block in local.blocks}
         self.home: dict[int, int] = {}
@@ -110,7 +127,11 @@ class _Chunks:
         weights = [0.0] * len(steps)
         for at in first:
             weights[places[self.tags[at].step]] += self._weight(self.ops[at])
-        ends = cut(weights, self._crossing(first, places), self.count)
+        if self.begins:
+            modules = {self.tags[at].step: self.ops[at].site.module for at in every}
+            ends = named_ends(self.begins, [modules[step] for step in steps])
+        else:
+            ends = cut(weights, self._crossing(first, places), self.count)
         if ends is None:
             raise LayoutError(
                 f"forward has {len(steps)} steps, too few for {self.count} chunks",

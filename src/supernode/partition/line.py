@@ -64,8 +64,10 @@ SEQUENCE = "sp"
 
 RECOMPUTE = "recompute"
 """`recompute=full`: which activations are computed again in backward; see `MODES`."""
-STAGES, CHUNKS, ORDER = "pp", "vp", "schedule"
-"""`pp=4,vp=2,schedule=1f1b`: stages of a pipeline, chunks a stage, the order of tasks."""
+STAGES, CHUNKS, ORDER, CUT = "pp", "vp", "schedule", "cut"
+"""`pp=4,vp=2,schedule=1f1b`: stages of a pipeline, chunks a stage, the order of tasks.
+
+`cut=layers.3/layers.7` names the modules that chunks begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,8 @@ class Line:
             if self.pipeline.chunks > 1:
                 words.insert(1, f"{CHUNKS}={self.pipeline.chunks}")
             words.append(f"{ORDER}={self.pipeline.schedule}")
+            if self.pipeline.begins:
+                words.append(f"{CUT}={'/'.join(self.pipeline.begins)}")
         return ",".join(words)
 
 
@@ -125,7 +129,7 @@ def parse_line(line: str, chips: int | None = None) -> Line:
     words: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in line.split(","))):
         name, equals, value = (word.strip() for word in part.partition("="))
-        if part == SEQUENCE or (equals and name in (RECOMPUTE, STAGES, CHUNKS, ORDER)):
+        if part == SEQUENCE or (equals and name in (RECOMPUTE, STAGES, CHUNKS, ORDER, CUT)):
             words[name] = value
         else:
             axes.append(_axis(part, line))
@@ -147,6 +151,7 @@ def parse_line(line: str, chips: int | None = None) -> Line:
     found = Line(axes=(*space, *time), recompute=recompute, pipeline=pipeline)
     if pipeline is not None:
         pipeline.check_parts(found.parts, line)
+        pipeline.check_begins(line)
     return found
 
 
@@ -176,10 +181,14 @@ def _pipeline(words: Mapping[str, str], line: str) -> Pipeline | None:
     if order not in SCHEDULES:
         fix = near_matches(order, list(SCHEDULES))
         raise LayoutError(f"unknown {ORDER}={order}", asked=f"layout {line}", fix=fix)
-    if stages == 1 and (chunks > 1 or ORDER in words):
-        wrong = f"{CHUNKS if chunks > 1 else ORDER} needs a pipeline"
+    if stages > 1:
+        begins = tuple(name.strip() for name in words[CUT].split("/")) if CUT in words else ()
+        return Pipeline(stages=stages, chunks=chunks, schedule=order, begins=begins)
+    alone = [name for name in (CHUNKS, ORDER, CUT) if name in words and words[name] != "1"]
+    if alone:
+        wrong = f"{alone[0]} needs a pipeline"
         raise LayoutError(wrong, asked=f"layout {line}", fix="add pp=N")
-    return Pipeline(stages=stages, chunks=chunks, schedule=order) if stages > 1 else None
+    return None
 
 
 def _axis(part: str, line: str) -> Axis:

@@ -3,21 +3,41 @@
 from dataclasses import dataclass, replace
 
 from supernode.errors import LayoutError
-from supernode.partition.chunks import EVERYWHERE, chunks_of
+from supernode.partition.chunks import EVERYWHERE, backward_level, chunks_of
 from supernode.partition.schedules import SCHEDULES
 from supernode.partition.stages import AXIS as AXIS
 from supernode.partition.stages import staged
 from supernode.partition.unroll import Tag
+from supernode.partition.weights import apart
 from supernode.plan import Layout, Mesh, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """How many stages, how many chunks of the model each of them has, and the name of the order."""
+    """How many stages, how many chunks of the model each of them has, and the name of the order.
+
+    `begins` are the modules with which chunks begin, but for the first; none where it is to be
+    found out.
+    """
 
     stages: int
     chunks: int = 1
     schedule: str = "1f1b"
+    begins: tuple[str, ...] = ()
+
+    def check_begins(self, line: str) -> None:
+        """There is one for each chunk but the first.
+
+        Raises:
+            LayoutError: there are more or fewer.
+        """
+        cuts = self.stages * self.chunks - 1
+        if self.begins and len(self.begins) != cuts:
+            raise LayoutError(
+                f"cut names {len(self.begins)} modules, {cuts + 1} chunks begin in {cuts} places",
+                asked=f"layout {line}",
+                fix="name the module that each chunk but the first begins with",
+            )
 
     def check_parts(self, parts: int, line: str) -> None:
         """Interleaving goes through a chunk in groups of as many microbatches as stages.
@@ -48,8 +68,14 @@ def pipelined(plan: Plan, tags: list[Tag], pipeline: Pipeline) -> Plan:
             fix="choose sizes that divide, or no pp",
         )
     stages = pipeline.stages
-    chunks = chunks_of(plan.local, tags, stages * pipeline.chunks)
-    cut = staged(chunks.local, chunks.tags, chunks, stages, SCHEDULES[pipeline.schedule])
+    try:
+        chunks = chunks_of(plan.local, tags, stages * pipeline.chunks, pipeline.begins)
+    except LayoutError as error:
+        raise error.complete(asked=f"layout {plan.layout}") from None
+    order = SCHEDULES[pipeline.schedule]
+    if any(slot.kind == "weights" for slot in order(0, stages, pipeline.chunks, 1)):
+        chunks = apart(chunks, backward_level(chunks.local, chunks.tags))
+    cut = staged(chunks, stages, order)
     first, *others = cut.programs
     return replace(
         plan,

@@ -1,14 +1,15 @@
 """In which order a stage of a pipeline does its tasks: one pure function a schedule.
 
-A task is the forward or backward of one microbatch in one chunk of the model. With V chunks a
-stage, chunk c lies on stage c mod S. Each function gives the order of one stage's tasks; when each
+A task is the forward or backward of one microbatch in one chunk of the model; of backward, the
+gradients of weights may be a task of their own. With V chunks a stage, chunk c lies on stage c
+mod S. Each function gives the order of one stage's tasks; when each
 may start is up to what it waits for.
 """
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-Kind = Literal["forward", "backward"]
+Kind = Literal["forward", "backward", "weights"]
 
 
 class Slot(NamedTuple):
@@ -61,6 +62,25 @@ def one_forward_one_backward(stage: int, stages: int, chunks: int, parts: int) -
     return slots + backward[total - ahead :]
 
 
+def zero_bubble(stage: int, stages: int, chunks: int, parts: int) -> list[Slot]:
+    """As 1F1B, with the gradients of weights put off: stage i is i microbatches late with them.
+
+    So each stage hands on gradients sooner, and has something to do while it waits for those of the
+    last microbatches. No stage holds more than the first one of 1F1B does. This is ZB-H1.
+
+    **Source:** Qi et al., "Zero Bubble Pipeline Parallelism", ICLR 2024, section 2.
+    """
+    slots: list[Slot] = []
+    late: list[Slot] = []
+    for slot in one_forward_one_backward(stage, stages, chunks, parts):
+        slots.append(slot)
+        if slot.kind == "backward":
+            late.append(Slot("weights", slot.chunk, slot.part))
+            if len(late) > stage:
+                slots.append(late.pop(0))
+    return slots + late
+
+
 def _groups(stage: int, stages: int, chunks: int, parts: int) -> list[tuple[int, int]]:
     """(chunk, microbatch) in the order in which a stage comes to them."""
     if chunks == 1:
@@ -73,5 +93,9 @@ def _groups(stage: int, stages: int, chunks: int, parts: int) -> list[tuple[int,
     ]
 
 
-SCHEDULES: dict[str, Schedule] = {"gpipe": gpipe, "1f1b": one_forward_one_backward}
+SCHEDULES: dict[str, Schedule] = {
+    "gpipe": gpipe,
+    "1f1b": one_forward_one_backward,
+    "zb": zero_bubble,
+}
 """By the name that a layout line gives, `schedule=1f1b`."""

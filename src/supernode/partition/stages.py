@@ -6,7 +6,7 @@ itself.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from supernode.errors import LayoutError
@@ -24,9 +24,8 @@ from supernode.ir import (
     Type,
     Value,
 )
-from supernode.partition.chunks import EVERYWHERE, Chunks
-from supernode.partition.schedules import Schedule, Slot
-from supernode.partition.unroll import Tag
+from supernode.partition.chunks import EVERYWHERE, Chunks, backward_level
+from supernode.partition.schedules import Kind, Schedule, Slot
 
 AXIS = "pp"
 
@@ -43,15 +42,13 @@ class Staged:
     results: list[int]
 
 
-def staged(
-    local: Program, tags: Sequence[Tag], chunks: Chunks, stages: int, order: Schedule
-) -> Staged:
-    """Cuts `local` in `stages` programs.
+def staged(chunks: Chunks, stages: int, order: Schedule) -> Staged:
+    """Cuts what is in chunks in `stages` programs.
 
     Raises:
         LayoutError: stages would wait for each other.
     """
-    cutter = _Stages(local, tags, chunks, stages)
+    cutter = _Stages(chunks, stages)
     programs = tuple(cutter.program(stage, order) for stage in range(stages))
     _check_progress(programs)
     homes = [cutter.stage(chunk) for chunk in chunks.homes]
@@ -59,11 +56,12 @@ def staged(
 
 
 class _Stages:
-    def __init__(self, local: Program, tags: Sequence[Tag], chunks: Chunks, stages: int) -> None:
+    def __init__(self, chunks: Chunks, stages: int) -> None:
+        local, tags = chunks.local, chunks.tags
         self.local, self.tags, self.stages = local, tags, stages
         self.ops = local.main.ops
         self.of = [self.stage(chunk) for chunk in chunks.of]
-        self.chunk_of = chunks.of
+        self.chunk_of, self.weights = chunks.of, chunks.weights
         self.virtual = max(1, (max(chunks.of, default=0) + 1) // stages)
         self.parts = 1 + max((tag.part or 0 for tag in tags), default=0)
         self.made = {v.id: at for at, op in enumerate(self.ops) for v in op.outputs}
@@ -71,12 +69,7 @@ class _Stages:
             value.id: self.stage(chunk)
             for value, chunk in zip(local.main.inputs, chunks.homes, strict=True)
         }
-        backward = [
-            tag.level
-            for op, tag in zip(self.ops, tags, strict=True)
-            if tag.part is not None and op.site.phase == "backward"
-        ]
-        self.level = max(backward, default=0)
+        self.level = backward_level(local, tags)
         self.wanted: dict[int, set[int]] = defaultdict(set)
         self._find_wanted()
         self.first = self._first()
@@ -175,6 +168,11 @@ class _Stages:
         blocks = tuple(block for block in self.local.blocks if block.name in called)
         return replace(self.local, main=main, blocks=blocks)
 
+    def _kind(self, at: int) -> Kind:
+        if at in self.weights:
+            return "weights"
+        return "forward" if self.ops[at].site.phase == "forward" else "backward"
+
     def _order(self, stage: int, order: Schedule) -> Iterator[tuple[int, Slot | None]]:
         """The ops of a stage, each with the task it belongs to."""
         own = [at for at in range(len(self.ops)) if self.of[at] == stage]
@@ -183,9 +181,7 @@ class _Stages:
         for at in inside:
             part = self.tags[at].part
             if part is not None:
-                forward = self.ops[at].site.phase == "forward"
-                slot = Slot("forward" if forward else "backward", self.chunk_of[at], part)
-                tasks[slot].append(at)
+                tasks[Slot(self._kind(at), self.chunk_of[at], part)].append(at)
         yield from ((at, None) for at in own if self.tags[at].level < self.level)
         yield from ((at, None) for at in inside if at in self.first)
         for slot in order(stage, self.stages, self.virtual, self.parts):
