@@ -14,7 +14,16 @@ from numerics import assert_close
 from supernode.errors import CheckpointError, InputError
 
 pytestmark = pytest.mark.slow
-LAYOUTS = ((2, "dp=2"), (2, "fsdp=2"), (2, "tp=2"), (1, ""), (4, "fsdp=2,tp=2"))
+LAYOUTS = (
+    (2, "dp=2"),
+    (2, "pp=2,micro=2,schedule=zb"),
+    (2, "tp=2"),
+    (4, "pp=2,fsdp=2"),
+    (1, ""),
+    (2, "pp=2"),
+    (2, "fsdp=2"),
+    (4, "fsdp=2,tp=2"),
+)
 REDUCED = 1024
 
 
@@ -105,7 +114,7 @@ def test_every_layout_goes_on_from_every_other(nodes: dict[int, sn.Node], tmp_pa
         assert_close(one, other, reduced=REDUCED)
 
 
-@pytest.mark.parametrize("layout", ["dp=2", "fsdp=2", "tp=2"])
+@pytest.mark.parametrize("layout", ["dp=2", "fsdp=2", "tp=2", "pp=2"])
 def test_the_same_layout_goes_on_bit_for_bit(
     layout: str, nodes: dict[int, sn.Node], tmp_path: Path
 ):
