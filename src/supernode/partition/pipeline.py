@@ -7,6 +7,7 @@ from supernode.partition.chunks import EVERYWHERE, backward_level, chunks_of
 from supernode.partition.schedules import SCHEDULES
 from supernode.partition.stages import AXIS as AXIS
 from supernode.partition.stages import staged
+from supernode.partition.tied import summed_by_chunk
 from supernode.partition.unroll import Tag
 from supernode.partition.weights import apart
 from supernode.plan import Layout, Mesh, Plan
@@ -72,6 +73,7 @@ def pipelined(plan: Plan, tags: list[Tag], pipeline: Pipeline) -> Plan:
         chunks = chunks_of(plan.local, tags, stages * pipeline.chunks, pipeline.begins)
     except LayoutError as error:
         raise error.complete(asked=f"layout {plan.layout}") from None
+    chunks = summed_by_chunk(chunks)
     order = SCHEDULES[pipeline.schedule]
     if any(slot.kind == "weights" for slot in order(0, stages, pipeline.chunks, 1)):
         chunks = apart(chunks, backward_level(chunks.local, chunks.tags))

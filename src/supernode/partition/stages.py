@@ -24,6 +24,7 @@ from supernode.ir import (
     Type,
     Value,
 )
+from supernode.ops import is_view
 from supernode.partition.chunks import EVERYWHERE, Chunks, backward_level
 from supernode.partition.schedules import Kind, Schedule, Slot
 
@@ -128,10 +129,21 @@ class _Stages:
                     continue
                 seen.add(value.id)
                 source = self.source(value)
-                if source == EVERYWHERE and value.id in self.made:
+                if self.made_here(value, stage):
                     open_ += self.ops[self.made[value.id]].inputs
                 elif source not in (EVERYWHERE, stage):
                     self.wanted[value.id].add(stage)
+
+    def made_here(self, value: Value, stage: int) -> bool:
+        """Whether a stage makes a value for itself; of a weight that comes from elsewhere, its
+        views are made anew, so that it comes once."""
+        at = self.made.get(value.id)
+        if at is None:
+            return False
+        op = self.ops[at]
+        again = is_view(op) and self.tags[at].part is None and len(op.inputs) == 1
+        again = again and op.inputs[0].type.size_bytes == value.type.size_bytes
+        return self.of[at] in (EVERYWHERE, stage) or again
 
     def _outputs(self, stage: int) -> Iterator[tuple[Value, int]]:
         """The outputs that a stage has, with their places."""
@@ -219,7 +231,7 @@ class _Writer:
             self.need(value)
         self._add(op)
         self.there |= {value.id for value in op.outputs}
-        if self.stages.of[at] != EVERYWHERE:
+        if self.stages.of[at] == self.stage:
             for value in op.outputs:
                 self.send(value, op.site)
 
@@ -227,11 +239,10 @@ class _Writer:
         """Sees to it that a value is there."""
         if value.id in self.there:
             return
-        source = self.stages.source(value)
-        if source in (EVERYWHERE, self.stage):
+        if self.stages.made_here(value, self.stage):
             self.write(self.stages.made[value.id])
             return
-        args = ((), AXIS, source, value.id)
+        args = ((), AXIS, self.stages.source(value), value.id)
         self._add(Op(name=RECEIVE, args=args, outputs=(value,), site=self._site(value)))
         self.there.add(value.id)
 
