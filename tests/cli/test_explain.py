@@ -21,6 +21,7 @@ KEYS = {
         "communication",
         "totals",
         "sent_bytes",
+        "memory",
     ],
     "stored": [
         "name",
@@ -55,6 +56,8 @@ def test_explain_as_json_with_a_page(tmp_path: Path, capfd: Capture) -> None:
     assert (head["axes"], head["piece_shape"]) == ([["tp"], ["fsdp"]], [128, 32])
     sent = sum(row["sent_bytes"] for row in document["communication"])
     assert document["sent_bytes"] == pytest.approx(sent)
+    in_place, by_run = (document["memory"][key]["peak_bytes"] for key in ("in_place", "by_run"))
+    assert document["stored_bytes"] < in_place < by_run
     assert "planning gpt-tiny for 4 chips (fsdp=2,tp=2)" in err
     assert "gpt-tiny, laid out" in html.read_text(encoding="utf-8")
 

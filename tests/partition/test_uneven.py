@@ -15,7 +15,17 @@ from supernode.partition import partition
 from supernode.partition.emit import Emitter
 from supernode.partition.line import SCHEMES, Axis, mesh_of
 from supernode.partition.moves import move
-from supernode.plan import Layout, Plan, breaks, cut, fits, variant_ranks, verify_plan
+from supernode.plan import (
+    Layout,
+    Plan,
+    breaks,
+    cut,
+    fits,
+    memory,
+    run_memory,
+    variant_ranks,
+    verify_plan,
+)
 
 AXES = tuple(
     Axis(name=name, size=size, scheme=SCHEMES["dp"]) for name, size in (("a", 3), ("b", 2))
@@ -119,6 +129,19 @@ def test_programs_of_chips_differ_in_sizes_only() -> None:
     pieces = [plan.local_of(rank).main.inputs[0].tensor.shape for rank in range(12)]
     assert pieces == [(n, m) for n in (3, 2, 2) for m in (3, 3, 2, 2)]
     assert len({id(plan.local_of(rank)) for rank in range(plan.mesh.size)}) == 4
+
+
+def test_the_memory_of_a_plan_is_that_of_a_chip_of_each_size() -> None:
+    plan = partition(mlp(8, 10, 6), "dp=3")
+    found = plan.memory()
+    assert list(found.chips) == [0, 2]
+    assert [plan.alike(rank) for rank in range(3)] == [0, 0, 2]
+    assert found.peak_bytes == found.chips[0].peak_bytes > found.chips[2].peak_bytes
+    assert found.chips[2] == run_memory(plan.local_of(2))
+    assert plan.memory(in_place=True).peak_bytes == memory(plan.local).peak_bytes
+    told = str(found).splitlines()
+    assert told[0].split() == ["at", "the", "peak", "chip", "0", "chip", "2"]
+    assert told[-2].split() == ["in", "all", "1.33", "kB", "1.29", "kB"]
 
 
 def test_an_even_plan_has_one_program() -> None:

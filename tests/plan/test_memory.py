@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supernode.ir import CALL, Block, Op, Phase, Port, Program, Site, TensorType, Value, verify
-from supernode.plan.memory import PARTS, memory
+from supernode.plan.memory import PARTS, RUN_PARTS, memory, run_memory
 
 PHASES: tuple[Phase, ...] = ("forward", "backward", "optimizer")
 
@@ -242,6 +242,41 @@ def test_a_block_walked_once_counts_as_its_calls_written_out(original: Program) 
     assert folded.timeline == flat.timeline
     assert folded.peak_bytes == max(folded.timeline) == sum(folded.parts.values())
     assert folded.peak_bytes == flat.peak_bytes
+
+
+def test_a_run_holds_both_epochs_results_and_letters() -> None:
+    w, x, arrived = vector(0, 100), vector(1, 7), vector(2, 30)
+    a, b, w2 = vector(3, 30), vector(4, 30), vector(5, 100)
+    ops = (
+        Op(name="fabric.receive", args=("pp", 0, 1), outputs=(arrived,)),
+        op("aten.exp", a, arrived),  # over what arrived: it is in its letter still
+        op("aten.cumsum", b, a),
+        op("aten.mul.Tensor", w2, w, b),
+    )
+    step = program(((w, param()), (x, Port(name="x", role="arg"))), ops, ((w2, 0), (b, None)))
+    use = run_memory(step)
+    assert use.parts == {
+        **dict.fromkeys(RUN_PARTS, 0),
+        "parameters": 100,
+        "inputs": 7,
+        "next epoch": 100,
+        "results": 30,
+        "letters": 30,
+        "temporaries": 30,
+    }
+    # The new weight is written where it stays.
+    assert use.timeline == (267, 267, 297, 297)
+    assert use.modules[0] == ("layers.*", 200)
+    # In place, with what arrives in memory of its own: w2 is made while w is read.
+    assert memory(step).timeline == (137, 167, 167, 237)
+
+
+def test_a_run_overwrites_what_dies() -> None:
+    w, a, b, c = (vector(i, 10) for i in range(4))
+    ops = (op("aten.cumsum", a, w), op("aten.exp", b, a), op("aten.neg", c, b))
+    step = program(((w, param()),), ops, ((c, None),))
+    assert memory(step).timeline == (20, 30, 30)
+    assert run_memory(step).timeline == (30, 30, 30)
 
 
 def test_many_calls_of_a_block_walk_it_a_few_times() -> None:

@@ -13,8 +13,8 @@ from supernode.report.figures import (
 )
 from supernode.report.page import page
 from supernode.search import Change
-from supernode.simulate import MEMORY, limits, simulate
-from supernode.trace import Counter, Span, Trace
+from supernode.simulate import limits, simulate
+from supernode.trace import MEMORY, Counter, Span, Trace
 from tiny import layered, machine, plan
 
 LOCAL = plan(layered(3, reduce_over="dp"), Mesh((("dp", 4),)))

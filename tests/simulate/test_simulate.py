@@ -11,8 +11,8 @@ from supernode.machine import Machine
 from supernode.ops import Cost
 from supernode.plan import Mesh, Plan
 from supernode.plan.memory import memory
-from supernode.simulate import MEMORY, Simulation, op_time, simulate
-from supernode.trace import COMM, COMPUTE, verify_trace
+from supernode.simulate import Simulation, op_time, simulate
+from supernode.trace import COMM, COMPUTE, MEMORY, verify_trace
 from tiny import Builder, layered, level, machine, number, plan
 
 ONE = Mesh(())

@@ -17,6 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from supernode.cli.saving import Saving
 from supernode.errors import InputError
 from supernode.partition import parse_line
+from supernode.trace import MEMORY, Trace
+from supernode.units import format_bytes
 
 LINE_EVERY = 10
 """Without a terminal, progress is one line every so many steps."""
@@ -35,6 +37,8 @@ class Record:
     losses: list[float] = field(default_factory=list[float])
     step_s: list[float] = field(default_factory=list[float])
     sample: str = ""
+    planned_bytes: int = 0
+    measured_bytes: int = 0
 
     @property
     def tokens_per_s(self) -> float:
@@ -55,6 +59,8 @@ class Record:
             "tokens_per_step": self.tokens_per_step,
             "tokens_per_s": self.tokens_per_s,
             "step_s": self.step_s,
+            "planned_memory_bytes": self.planned_bytes,
+            "measured_memory_bytes": self.measured_bytes,
             "sample": self.sample,
         }
 
@@ -144,16 +150,22 @@ def _train(
             tokens_per_step=job.tokens_per_step,
             byte_entropy=entropy,
             start=start,
+            planned_bytes=step.plan.memory().peak_bytes,
         )
         with progress(steps, start) as shown:
             for number in range(start, steps):
                 inputs = next(batches)
                 start_s = time.perf_counter()
-                if trace is not None and number == steps - 1:
+                goal = trace if number == steps - 1 else None
+                if number == start:
+                    loss, timeline = step.traced_memory(*inputs)
+                    record.measured_bytes = _peak_bytes(timeline)
+                elif goal is not None:
                     loss, timeline = step.traced(*inputs)
-                    trace.write_text(timeline.to_chrome())
                 else:
-                    loss = step(*inputs)
+                    loss, timeline = step(*inputs), None
+                if goal is not None and timeline is not None:
+                    goal.write_text(timeline.to_chrome())
                 record.step_s.append(time.perf_counter() - start_s)
                 record.losses.append(float(loss))
                 shown.update(record)
@@ -162,6 +174,11 @@ def _train(
         step.pull()
     record.sample = job.sample(sample) if sample else ""
     return record
+
+
+def _peak_bytes(measured: Trace) -> int:
+    """What the fullest chip held."""
+    return int(max(measured.peak(MEMORY, chip) for chip in measured.chips))
 
 
 class Shown(Protocol):
@@ -223,7 +240,9 @@ def _summary(record: Record) -> None:
         f"{record.recipe}: {len(record.losses)} steps on {chips}, "
         f"{record.tokens_per_s:,.0f} tokens/s\n"
         f"loss {record.losses[0]:.3f} -> {record.losses[-1]:.3f} nats per byte "
-        f"(a single byte's entropy: {record.byte_entropy:.3f})"
+        f"(a single byte's entropy: {record.byte_entropy:.3f})\n"
+        f"memory {format_bytes(record.measured_bytes)} on the fullest chip, "
+        f"{format_bytes(record.planned_bytes)} planned"
     )
     if record.sample:
         print("\nthe trained model, back in one process, writes:")

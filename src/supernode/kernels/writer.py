@@ -18,7 +18,7 @@ from supernode.kernels.schema import argument_names, returns_count
 from supernode.kernels.surroundings import Collectives, Grid, Letters
 from supernode.ops.random import Cuts, Shape, part_of, piece_arguments, time_parts
 from supernode.plan.aliases import LETTERS
-from supernode.plan.liveness import Rewrite, deaths
+from supernode.plan.liveness import Rewrite, deaths, unused
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "all_to_all_rows")
 
@@ -60,6 +60,8 @@ class Writer:
         if not is_main:
             # The frame of the caller would otherwise keep every argument alive.
             self.line("    args.clear()")
+            if dead := unused(block):
+                self.line(f"    del {', '.join(map(value_name, dead))}")
         # Main's inputs belong to the caller: deleting their names frees nothing.
         kept = {value.id for value in block.inputs} if is_main else set[int]()
         for at, (op, dying) in enumerate(zip(block.ops, deaths(block), strict=True)):

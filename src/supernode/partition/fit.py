@@ -5,7 +5,7 @@ from supernode.ir import Program
 from supernode.partition.line import RECOMPUTE, parse_line
 from supernode.partition.partition import partition
 from supernode.partition.recompute import FULL, NONE
-from supernode.plan import Plan, memory
+from supernode.plan import Plan
 from supernode.units import format_bytes
 
 LIMITS = [str(2**power) for power in range(2, 17)]
@@ -48,7 +48,7 @@ def _again(program: Program, layout: str, chips: int | None, mode: str) -> Plan:
 
 
 def _peak(plan: Plan) -> int:
-    return memory(plan.local).peak_bytes
+    return plan.memory(in_place=True).peak_bytes
 
 
 def _checked(plan: Plan, memory_bytes: float) -> Plan:

@@ -19,7 +19,10 @@ from supernode.plan.inplace import destinations as destinations
 from supernode.plan.json import plan_from_json as plan_from_json
 from supernode.plan.json import plan_to_json as plan_to_json
 from supernode.plan.layout import Layout as Layout
+from supernode.plan.memory import MemoryUse as MemoryUse
+from supernode.plan.memory import PlanMemory as PlanMemory
 from supernode.plan.memory import memory as memory
+from supernode.plan.memory import run_memory as run_memory
 from supernode.plan.mesh import Mesh as Mesh
 from supernode.plan.plan import Placement as Placement
 from supernode.plan.plan import Plan as Plan

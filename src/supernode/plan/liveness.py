@@ -41,6 +41,12 @@ def last_uses(block: Block) -> dict[int, int]:
     return last
 
 
+def unused(block: Block) -> list[Value]:
+    """The inputs that nothing in the block reads, nor hands out."""
+    last = last_uses(block)
+    return [value for value in dict.fromkeys(block.inputs) if last[value.id] < 0]
+
+
 def deaths(block: Block) -> list[list[Value]]:
     """The values that die at each op, in the order of their definition."""
     last = last_uses(block)

@@ -8,6 +8,7 @@ from itertools import product
 from supernode.errors import UnknownName, near_matches
 from supernode.ir import Program, Value, print_program, verify
 from supernode.plan.layout import Layout
+from supernode.plan.memory import PlanMemory, memory, run_memory
 from supernode.plan.mesh import Mesh
 
 Starts = tuple[tuple[str, tuple[int, ...]], ...]
@@ -67,10 +68,31 @@ class Plan:
 
     def local_of(self, rank: int) -> Program:
         """The program of chip `rank`."""
+        return (self.local, *self.variants)[self._kind(rank)]
+
+    def alike(self, rank: int) -> int:
+        """The first chip that runs the very program of chip `rank`."""
+        return variant_ranks(self.mesh, self.starts)[self._kind(rank)]
+
+    def _kind(self, rank: int) -> int:
         at, index = self.mesh.coordinates(rank), 0
         for axis, starts in self.starts:
             index = index * (len(starts) + 1) + bisect_right(starts, at[axis])
-        return (self.local, *self.variants)[index]
+        return index
+
+    def memory(self, *, in_place: bool = False) -> PlanMemory:
+        """What a step takes on a chip of each kind, at its peak and over time, by liveness.
+
+        By default where `run` executes it: with the next epoch of the state beside the old one.
+        `in_place` is a trainer that updates state in place, as simulated machines do. Example:
+
+            print(plan.memory())
+            plan.memory().peak_bytes <= 8 * GIB
+        """
+        find = memory if in_place else run_memory
+        ranks = variant_ranks(self.mesh, self.starts)
+        locals_ = (self.local, *self.variants)
+        return PlanMemory(chips={r: find(local) for r, local in zip(ranks, locals_, strict=True)})
 
     def __str__(self) -> str:
         head = f"plan {self.program.name} on {self.mesh} ({self.layout or 'one chip'})"

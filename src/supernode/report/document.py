@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from supernode.machine import Machine
+from supernode.plan import MemoryUse
 from supernode.report.layouts import Explanation, Laid
 from supernode.search import Change
 from supernode.simulate import Simulation, time_range
@@ -46,10 +47,8 @@ def simulation_document(
             for (level, kind), amount in sim.sent_by_level.items()
         ],
         "memory": {
-            "peak_bytes": sim.memory.peak_bytes,
+            **_held(sim.memory),
             "capacity_bytes": sim.capacity_bytes,
-            "parts_bytes": _plain(sim.memory.parts),
-            "modules_bytes": _plain(dict(sim.memory.modules)),
         },
     }
 
@@ -124,6 +123,15 @@ def layouts_document(explained: Explanation) -> dict[str, Json]:
             for row in explained.totals
         ],
         "sent_bytes": explained.sent_bytes,
+        "memory": {"in_place": _held(explained.in_place), "by_run": _held(explained.by_run)},
+    }
+
+
+def _held(use: MemoryUse) -> dict[str, Json]:
+    return {
+        "peak_bytes": use.peak_bytes,
+        "parts_bytes": _plain(use.parts),
+        "modules_bytes": _plain(dict(use.modules)),
     }
 
 

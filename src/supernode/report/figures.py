@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from supernode.simulate import MEMORY, Simulation
-from supernode.trace import STREAMS, Counter, Span, Trace
+from supernode.simulate import Simulation
+from supernode.trace import MEMORY, STREAMS, Counter, Span, Trace
 from supernode.units import GIGA, KILO, MILLI, PETA, format_seconds
 
 INK, QUIET, GRID = "#1f2430", "#6b7280", "#e7e9ee"
@@ -108,8 +108,9 @@ def _bar(group: list[Span], row: str) -> _Bar:
 
 
 def memory_figure(trace: Trace, capacity_bytes: float) -> go.Figure:
-    """The memory in use on chip 0 over the step, under what a chip has."""
-    counters = [c for c in trace.counters if c.name == MEMORY and c.chip == 0]
+    """The memory in use over the step, on the fullest chip, under what a chip has."""
+    chip = max(trace.chips, key=lambda chip: trace.peak(MEMORY, chip), default=0)
+    counters = [c for c in trace.counters if c.name == MEMORY and c.chip == chip]
     shown = list(_highest(counters, trace.end_s / MAX_BARS))
     figure = go.Figure()
     figure.add_scatter(

@@ -37,6 +37,7 @@ def layouts_report(explained: Explanation) -> RenderableType:
     if reasons:
         parts.append(_notes(reasons))
     parts.append(Group(_activation_table(explained.activations), _legend(explained.activations)))
+    parts.append(_memory_table(explained))
     if explained.traffic:
         parts += [_traffic_table(explained.traffic), _total_table(explained)]
     return spaced(*parts)
@@ -126,6 +127,18 @@ def _by_layout(rows: Iterable[Laid]) -> Iterator[Laid]:
         if row.layout not in seen:
             seen.add(row.layout)
             yield row
+
+
+def _memory_table(explained: Explanation) -> Table:
+    """What the fullest chip holds at its peak: of two executors, which treat state otherwise."""
+    uses = (explained.in_place, explained.by_run)
+    table = new_table("memory per chip", "in place", "by run")
+    for part in explained.by_run.parts:
+        held = [use.parts.get(part, 0) for use in uses]
+        if any(held):
+            table.add_row(f"  {part}", *(sized(n) if n else "" for n in held))
+    table.add_row("peak", *(sized(use.peak_bytes) for use in uses), style="bold")
+    return table
 
 
 def _new_table(first: str, *columns: str) -> Table:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from supernode.ir import Block, HostType, Role, TensorType, Value
 from supernode.ops import is_view
-from supernode.plan import Layout, Placement, Plan
+from supernode.plan import Layout, MemoryUse, Placement, Plan
 from supernode.report.repeats import common_name, ops_once, order_of, pattern_of
 from supernode.report.traffic import Total, Traffic, totals, traffic
 
@@ -42,7 +42,8 @@ class Laid:
 class Explanation:
     """A Plan by rows: what lives from step to step, what the forward ops make, what is sent.
 
-    `mesh` are the axes with their sizes; bytes are those of each chip, in one step.
+    `mesh` are the axes with their sizes; bytes are those of each chip, in one step. Memory is that
+    of the fullest chip: of a trainer that updates state in place, and of `run`.
     """
 
     program: str
@@ -53,6 +54,8 @@ class Explanation:
     activations: tuple[Laid, ...]
     traffic: tuple[Traffic, ...]
     totals: tuple[Total, ...]
+    in_place: MemoryUse
+    by_run: MemoryUse
 
     @property
     def sent_bytes(self) -> float:
@@ -80,6 +83,8 @@ def explanation(plan: Plan) -> Explanation:
         activations=activations(plan),
         traffic=traffic(plan),
         totals=totals(plan),
+        in_place=plan.memory(in_place=True).fullest,
+        by_run=plan.memory().fullest,
     )
 
 

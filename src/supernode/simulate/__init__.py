@@ -8,7 +8,6 @@ from supernode.simulate.limits import limits as limits
 from supernode.simulate.op_time import op_time as op_time
 from supernode.simulate.precision import cost_in as cost_in
 from supernode.simulate.range import time_range as time_range
-from supernode.simulate.simulate import MEMORY as MEMORY
 from supernode.simulate.simulate import Rehearsal as Rehearsal
 from supernode.simulate.simulate import simulate as simulate
 from supernode.simulate.simulation import Simulation as Simulation

@@ -18,9 +18,8 @@ from supernode.simulate.simulation import Simulation
 from supernode.simulate.stages import Critical, Ready, Run
 from supernode.simulate.terms import Terms
 from supernode.simulate.work import MESSAGE, CostOf, Prices, Sending, Work
-from supernode.trace import COMM, COMPUTE, HOST, Counter, Json, Span, Trace
+from supernode.trace import COMM, COMPUTE, HOST, MEMORY, Counter, Json, Span, Trace
 
-MEMORY = "memory in use (bytes)"
 JITTER, INTERFERENCE, BUBBLE = "jitter", "interference", "bubble"
 """What the step waited for that is no op: the slowest chip, cores taken by communication, and
 other stages of a pipeline."""

@@ -13,6 +13,9 @@ COMM: Stream = "comm"
 HOST: Stream = "host"
 STREAMS: tuple[Stream, ...] = (COMPUTE, COMM, HOST)
 
+MEMORY, PLANNED_MEMORY = "memory in use (bytes)", "memory planned (bytes)"
+"""Counters: what a chip holds, and where a real step was measured what its plan had foretold."""
+
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
 
@@ -72,6 +75,11 @@ class Trace:
         from supernode.trace.chrome import to_chrome
 
         return to_chrome(self)
+
+    def peak(self, counter: str, chip: int) -> float:
+        """The highest that a counter of a chip gets, 0 if it has none: `trace.peak(MEMORY, 0)`."""
+        found = (c.value for c in self.counters if c.chip == chip and c.name == counter)
+        return max(found, default=0.0)
 
     @property
     def chips(self) -> tuple[int, ...]:

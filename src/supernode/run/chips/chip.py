@@ -1,11 +1,31 @@
 """What a kind of chip must say of itself; one file for each kind."""
 
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 from supernode.run.fabric import Fabric
+
+
+class MemoryWatch(Protocol):
+    """What a chip's allocator hands out while it is watched, in bytes above what it had before.
+
+    It watches in a `with`; `peaks` are known after that.
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def mark(self) -> None:
+        """Ends one span, between two marks, and begins the next."""
+        ...
+
+    @property
+    def peaks(self) -> list[int]:
+        """The most that was handed out in each span that was ended."""
+        ...
 
 
 class ChipKind(Protocol):
@@ -41,4 +61,8 @@ class ChipKind(Protocol):
 
     def synchronize(self) -> None:
         """Returns when the chip has done what it was given."""
+        ...
+
+    def memory_watch(self) -> MemoryWatch:
+        """Watches the memory of this chip."""
         ...

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from supernode.errors import DoesNotFit
+from supernode.run.chips.allocations import Allocations
+from supernode.run.chips.chip import MemoryWatch
 from supernode.run.fabric import Fabric
 from supernode.units import GIB, KIB, format_bytes
 
@@ -74,6 +76,10 @@ class Cpu:
 
     def synchronize(self) -> None:
         """Nothing to wait for: a call returns when its work is done."""
+
+    def memory_watch(self) -> MemoryWatch:
+        """By torch's profiler."""
+        return Allocations()
 
 
 def keep_freed_memory() -> None:

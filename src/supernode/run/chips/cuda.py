@@ -1,9 +1,12 @@
 """NVIDIA GPUs as chips: worker `i` has GPU `i`; collectives by NCCL."""
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
 from supernode.errors import InputError
+from supernode.run.chips.chip import MemoryWatch
 from supernode.run.fabric import Fabric
 
 
@@ -45,3 +48,27 @@ class Cuda:
     def synchronize(self) -> None:
         """Waits for the current stream's device."""
         torch.cuda.synchronize()
+
+    def memory_watch(self) -> MemoryWatch:
+        """By the counts that torch's allocator keeps."""
+        return _Allocated()
+
+
+class _Allocated:
+    """A `MemoryWatch`: the allocator's own peak, begun anew at each mark."""
+
+    def __init__(self) -> None:
+        self._before = 0
+        self.peaks: list[int] = []
+
+    def __enter__(self) -> Self:
+        self._before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def mark(self) -> None:
+        self.peaks.append(torch.cuda.max_memory_allocated() - self._before)
+        torch.cuda.reset_peak_memory_stats()

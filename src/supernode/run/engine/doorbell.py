@@ -29,6 +29,7 @@ class Command(IntEnum):
     TRACED_STEP = 2
     SAVE = 3
     RESTORE = 4
+    TRACED_MEMORY = 5
 
 
 class Doorbell:

@@ -37,9 +37,13 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpTimes:
-    """From a worker: when each op of the last step started and ended, in execution order."""
+    """From a worker: when each op of the last step started and ended, in execution order.
+
+    `memory_bytes` is the most that the chip held while each of them ran, where that was asked.
+    """
 
     times_ns: tuple[tuple[int, int], ...]
+    memory_bytes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

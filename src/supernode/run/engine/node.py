@@ -32,6 +32,7 @@ _WAITED_FOR = {
     Command.LOAD: "it to load a plan",
     Command.STEP: "its step",
     Command.TRACED_STEP: "its step",
+    Command.TRACED_MEMORY: "its step",
     Command.SAVE: "its state",
     Command.RESTORE: "it to take its state",
 }

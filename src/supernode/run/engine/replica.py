@@ -1,18 +1,18 @@
 """A worker's side of a loaded plan: this chip's memory, its generated code, its steps."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from supernode.ir import HostType, Value
-from supernode.kernels import OpSpan, generate
+from supernode.kernels import generate
 from supernode.plan import destinations
 from supernode.run.chips import ChipKind
 from supernode.run.engine.letters import letters_of, pipe_of
-from supernode.run.engine.messages import Load, Loaded
+from supernode.run.engine.messages import Load, Loaded, OpTimes
 from supernode.run.engine.window import Window, spot_of
 from supernode.run.fabric import Fabric
 
@@ -79,13 +79,47 @@ class Replica:
         self._letters.begin(number)
         self._publish(self._step(self._inputs(epoch), self._into_epoch[(epoch + 1) % 2]))
 
-    def traced_step(self, number: int, epoch: int) -> list[OpSpan]:
+    def traced_step(self, number: int, epoch: int) -> OpTimes:
         """A step that notes when each op ran."""
         self._letters.begin(number)
-        inputs, out = self._inputs(epoch), self._into_epoch[(epoch + 1) % 2]
-        outputs, spans = self._step.traced(inputs, out, self._site.kind.synchronize)
+        times_ns = self._timed(self._inputs(epoch), epoch, self._site.kind.synchronize)
+        return OpTimes(times_ns=times_ns)
+
+    def traced_memory(self, number: int, epoch: int) -> OpTimes:
+        """A step that notes when each op ran, and the memory in use meanwhile."""
+        self._letters.begin(number)
+        watch = self._site.kind.memory_watch()
+
+        def after_op() -> None:
+            self._site.kind.synchronize()
+            watch.mark()
+
+        with watch:
+            inputs = self._inputs(epoch)
+            resident_bytes = self._resident_bytes(inputs)
+            times_ns = self._timed(inputs, epoch, after_op)
+        memory_bytes = tuple(resident_bytes + peak for peak in watch.peaks)
+        return OpTimes(times_ns=times_ns, memory_bytes=memory_bytes)
+
+    def _timed(
+        self, inputs: list[Number], epoch: int, after_op: Callable[[], None]
+    ) -> tuple[tuple[int, int], ...]:
+        outputs, spans = self._step.traced(inputs, self._into_epoch[(epoch + 1) % 2], after_op)
         self._publish(outputs)
-        return spans
+        return tuple((span.start_ns, span.end_ns) for span in spans)
+
+    def _resident_bytes(self, inputs: list[Number]) -> int:
+        """What is there before and after a step: state, results, letters, arguments in place."""
+        held = [
+            *self._results.values(),
+            *(each for homes in self._epochs.values() for each in homes),
+        ]
+        for i, piece in self._arguments.items():
+            given = inputs[i]
+            assert isinstance(given, Tensor)
+            if given.data_ptr() == piece.data_ptr():
+                held.append(given)
+        return self._letters.room_bytes + sum(tensor.nbytes for tensor in held)
 
     def save(self, epoch: int) -> None:
         """Copies the state of an epoch to its homes in the arena."""

@@ -1,17 +1,18 @@
-"""When the chips ran their ops, as a Trace."""
+"""When the chips ran their ops, and what they held meanwhile, as a Trace."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from supernode.kernels import executed_ops
 from supernode.plan import Plan
-from supernode.trace import COMM, COMPUTE, Span, Trace
+from supernode.run.engine.messages import OpTimes
+from supernode.trace import COMM, COMPUTE, MEMORY, PLANNED_MEMORY, Counter, Span, Trace
 
 _NS = 1e-9
 
 
-def as_trace(plan: Plan, times_ns: Sequence[Sequence[tuple[int, int]]]) -> Trace:
-    """The trace of a step from each chip's times by op; it begins with the first op of any."""
-    start_ns = min((times[0][0] for times in times_ns if times), default=0)
+def as_trace(plan: Plan, measured: Sequence[OpTimes]) -> Trace:
+    """The trace of a step from what each chip measured; it begins with the first op of any."""
+    start_ns = min((each.times_ns[0][0] for each in measured if each.times_ns), default=0)
     spans = [
         Span(
             name=op.name,
@@ -23,8 +24,29 @@ def as_trace(plan: Plan, times_ns: Sequence[Sequence[tuple[int, int]]]) -> Trace
             phase=op.site.phase,
             task=op.site.task,
         )
-        for chip, times in enumerate(times_ns)
-        for op, (start, end) in zip(executed_ops(plan.local_of(chip)), times, strict=True)
+        for chip, each in enumerate(measured)
+        for op, (start, end) in zip(executed_ops(plan.local_of(chip)), each.times_ns, strict=True)
     ]
     meta = {"program": plan.program.name, "mesh": str(plan.mesh), "layout": plan.layout}
-    return Trace(name=f"{plan.program.name} measured", spans=tuple(spans), meta=meta)
+    return Trace(
+        name=f"{plan.program.name} measured",
+        spans=tuple(spans),
+        counters=tuple(_memory(plan, measured, start_ns)),
+        meta=meta,
+    )
+
+
+def _memory(plan: Plan, measured: Sequence[OpTimes], start_ns: int) -> Iterator[Counter]:
+    """What each chip held while each op ran, and what it was to hold, where that changes."""
+    if not any(each.memory_bytes for each in measured):
+        return
+    planned = plan.memory().chips
+    for chip, each in enumerate(measured):
+        curves = {MEMORY: each.memory_bytes, PLANNED_MEMORY: planned[plan.alike(chip)].timeline}
+        for name, curve in curves.items():
+            last = -1
+            for value, (start, _) in zip(curve, each.times_ns, strict=True):
+                if value != last:
+                    at_s = (start - start_ns) * _NS
+                    yield Counter(name=name, chip=chip, at_s=at_s, value=float(value))
+                last = value

@@ -23,7 +23,6 @@ from supernode.run.engine.messages import (  # noqa: E402
     Failed,
     Load,
     Message,
-    OpTimes,
     Ready,
     Recover,
 )
@@ -91,8 +90,9 @@ class Worker:
             case Command.STEP:
                 self._replicas[plan].step(self._bell.number, epoch)
             case Command.TRACED_STEP:
-                spans = self._replicas[plan].traced_step(self._bell.number, epoch)
-                self._pipe.send(OpTimes(times_ns=tuple((s.start_ns, s.end_ns) for s in spans)))
+                self._pipe.send(self._replicas[plan].traced_step(self._bell.number, epoch))
+            case Command.TRACED_MEMORY:
+                self._pipe.send(self._replicas[plan].traced_memory(self._bell.number, epoch))
             case Command.SAVE:
                 self._replicas[plan].save(epoch)
             case Command.RESTORE:

@@ -66,6 +66,9 @@ class Mailbox(ABC):
     next.
     """
 
+    room_bytes: int
+    """What it keeps for letters to its rank, in a step and between steps."""
+
     @abstractmethod
     def begin(self, number: int) -> None:
         """Begins a step; `number` is the same on all ranks and larger than any before.

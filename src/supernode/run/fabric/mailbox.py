@@ -42,8 +42,8 @@ class ArenaMailbox(Mailbox):
         for letter in letters:
             starts.append(sizes[letter.target])
             sizes[letter.target] += _room_bytes(letter)
-        room, used = max(sizes.values(), default=0), sizes[self._rank]
-        inbox = fabric.empty((room,), torch.uint8, used_bytes=used)
+        room, self.room_bytes = max(sizes.values(), default=0), sizes[self._rank]
+        inbox = fabric.empty((room,), torch.uint8, used_bytes=self.room_bytes)
         self._places = {
             _name(letter): inbox[start : start + _size_bytes(letter)]
             .view(letter.dtype)
@@ -81,8 +81,10 @@ class DistributedMailbox(Mailbox):
     """Letters by `isend` and `irecv`, which match in order; each direction has its own group.
 
     With one group for both directions NCCL would keep them in one line, where a send and the
-    other's send wait for each other.
+    other's send wait for each other. A letter takes memory from when it is asked for.
     """
+
+    room_bytes = 0
 
     def __init__(self, letters: Sequence[Letter], rank: int, device: str) -> None:
         self._rank, self._device = rank, device

@@ -1,0 +1,50 @@
+"""What chips hold in a step of a whole model is what the plan says, to 3 %."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import supernode as sn
+from supernode.capture import capture
+from supernode.models import recipe
+from supernode.run import Node, connect
+from supernode.trace import MEMORY, PLANNED_MEMORY
+from zoo import zoo_step
+
+CASES = {
+    "gpt-tiny": ("", "dp=2", "tp=2,sp"),
+    "llama-tiny": ("fsdp=2", "dp=2,micro=2", "dp=2,recompute=full", "pp=2,micro=4", "zero1=2"),
+    "mixtral": ("", "ep=2"),
+    "deepseek-v3": ("fsdp=2",),
+    "resnet": ("", "dp=2"),
+}
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[dict[int, Node]]:
+    with connect("cpu:1") as one, connect("cpu:2") as two:
+        yield {1: one, 2: two}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_the_plan_says_what_chips_hold(nodes: dict[int, Node], name: str) -> None:
+    if name.endswith("-tiny"):
+        job = recipe(name).build()
+        step, model, optimizer, args = job.step, job.model, job.optimizer, job.inputs
+    else:
+        pytest.importorskip("transformers")
+        made = zoo_step(name, torch.float32)
+        step, model, optimizer, args = made.step, made.model, made.optimizer, made.args
+    captured = capture(step, model, optimizer, args)
+    for layout in CASES[name]:
+        plan = sn.partition(captured.program, layout)
+        loaded = nodes[plan.mesh.size].load(plan, captured.inputs())
+        given, numbers = captured.bind(*args), captured.host_values()
+        loaded.step(given, numbers)  # the first step makes what is kept for all of them
+        _, trace = loaded.traced_step(given, numbers, memory=True)
+        for chip in range(plan.mesh.size):
+            planned = plan.memory().chips[plan.alike(chip)].peak_bytes
+            assert trace.peak(PLANNED_MEMORY, chip) == planned
+            assert trace.peak(MEMORY, chip) == pytest.approx(planned, rel=0.03), (name, layout)
