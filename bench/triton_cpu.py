@@ -233,7 +233,7 @@ def _matmul(size: int, dtype: torch.dtype) -> Case:
 
     a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
     c, out = torch.empty(size, size, dtype=dtype), torch.empty(size, size, dtype=dtype)
-    block = (64, 128, 64)
+    block = (256, 256, 128)
     grid = (size // block[0] * (size // block[1]),)
 
     def ours() -> Tensor:

@@ -75,7 +75,8 @@ class CpuBackend(BaseBackend):
 
     def hash(self) -> str:
         """Changes with this package's sources and with the CPU: part of Triton's cache key."""
-        return f"{_source_digest()}-{host.cpu_name()}"
+        unit = "matrix" if host.matrix_unit() else ""
+        return f"{_source_digest()}-{host.cpu_name()}-{unit}"
 
 
 @functools.cache

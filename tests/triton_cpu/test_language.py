@@ -33,7 +33,7 @@ def dot_kernel(a, b, c, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, STEPS
         (torch.int8, torch.int32, 0),
     ],
 )
-@pytest.mark.parametrize("shape", [(16, 16, 16, 1), (32, 64, 32, 3), (8, 128, 16, 2)])
+@pytest.mark.parametrize("shape", [(16, 16, 32, 1), (32, 64, 64, 3), (8, 128, 16, 2)])
 def test_dot(dtype, out_dtype, tolerance, shape):
     m, n, k, steps = shape
     if dtype.is_floating_point:
@@ -45,6 +45,33 @@ def test_dot(dtype, out_dtype, tolerance, shape):
     dot_kernel[(1,)](a, b, c, m, n, k, steps)
     expected = (a.double() @ b.double()).to(out_dtype)
     torch.testing.assert_close(c, expected, rtol=tolerance, atol=tolerance * k)
+
+
+@triton.jit
+def transposed_dot_kernel(a, b, c, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr):
+    m, n, k = tl.arange(0, M), tl.arange(0, N), tl.arange(0, K)
+    left = tl.load(a + k[:, None] * M + m[None, :])
+    right = tl.load(b + n[:, None] * K + k[None, :])
+    tl.store(c + m[:, None] * N + n[None, :], tl.dot(left.T, right.T))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_dot_of_transposed_tiles(dtype):
+    a, b = torch.randn(64, 32).to(dtype), torch.randn(16, 64).to(dtype)
+    c = torch.empty(32, 16)
+    transposed_dot_kernel[(1,)](a, b, c, 32, 16, 64)
+    expected = (a.double().T @ b.double().T).float()
+    torch.testing.assert_close(c, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_bfloat16_is_multiplied_by_the_matrix_unit():
+    from triton_cpu.runtime import host
+
+    if "amx-bf16" not in host.features():
+        pytest.skip("the CPU has none that a process may use")
+    a = torch.randn(16, 32).bfloat16()
+    kernel = dot_kernel[(1,)](a, torch.randn(32, 16).bfloat16(), torch.empty(16, 16), 16, 16, 32, 1)
+    assert "tdpbf16ps" in kernel.asm["asm"]
 
 
 @triton.jit

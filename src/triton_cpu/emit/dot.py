@@ -1,7 +1,8 @@
 """`tt.dot`: operands in buffers, the accumulator's buffer updated in place.
 
 The kernel keeps a block of rows × vectors of the accumulator in registers and runs over k inside.
-Operands of 16 and 8 bits are widened to the accumulator's type first.
+Operands of 16 and 8 bits are widened to the accumulator's type first; bfloat16 is not where the CPU
+has a matrix unit.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from math import prod
 
 from ..passes.steps import Buffer, Storage, row_major
 from ..tile.ops import Op
-from ..tile.types import F32, F64, I32, Elem
+from ..tile.types import BF16, F32, F64, I32, Elem
+from . import amx
 from .context import Context
 from .convert import float_cast
 from .rearrange import each
@@ -28,6 +30,11 @@ class Shape:
     c: tuple[int, int]
     elem: Elem
 
+    @property
+    def strides(self) -> tuple[int, int, int]:
+        """From row to row of each."""
+        return self.a[0], self.b[0], self.c[0]
+
 
 def emit_dot(c: Context, op: Op) -> None:
     """accumulator += a · b, for each batch."""
@@ -37,18 +44,35 @@ def emit_dot(c: Context, op: Op) -> None:
 
 def multiply(c: Context, left: Buffer, right: Buffer, out: Buffer) -> None:
     """out += left · right, for each batch."""
+    if _by_matrix_unit(c, left, right, out):
+        left, right = (_with_consecutive_columns(c, each) for each in (left, right))
+        _products(c, left, right, out, amx.FEATURE)
+        return
     elem = _computed_in(out.elem)
     left, right = _widened(c, left, elem, False), _widened(c, right, elem, True)
     total = out if out.elem is elem else _converted(c, out, elem)
-    (m, k), n = left.shape[-2:], right.shape[-1]
-    shape = Shape(m, n, k, _pair(left), _pair(right), _pair(total), elem)
-    with each(c, out.shape[:-2]) as batch:
-        index = [*batch, "0", "0"]
-        addresses = [c.address(buffer, index) for buffer in (left, right, total)]
-        name = _kernel(c, shape)
-        c.w.do(f"call void @{name}({', '.join(f'ptr {one}' for one in addresses)})")
+    _products(c, left, right, total, "")
     if total is not out:
         _convert_into(c, total, out)
+
+
+def _by_matrix_unit(c: Context, left: Buffer, right: Buffer, out: Buffer) -> bool:
+    (m, k), n = left.shape[-2:], right.shape[-1]
+    both = left.elem is BF16 and right.elem is BF16 and out.elem is F32
+    return both and out.strides[-1] == 1 and amx.fits(c.target.features, m, n, k)
+
+
+def _with_consecutive_columns(c: Context, buffer: Buffer) -> Buffer:
+    return buffer if buffer.strides[-1] == 1 else _converted(c, buffer, buffer.elem)
+
+
+def _products(c: Context, left: Buffer, right: Buffer, total: Buffer, unit: str) -> None:
+    (m, k), n = left.shape[-2:], right.shape[-1]
+    shape = Shape(m, n, k, _pair(left), _pair(right), _pair(total), left.elem)
+    with each(c, total.shape[:-2]) as batch:
+        index = [*batch, "0", "0"]
+        given = [f"ptr {c.address(buffer, index)}" for buffer in (left, right, total)]
+        c.w.do(f"call void @{_kernel(c, shape, unit)}({', '.join(given)})")
 
 
 def _pair(buffer: Buffer) -> tuple[int, int]:
@@ -99,13 +123,16 @@ def _cast(w: Writer, value: str, source: Elem, target: Elem, count: int) -> str:
     return w.convert("sext" if source.bits < target.bits else "trunc", value, source, target, count)
 
 
-def _kernel(c: Context, shape: Shape) -> str:
+def _kernel(c: Context, shape: Shape, unit: str) -> str:
     """The product as a function of its own, one for each shape."""
-    key = f"dot.{shape}"
+    key = f"dot.{shape}{unit}"
     if key not in c.w.functions:
         name = f"dot{len(c.w.functions)}"
         inner = c.w.inner()
-        _Microkernel(inner, shape, c.target.vector_bits).write()
+        if unit:
+            amx.Product(inner, shape.m, shape.n, shape.k, shape.strides).write()
+        else:
+            _Microkernel(inner, shape, c.target.vector_bits).write()
         body = "\n".join([*inner.allocas, *inner.lines])
         c.w.functions[key] = (
             f"define internal void @{name}(ptr noalias readonly %A, ptr noalias readonly %B,"

@@ -1,6 +1,8 @@
 """The CPU this process runs on, as LLVM sees it."""
 
+import ctypes
 import functools
+import sys
 import threading
 
 import llvmlite.binding as llvm
@@ -9,9 +11,23 @@ LOCK = threading.RLock()
 """llvmlite's objects are not safe to use from several threads at once."""
 
 
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
+"""Of Linux on x86-64: asm/prctl.h, ARCH_REQ_XCOMP_PERM and XFEATURE_XTILE_DATA."""
+
+
+@functools.cache
+def matrix_unit() -> bool:
+    """Whether the system lets this process use AMX, for which it must be asked."""
+    if "amx-tile" not in llvm.get_host_cpu_features() or sys.platform != "linux":
+        return False
+    call = ctypes.CDLL(None).syscall
+    return call(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0
+
+
 @functools.cache
 def initialize() -> None:
-    """Readies LLVM's code generator and assembler for this CPU."""
+    """Readies LLVM's code generator and assembler for this CPU, and its matrix unit."""
+    matrix_unit()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
@@ -26,7 +42,9 @@ def cpu_name() -> str:
 @functools.cache
 def features() -> frozenset[str]:
     """The instruction sets it has: `avx512f`, `amx-bf16`, `neon`, …"""
-    return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
+    known = llvm.get_host_cpu_features().items()
+    usable = matrix_unit()
+    return frozenset(n for n, present in known if present and (usable or "amx" not in n))
 
 
 @functools.cache
