@@ -63,6 +63,15 @@ def test_tensor_parallel_sends_what_the_whole_batch_would() -> None:
     assert within(parts["all_reduce"], once["all_reduce"])
 
 
+def test_tokens_split_with_heads_are_sent_as_those_of_the_whole_batch() -> None:
+    """Behind a bias, too, whose sum over chips is complete before it is added."""
+    job = recipe("gpt-tiny").build(batch=8)
+    program = capture(job.step, job.model, job.optimizer, job.inputs).program
+    once, parts = (sent(partition(program, line)) for line in ("tp=2,sp", "tp=2,sp,micro=4"))
+    for kind in ("all_gather", "all_reduce", "reduce_scatter"):
+        assert within(parts[kind], once[kind]), kind
+
+
 def test_activations_of_one_part_only_are_held() -> None:
     whole, parts = memory(plan("").local), memory(plan(f"micro={PARTS}").local)
     assert parts.parts["activations"] <= 1.05 / PARTS * whole.parts["activations"]

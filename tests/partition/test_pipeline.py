@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import combinations, pairwise
+from itertools import combinations, groupby, pairwise
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from emulate import run_plan, run_program
 from supernode.capture import Captured, capture
 from supernode.errors import LayoutError
+from supernode.ir import CALL
 from supernode.models import recipe
 from supernode.partition import parse_line, partition
 from supernode.partition.chunks import cut
@@ -136,6 +137,18 @@ def test_1f1b_holds_fewer_activations_than_gpipe() -> None:
         for name in ("1f1b", "gpipe")
     ]
     assert peaks[0] < 0.5 * peaks[1]
+
+
+@pytest.mark.parametrize("mode", ["none", "selective", "full"])
+def test_1f1b_alternates_whatever_is_computed_again(mode: str) -> None:
+    job = recipe("gpt-tiny").build(batch=8)
+    program = capture(job.step, job.model, job.optimizer, job.inputs).program
+    local = partition(program, f"pp=2,tp=2,sp,micro=4,recompute={mode}").local
+    calls = [op for op in local.main.ops if op.name == CALL and op.site.phase != "optimizer"]
+    order = "".join(phase[0] for phase, _ in groupby(op.site.phase for op in calls))
+    counts = [len(list(each)) for _, each in groupby(op.site.phase for op in calls)]
+    assert order == "fbfbfb"
+    assert (counts[0], counts[-1]) == (2 * counts[2], 2 * counts[1])
 
 
 @given(weights=st.lists(st.integers(1, 20), min_size=3, max_size=9), count=st.integers(2, 3))

@@ -9,7 +9,7 @@ from supernode.ops.formula import SUM
 from supernode.ops.row import same
 from supernode.partition.cuts import Split, cuts_of, factor_of, split_of
 from supernode.partition.emit import Emitter
-from supernode.plan import Layout, by_expert, by_token, cut_axis, fits
+from supernode.plan import Layout, by_expert, by_token, cut_axis, cut_groups, fits
 
 Found = tuple[str, str]
 """A factor and how an axis cuts it."""
@@ -246,7 +246,7 @@ def _cut_by(formula: Formula, position: int, found: Found | None) -> tuple[int, 
 
 
 def _order(question: Question, factor: str, cuts: tuple[str, ...]) -> tuple[str, ...]:
-    """Mesh order, unless an operand is already cut by these axes in another one."""
+    """Cuts of the whole before those of groups in it, in mesh order; or as an operand is cut."""
     formula = question.formula
     for position, value, layout in question.operands():
         held = split_of(
@@ -256,4 +256,4 @@ def _order(question: Question, factor: str, cuts: tuple[str, ...]) -> tuple[str,
         )
         if held is not None and set(held.get(factor, ())) == set(cuts):
             return held[factor]
-    return cuts
+    return tuple(sorted(cuts, key=cut_groups))

@@ -69,8 +69,8 @@ class Levels:
         self.fresh = NewValues.of(main)
         for op in main.ops:
             self._add(op)
-        self.steps = _as_late_as_possible(self.steps)
         self.outputs = tuple(self._same.get(value.id, value) for value in main.outputs)
+        self.steps = _as_late_as_possible(self.steps, {value.id for value in self.outputs})
 
     @property
     def last(self) -> int:
@@ -111,12 +111,17 @@ class Levels:
         self._same |= zip((value.id for value in op.outputs), outputs, strict=True)
 
 
-def _as_late_as_possible(steps: list[Step]) -> list[Step]:
-    """The steps at their last levels: so that little waits in memory for all parts of a level."""
+def _as_late_as_possible(steps: list[Step], kept: set[int]) -> list[Step]:
+    """The steps at their last levels: so that little waits in memory for all parts of a level.
+
+    A step that nothing reads and whose outputs are not `kept` has none, and is left out.
+    """
     last = max((end.level for step in steps for end in step.ends), default=0)
-    until: dict[int, int] = {}
+    until = dict.fromkeys(kept, last)
     late: list[Step] = []
     for step in reversed(steps):
+        if not any(value.id in until for value in step.op.outputs):
+            continue
         level = last
         for value, end in zip(step.op.outputs, step.ends, strict=True):
             level = min(level, until.get(value.id, last) - (end.level - step.level))
