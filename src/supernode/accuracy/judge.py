@@ -15,6 +15,7 @@ from pathlib import Path
 from supernode.accuracy.case import Case, NotExpressed, Operator, Step
 from supernode.accuracy.cases import Skipped, cases, repeats, skip
 from supernode.accuracy.predict import Prediction, Predictor, code_version
+from supernode.accuracy.shorter import shortened
 from supernode.accuracy.truth import Row
 
 PROCESSES = 2
@@ -127,7 +128,7 @@ def _shared(case: Case) -> object:
     steps = [spec for _, spec in case.parts]
     first = steps[0]
     if isinstance(first, Step):
-        return first.capture_key
+        return shortened(first)[0][1].capture_key
     return first.step.capture_key if isinstance(first, Operator) and first.step else case.machine
 
 
@@ -149,7 +150,8 @@ def _layout(case: Case) -> str:
 def _predicted(case: Case, predictor: Predictor, cache: Path | None) -> Prediction | str:
     path = None
     if cache is not None:
-        key = hashlib.sha256(f"{case}{code_version()}".encode()).hexdigest()[:24]
+        asked = (case.parts, case.machine, case.network_bytes_per_s)
+        key = hashlib.sha256(f"{asked}{code_version()}".encode()).hexdigest()[:24]
         path = cache / "rows" / f"{key}.json"
         if path.is_file():
             kept = json.loads(path.read_text(encoding="utf-8"))

@@ -6,23 +6,30 @@ processes and later calls, as long as the code that captures is the same.
 
 import functools
 import hashlib
-from collections.abc import Iterable
+import os
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import fsum
 from pathlib import Path
 
 from supernode.accuracy.case import Case, Collective, NotExpressed, Operator, Spec, Step
 from supernode.accuracy.parts import collective_plan, operator_plan
+from supernode.accuracy.shorter import shortened
 from supernode.capture import capture
 from supernode.errors import SupernodeError
 from supernode.ir import Program, from_json, to_json
-from supernode.machine import Machine, Sourced, load_machine
+from supernode.machine import Kind, Machine, Sourced, load_machine
 from supernode.models import sized
 from supernode.partition import parse_line, partition
-from supernode.plan import Plan
-from supernode.simulate import Simulation, Terms, cost_in, simulate, time_range
+from supernode.simulate import Rehearsal, Simulation, Terms, cost_in, range_of, simulate
 
 ROOMS_OF_A_CAPTURE = ("capture", "ir", "models")
+MOST_KEPT = 4
+"""So many plans are held, for the rows that follow."""
+
+Found = tuple[float, Simulation, float]
+"""How often a simulation counts, it, and of its time what counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +48,7 @@ class Predictor:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._programs: dict[tuple[object, ...], Program] = {}
-        self._plans: dict[tuple[object, ...], Plan] = {}
+        self._ready: dict[tuple[object, ...], Rehearsal] = {}
 
     def predict(self, case: Case) -> Prediction:
         """The prediction of a case.
@@ -52,56 +58,56 @@ class Predictor:
         """
         try:
             machine = machine_for(case)
-            found = [(times, self._simulated(spec, machine)) for times, spec in case.parts]
+            found = [(times, self._found(spec, machine)) for times, spec in case.parts]
         except SupernodeError as error:
             raise NotExpressed(_reason(error)) from error
-        return _sum(case, found)
+        return _prediction(found)
 
-    def _simulated(self, spec: Spec, machine: Machine) -> tuple[Simulation, float]:
-        """The simulation, and of it the time that counts."""
+    def _found(self, spec: Spec, machine: Machine) -> list[Found]:
+        """The simulations whose sum a part of a case is."""
         if isinstance(spec, Collective):
             terms = Terms(small_at_once=spec.small_at_once)
             sim = simulate(collective_plan(spec), machine, terms=terms)
-            return sim, sim.comm_s
+            return [(1.0, sim, sim.comm_s)]
         if isinstance(spec, Operator) and spec.step is None:
             plan, ideal_s = operator_plan(spec, machine)
             sim = simulate(plan, machine, cost=cost_in(spec.dtype))
-            return sim, sim.compute_s / ideal_s
-        step = spec.step if isinstance(spec, Operator) else spec
-        assert step is not None
+            return [(1.0, sim, sim.compute_s / ideal_s)]
+        if isinstance(spec, Operator):
+            assert spec.step is not None
+            sim = self.simulated(spec.step, machine)
+            return [(1.0, sim, _half(sim, spec.half, spec.step.shape.layers))]
+        sims = [(often, self.simulated(step, machine)) for often, step in shortened(spec)]
+        return [(often, sim, sim.step_s) for often, sim in sims]
+
+    def simulated(self, step: Step, machine: Machine) -> Simulation:
+        """The step as it is, whole."""
         parse_line(step.layout, step.chips)  # a line that can't be is refused before a capture
         machine.level_spanning(step.chips)
-        plan = self._plan(step, self.program(step))
         serving = Terms(small_at_once=step.phase != "train")
-        sim = simulate(plan, machine, cost=cost_in(step.precision), terms=serving)
-        if isinstance(spec, Operator):
-            return sim, _half(sim, spec.half, step.shape.layers)
-        return sim, sim.step_s
+        return self._rehearsal(step).on(machine, terms=serving)
 
-    def _plan(self, step: Step, program: Program) -> Plan:
-        """The last plan is kept: rows often differ in machine or precision alone."""
-        key = (step.capture_key, step.layout)
-        if key not in self._plans:
-            self._plans = {key: partition(program, step.layout, step.chips)}
-        return self._plans[key]
+    def _rehearsal(self, step: Step) -> Rehearsal:
+        """The last ones are kept: rows often differ in machine alone."""
+        key = (step.capture_key, step.layout, step.precision)
+        if key not in self._ready:
+            plan = partition(self.program(step), step.layout, step.chips)
+            kept = list(self._ready.items())[1 - MOST_KEPT :]
+            self._ready = dict([*kept, (key, Rehearsal(plan, cost_in(step.precision)))])
+        return self._ready[key]
 
     def program(self, step: Step) -> Program:
         """The captured Program of a step."""
-        key = step.capture_key
-        if key not in self._programs:
-            self._programs = {key: self._kept(step)}
-        return self._programs[key]
+        return captured(step) if self._folder is None else self._kept(step, self._folder)
 
-    def _kept(self, step: Step) -> Program:
-        if self._folder is None:
-            return captured(step)
+    def _kept(self, step: Step, folder: Path) -> Program:
         name = hashlib.sha256(f"{step.capture_key}{code_version(ROOMS_OF_A_CAPTURE)}".encode())
-        path = self._folder / f"{name.hexdigest()[:24]}.json"
+        path = folder / f"{name.hexdigest()[:24]}.json"
         if path.is_file():
             return from_json(path.read_text(encoding="utf-8"))
         program = captured(step)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
         part.write_text(to_json(program), encoding="utf-8")
         part.replace(path)
         return program
@@ -149,20 +155,23 @@ def _half(sim: Simulation, phase: str, layers: int) -> float:
     return fsum(spans) / layers
 
 
-def _sum(case: Case, found: Iterable[tuple[float, tuple[Simulation, float]]]) -> Prediction:
-    time_s = low_s = high_s = 0.0
-    causes: dict[str, float] = {}
+def _prediction(parts: Sequence[tuple[float, Sequence[Found]]]) -> Prediction:
+    """What all parts take, with the causes and kinds of numbers of each in proportion."""
+    causes: dict[str, float] = defaultdict(float)
+    kinds: dict[Kind, float] = defaultdict(float)
     fits = True
-    for times, (sim, part) in found:
-        low, high = time_range(sim)
-        time_s += times * part
-        low_s += times * part * low / sim.step_s
-        high_s += times * part * high / sim.step_s
-        fits &= sim.fits
-        for cause, cause_s in sim.critical_s.items():
-            share = cause_s / sim.step_s * part * times
-            causes[cause] = causes.get(cause, 0.0) + share
-    return Prediction(time_s=time_s, low_s=low_s, high_s=high_s, fits=fits, causes_s=causes)
+    for times, found in parts:
+        for often, sim, counted_s in found:
+            share = times * often * counted_s / sim.step_s
+            for cause, cause_s in sim.critical_s.items():
+                causes[cause] += share * cause_s
+            for kind, kind_s in sim.by_kind.items():
+                kinds[kind] += share * kind_s
+        peak_bytes = fsum(often * sim.memory.peak_bytes for often, sim, _ in found)
+        fits &= peak_bytes <= found[0][1].capacity_bytes
+    time_s = fsum(times * often * part_s for times, found in parts for often, _, part_s in found)
+    low_s, high_s = range_of(time_s, kinds)
+    return Prediction(time_s=time_s, low_s=low_s, high_s=high_s, fits=fits, causes_s=dict(causes))
 
 
 def _reason(error: SupernodeError) -> str:

@@ -28,9 +28,14 @@ LEFT_OUT = 0.15
 
 def time_range(sim: Simulation) -> tuple[float, float]:
     """The lowest and highest time of the step, in seconds, that four of five would lie between."""
-    total_s = fsum(sim.by_kind.values())
+    return range_of(sim.step_s, sim.by_kind)
+
+
+def range_of(time_s: float, by_kind: Mapping[Kind, float]) -> tuple[float, float]:
+    """The range of a time of which so much rests on each kind of number."""
+    total_s = fsum(by_kind.values())
     if not total_s:
-        return sim.step_s, sim.step_s
-    parts = [SPREAD[kind] * time_s / total_s for kind, time_s in sim.by_kind.items()]
+        return time_s, time_s
+    parts = [SPREAD[kind] * kind_s / total_s for kind, kind_s in by_kind.items()]
     width = sqrt(fsum(part**2 for part in (*parts, LEFT_OUT)))
-    return sim.step_s / (1 + width), sim.step_s * (1 + width)
+    return time_s / (1 + width), time_s * (1 + width)
