@@ -72,11 +72,11 @@ class ZooStep:
     args: tuple[Any, ...]
 
 
-def _transformers(config: str, model: str, **sizes: Any) -> Callable[[], nn.Module]:
-    def make() -> nn.Module:
+def _transformers(config: str, model: str, **sizes: Any) -> Callable[..., nn.Module]:
+    def make(**changes: Any) -> nn.Module:
         import transformers
 
-        built = getattr(transformers, config)(**sizes)
+        built = getattr(transformers, config)(**sizes | changes)
         return getattr(transformers, model)(built)
 
     return make
@@ -130,33 +130,33 @@ def tokens(batch: int = BATCH) -> tuple[Tensor, ...]:
     return (_ids(batch, TOKENS),)
 
 
-def _images() -> tuple[Tensor, ...]:
-    return _pixels(BATCH, 3, PIXELS, PIXELS), _ids(BATCH, below=12)
+def _images(batch: int = BATCH) -> tuple[Tensor, ...]:
+    return _pixels(batch, 3, PIXELS, PIXELS), _ids(batch, below=12)
 
 
-def _labelled_pixels() -> tuple[Tensor, ...]:
-    return _pixels(BATCH, 3, PIXELS, PIXELS), _ids(BATCH, PIXELS, PIXELS, below=12)
+def _labelled_pixels(batch: int = BATCH) -> tuple[Tensor, ...]:
+    return _pixels(batch, 3, PIXELS, PIXELS), _ids(batch, PIXELS, PIXELS, below=12)
 
 
-def _sound() -> tuple[Tensor, ...]:
-    return _pixels(BATCH, 8, 32), _ids(BATCH, TOKENS)
+def _sound(batch: int = BATCH) -> tuple[Tensor, ...]:
+    return _pixels(batch, 8, 32), _ids(batch, TOKENS)
 
 
-def _tokens_with_images() -> tuple[Tensor, ...]:
+def _tokens_with_images(batch: int = BATCH) -> tuple[Tensor, ...]:
     """Both images are in the first sequence: they are not split as the sequences are."""
-    tokens = _ids(BATCH, 16, below=50)
+    tokens = _ids(batch, 16, below=50)
     for start in (1, 8):
         tokens[0, start], tokens[0, start + 1 : start + 5], tokens[0, start + 5] = BEGIN, IMAGE, END
     return tokens, _pixels(BATCH * 16, 3 * 2 * 4 * 4)
 
 
-def _tokens_after_an_image() -> tuple[Tensor, ...]:
-    tokens = _ids(BATCH, 12, below=50)
+def _tokens_after_an_image(batch: int = BATCH) -> tuple[Tensor, ...]:
+    tokens = _ids(batch, 12, below=50)
     tokens[:, :4] = IMAGE
-    return tokens, _pixels(BATCH, 3, 16, 16)
+    return tokens, _pixels(batch, 3, 16, 16)
 
 
-Entry = tuple[Callable[[], nn.Module], Loss, Callable[[], tuple[Tensor, ...]]]
+Entry = tuple[Callable[..., nn.Module], Loss, Callable[..., tuple[Tensor, ...]]]
 
 ZOO: dict[str, Entry] = {
     "llama": (_transformers("LlamaConfig", "LlamaForCausalLM", **GROUPED), _language, tokens),
@@ -335,18 +335,20 @@ CNNS = ("resnet", "convnext", "swin", "unet")
 def zoo_step(
     name: str,
     dtype: torch.dtype = torch.float32,
-    args: tuple[Tensor, ...] | None = None,
     *,
+    batch: int = BATCH,
     autocast: bool = False,
+    **changes: Any,
 ) -> ZooStep:
     """The model `name` with one train step: AdamW, or SGD with momentum for our vision models.
 
     The model and what it is given are in `dtype`; with `autocast` the forward is in bfloat16 where
-    PyTorch holds that to be safe. `args` replaces what the model is given.
+    PyTorch holds that to be safe. `changes` replaces fields of the
+    model's configuration.
     """
-    make, loss, batch = ZOO[name]
+    make, loss, arguments = ZOO[name]
     torch.manual_seed(0)
-    model = make().to(dtype).train()
+    model = make(**changes).to(dtype).train()
     optimizer: torch.optim.Optimizer = (
         torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
         if name in CNNS
@@ -361,5 +363,6 @@ def zoo_step(
         optimizer.zero_grad()
         return value.detach()
 
-    given = tuple(arg.to(dtype) if arg.is_floating_point() else arg for arg in args or batch())
+    args = arguments(batch)
+    given = tuple(arg.to(dtype) if arg.is_floating_point() else arg for arg in args)
     return ZooStep(model=model, optimizer=optimizer, step=step, args=given)

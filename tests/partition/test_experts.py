@@ -34,6 +34,12 @@ def test_a_step_over_many_chips_is_that_of_one(mix: Mix, line: str) -> None:
     check(moe_step(mix, layers=2), line)
 
 
+@pytest.mark.parametrize("line", ["ep=2", "dp=3,ep=2", "fsdp=3,ep=2", "ep=2,tp=3", "ep=2,cp=3"])
+@pytest.mark.parametrize("towards", [(), ONE])
+def test_chips_need_not_have_as_many_tokens(towards: tuple[float, ...], line: str) -> None:
+    assert check(moe_step(layers=2, batch=7, towards=towards), line).variants
+
+
 @pytest.mark.parametrize("line", ["ep=4", "dp=2,ep=2"])
 @pytest.mark.parametrize("top", [1, 2])
 @pytest.mark.parametrize("towards", [ONE, TWO])

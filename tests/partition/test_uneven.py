@@ -144,6 +144,18 @@ def test_the_memory_of_a_plan_is_that_of_a_chip_of_each_size() -> None:
     assert told[-2].split() == ["in", "all", "1.33", "kB", "1.29", "kB"]
 
 
+def test_a_table_of_fewer_rows_than_chips_stays_whole() -> None:
+    b = Builder()
+    kinds = b.input("kinds", "arg", (8,), "int64")
+    table, up = b.input("table", "param", (2, 10)), b.input("up", "param", (24, 10))
+    h = b.op("aten.mm", b.op("aten.embedding", table, kinds), b.op("aten.t", up))
+    b.result(b.op("aten.mean", b.op("aten.mul.Tensor", h, h)))
+    b.phase("backward")
+    b.result(b.op("aten.embedding_dense_backward", b.op("aten.mm", h, up), kinds, 2, -1, False))
+    plan = partition(b.build(), "tp=4")
+    assert plan.inputs[1:] == (Layout(((), ())), Layout((("tp",), ())))
+
+
 def test_an_even_plan_has_one_program() -> None:
     plan = partition(mlp(8, 10, 6), "dp=4,tp=2")
     assert plan.variants == ()

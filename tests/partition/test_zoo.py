@@ -4,16 +4,17 @@ In float64 where the model's ops know it: some gradients are zero but for roundi
 bias), and Adam blows rounding up to the size of a step.
 """
 
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
 
 from emulate import run_plan, run_program
 from supernode.capture import capture
 from supernode.errors import LayoutError
 from supernode.partition import partition
 from supernode.report.traffic import totals
-from zoo import CNNS, ZOO, tokens, zoo_step
+from zoo import BATCH, CNNS, ZOO, zoo_step
 from zoo_runs import NO_TP, SINGLE, Subject, assert_near
 
 EXPERT_LAYOUTS = ("ep=2", "ep=4", "dp=2,ep=2", "fsdp=2,ep=2", "ep=2,tp=2", "fsdp=2,ep=2,cp=2,tp=2")
@@ -29,8 +30,9 @@ def test_what_tp_does_not_split_is_refused(name: str):
         partition(program, "tp=2")
 
 
-def check(name: str, layout: str, args: tuple[Tensor, ...] | None = None) -> None:
-    subject = Subject(zoo_step(name, torch.float32 if name in SINGLE else torch.float64, args))
+def check(name: str, layout: str, batch: int = BATCH, **changes: Any) -> None:
+    dtype = torch.float32 if name in SINGLE else torch.float64
+    subject = Subject(zoo_step(name, dtype, batch=batch, **changes))
     program = subject.captured.program
     plan = partition(program, layout)
     want = subject.interpreted(lambda values: run_program(program, values))
@@ -57,7 +59,7 @@ def test_models_of_the_zoo(name: str, layout: str):
 @pytest.mark.parametrize("name", WITH_EXPERTS)
 def test_experts_over_chips(name: str, layout: str):
     pytest.importorskip("transformers")
-    check(name, layout, tokens(batch=4))
+    check(name, layout, batch=4)
 
 
 @pytest.mark.slow

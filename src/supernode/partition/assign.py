@@ -114,7 +114,13 @@ def _inner(program: Program, classes: Classes, axis: Axis, line: str) -> list[Pa
             asked=f"layout {line}",
             fix="split the batch and what is stored (dp, fsdp)",
         )
-    return found
+    # A table of fewer rows than chips is not worth splitting: it stays whole, unless all are such.
+    sizes: dict[Part, int] = defaultdict(int)
+    for port, value in zip(program.inputs, program.main.inputs, strict=True):
+        for dim, size in enumerate(value.tensor.shape if port.role == "param" else ()):
+            place = classes.of("main", value, dim)
+            sizes[place] = max(sizes[place], size)
+    return [place for place in found if sizes[place] >= axis.size] or found
 
 
 def _tokens(program: Program, classes: Classes, axis: Axis, line: str) -> list[Part]:
@@ -230,6 +236,7 @@ def _units(
         for place in split[axis.name]:
             parts[place] *= axis.size
     units: dict[Part, int] = {}
+    experts = set(expert_classes(classes))
     for port, value in zip(program.inputs, program.main.inputs, strict=True):
         if port.role not in ("param", "arg", "buffer") or isinstance(value.type, HostType):
             continue
@@ -239,7 +246,7 @@ def _units(
             count, divisor = parts.get(place, 1), classes.divisor(place) or size
             if divisor % count:
                 splitting = tuple(axis for axis in axes if place in split[axis.name])
-                timed = any(axis.scheme.time or axis.scheme.experts for axis in splitting)
+                timed = any(axis.scheme.time for axis in splitting) or place in experts
                 if timed or divisor < count:
                     what = f"dim {dim} of {port.name} ({value.type}), size {size}"
                     error = _misfit(splitting, what, size, divisor, line, timed)

@@ -1,0 +1,47 @@
+"""Three real chips, which divide neither batch nor heads: as plain PyTorch, and on from each other."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import supernode as sn
+from zoo import ZooStep, zoo_step
+from zoo_runs import near
+
+LAYOUTS = ("tp=3", "dp=3", "fsdp=3", "micro=2,tp=3")
+"""Each goes on from the checkpoint of the one before."""
+STEPS = 2
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[sn.Node]:
+    with sn.connect("local:3") as node:
+        yield node
+
+
+def llama() -> ZooStep:
+    """Four heads and eight sequences, in float64: Adam blows up the rounding of tiny gradients."""
+    pytest.importorskip("transformers")
+    return zoo_step("llama", torch.float64, batch=8, num_key_value_heads=4)
+
+
+@pytest.mark.slow
+def test_uneven_layouts_go_on_from_each_other(three: sn.Node, tmp_path: Path) -> None:
+    want, made = llama(), llama()
+    for number, layout in enumerate(LAYOUTS):
+        made = llama()
+        step = three.compile(made.step, made.model, made.optimizer, layout=layout)
+        step.prepare(*made.args)
+        if number:
+            step.load(tmp_path)
+        for _ in range(STEPS):
+            loss, truth = step(*made.args), want.step(*want.args)
+            assert near(loss, truth), f"{layout}: {loss}, expected {truth}"
+        step.save(tmp_path, (number + 1) * STEPS)
+        step.pull()
+        for got, right in zip(made.model.parameters(), want.model.parameters(), strict=True):
+            assert near(got.detach(), right.detach()), layout
+    for name, value in want.optimizer.state_dict()["state"].items():
+        assert near(made.optimizer.state_dict()["state"][name]["exp_avg"], value["exp_avg"])
