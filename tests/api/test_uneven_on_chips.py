@@ -1,12 +1,14 @@
 """Three real chips, which divide neither batch nor heads: as plain PyTorch, and on from each other."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import supernode as sn
+from numerics import assert_close
 from zoo import ZooStep, zoo_step
 from zoo_runs import near
 
@@ -45,3 +47,34 @@ def test_uneven_layouts_go_on_from_each_other(three: sn.Node, tmp_path: Path) ->
             assert near(got.detach(), right.detach()), layout
     for name, value in want.optimizer.state_dict()["state"].items():
         assert near(made.optimizer.state_dict()["state"][name]["exp_avg"], value["exp_avg"])
+
+
+@pytest.mark.slow
+def test_stages_of_chips_with_unequal_pieces() -> None:
+    """Layers of 9 and 15 units, and seven samples, on two chips a stage."""
+
+    def job() -> tuple[nn.Module, torch.optim.Optimizer, Callable[[Tensor], Tensor]]:
+        torch.manual_seed(0)
+        pairs = [(nn.Linear(9, 15), nn.Tanh(), nn.Linear(15, 9)) for _ in range(2)]
+        model = nn.Sequential(*(layer for pair in pairs for layer in pair))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+        def step(x: Tensor) -> Tensor:
+            loss = (model(x) - x).square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            return loss.detach()
+
+        return model, optimizer, step
+
+    x = torch.randn(7, 9)
+    with sn.connect("local:4") as node:
+        for layout in ("pp=2,fsdp=2", "pp=2,tp=2"):
+            (model, optimizer, step), (want, _, plain) = job(), job()
+            many = node.compile(step, model, optimizer, layout=layout)
+            for _ in range(STEPS):
+                assert_close(many(x), plain(x), reduced=64)
+            many.pull()
+            for got, right in zip(model.parameters(), want.parameters(), strict=True):
+                assert_close(got, right, reduced=64)

@@ -93,6 +93,8 @@ def test_every_order_with_every_way_to_split(axis: str, order: str) -> None:
         "pp=2,vp=2,tp=2,sp,micro=4",
         "pp=2,zero1=2,micro=2",
         "pp=2,cp=2,micro=2",
+        "pp=2,dp=3",
+        "pp=4,fsdp=3,schedule=gpipe",
     ],
 )
 def test_stages_with_every_other_axis(line: str) -> None:

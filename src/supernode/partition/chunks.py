@@ -37,16 +37,21 @@ EVERYWHERE = -1
 class Chunks:
     """`of[i]` is the chunk of op `i` of main, `homes[i]` that of input `i` (`EVERYWHERE`: all).
 
-    `local` and its `tags` are what was given, with calls that work on weights of several chunks
-    written out. `weights` are the ops that give gradients of weights alone, where they are told
-    apart.
+    `local` and its `tags` are what was given, with the calls `mixed` written out, which work on
+    weights of several chunks. `weights` are the ops that give gradients of weights alone, where
+    they are told apart.
     """
 
     local: Program
     tags: list[Tag]
     of: list[int]
     homes: list[int]
+    mixed: frozenset[int] = frozenset()
     weights: frozenset[int] = frozenset()
+
+    def alike(self, local: Program) -> "Chunks":
+        """The same chunks of a program that has the same ops as the given one on other sizes."""
+        return replace(self, local=_written_out(local, self.mixed)[0])
 
 
 def backward_level(local: Program, tags: Sequence[Tag]) -> int:
@@ -78,6 +83,7 @@ class _Chunks:
         self.inputs = {value.id: i for i, value in enumerate(local.main.inputs)}
         self.blocks = {block.name: block for block in local.blocks}
         self.home: dict[int, int] = {}
+        self.mixed: frozenset[int] = frozenset()
         self._take(local, list(tags))
         self.of = [EVERYWHERE] * len(self.ops)
 
@@ -95,7 +101,9 @@ class _Chunks:
             if self.owned[at] and self.of[at] == EVERYWHERE:
                 self.of[at] = self._follow(at)
         homes = [self.home.get(i, EVERYWHERE) for i in range(len(self.local.inputs))]
-        return Chunks(local=self.local, tags=self.tags, of=self.of, homes=homes)
+        return Chunks(
+            local=self.local, tags=self.tags, of=self.of, homes=homes, mixed=self.mixed
+        )
 
     def _owned(self) -> list[bool]:
         """Which ops depend on a weight or state; the others are done wherever they are needed."""
@@ -189,18 +197,16 @@ class _Chunks:
 
     def _write_out(self) -> None:
         """Calls that work on weights of several chunks, like an optimizer's for two layers."""
-        mixed = {
+        self.mixed = frozenset(
             at
             for at, op in enumerate(self.ops)
             if op.name == CALL and self.of[at] == EVERYWHERE and self.tags[at].part is None
             if len({self.home[i] for v in op.inputs if (i := self.inputs.get(v.id)) in self.home})
             > 1
-        }
-        if not mixed:
-            return
-        main, origin = written_out(self.local, mixed)
+        )
+        local, origin = _written_out(self.local, self.mixed)
         self.of = [self.of[at] for at in origin]
-        self._take(replace(self.local, main=main), [self.tags[at] for at in origin])
+        self._take(local, [self.tags[at] for at in origin])
 
     def _follow(self, at: int) -> int:
         """The chunk of an op that forward does not give: its activations or weights say it."""
@@ -228,6 +234,11 @@ class _Chunks:
             if self.local.inputs[i].role in ("param", "state", "buffer"):
                 self.home.setdefault(i, chunk)
         return chunk
+
+
+def _written_out(local: Program, calls: frozenset[int]) -> tuple[Program, list[int]]:
+    main, origin = written_out(local, calls)
+    return replace(local, main=main), origin
 
 
 def _size(op: Op) -> int:

@@ -107,10 +107,10 @@ def _starts(spreader: Spreader, axes: tuple[Axis, ...]) -> Starts:
 
 
 def _merged(plan: Plan) -> Plan:
-    """`plan` with its collectives merged: chips that run the same ops merge them as chip 0 does."""
-    staged = any(name == AXIS for name, _ in plan.starts)
+    """`plan` with its collectives merged: chips that run the same ops merge them alike."""
     programs = [
-        _merged_by(local, local if staged else plan.local) for local in (plan.local, *plan.variants)
+        _merged_by(plan.local_of(rank), plan.largest(rank))
+        for rank in variant_ranks(plan.mesh, plan.starts)
     ]
     return replace(plan, local=programs[0], variants=tuple(programs[1:]))
 

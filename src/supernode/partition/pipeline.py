@@ -59,15 +59,8 @@ def pipelined(plan: Plan, tags: list[Tag], pipeline: Pipeline) -> Plan:
     """`plan`, which is for the chips of one stage, cut in stages.
 
     Raises:
-        LayoutError: the pieces are unequal, or the model can't be cut so.
+        LayoutError: the model can't be cut so.
     """
-    if plan.starts:
-        axes = ", ".join(axis for axis, _ in plan.starts)
-        raise LayoutError(
-            f"{axes} cuts in unequal pieces, which a pipeline does not know",
-            asked=f"layout {plan.layout}",
-            fix="choose sizes that divide, or no pp",
-        )
     stages = pipeline.stages
     try:
         chunks = chunks_of(plan.local, tags, stages * pipeline.chunks, pipeline.begins)
@@ -75,17 +68,19 @@ def pipelined(plan: Plan, tags: list[Tag], pipeline: Pipeline) -> Plan:
         raise error.complete(asked=f"layout {plan.layout}") from None
     chunks = summed_by_chunk(chunks)
     order = SCHEDULES[pipeline.schedule]
+    # Where to cut is decided by the largest pieces, and alike for all.
+    every = [chunks, *map(chunks.alike, plan.variants)]
     if any(slot.kind == "weights" for slot in order(0, stages, pipeline.chunks, 1)):
-        chunks = apart(chunks, backward_level(chunks.local, chunks.tags))
-    cut = staged(chunks, stages, order)
-    first, *others = cut.programs
+        every = [apart(each, backward_level(each.local, each.tags)) for each in every]
+    cuts = [staged(each, stages, order) for each in every]
+    first, *others = (cut.programs[stage] for stage in range(stages) for cut in cuts)
     return replace(
         plan,
         mesh=Mesh(((AXIS, stages), *plan.mesh.axes)),
         local=first,
-        inputs=tuple(map(_at, plan.inputs, cut.homes)),
-        outputs=tuple(map(_at, plan.outputs, cut.results)),
-        starts=((AXIS, tuple(range(1, stages))),),
+        inputs=tuple(map(_at, plan.inputs, cuts[0].homes)),
+        outputs=tuple(map(_at, plan.outputs, cuts[0].results)),
+        starts=((AXIS, tuple(range(1, stages))), *plan.starts),
         variants=tuple(others),
     )
 

@@ -11,7 +11,7 @@ def pipe_of(plan: Plan, rank: int) -> Group:
     """The chips, one a stage, that `rank` exchanges letters with; `rank` alone without stages."""
     if not plan.is_staged:
         return (rank,)
-    ((axis, _),) = plan.starts
+    axis, _ = plan.starts[0]
     return plan.mesh.group(rank, axis)
 
 
