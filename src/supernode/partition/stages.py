@@ -82,12 +82,23 @@ class _Stages:
         before it can send what this one's backward begins with.
         """
         found: set[int] = set()
+        sending = self._sending()
         for at, (op, tag) in enumerate(zip(self.ops, self.tags, strict=True)):
             before = [self.made[value.id] for value in op.inputs if value.id in self.made]
             free = all(b in found or self.tags[b].level < self.level for b in before)
-            sent = op.site.phase == "backward" and any(v.id in self.wanted for v in op.outputs)
+            sent = op.site.phase == "backward" and at in sending
             if tag.level <= self.level and (tag.part is None or sent) and free:
                 found.add(at)
+        return found
+
+    def _sending(self) -> set[int]:
+        """The ops that make what another stage wants, or what that is made of."""
+        wanted = set(self.wanted)
+        found: set[int] = set()
+        for at in range(len(self.ops) - 1, -1, -1):
+            if any(value.id in wanted for value in self.ops[at].outputs):
+                found.add(at)
+                wanted |= {value.id for value in self.ops[at].inputs}
         return found
 
     def stage(self, chunk: int) -> int:
