@@ -101,9 +101,7 @@ class _Chunks:
             if self.owned[at] and self.of[at] == EVERYWHERE:
                 self.of[at] = self._follow(at)
         homes = [self.home.get(i, EVERYWHERE) for i in range(len(self.local.inputs))]
-        return Chunks(
-            local=self.local, tags=self.tags, of=self.of, homes=homes, mixed=self.mixed
-        )
+        return Chunks(local=self.local, tags=self.tags, of=self.of, homes=homes, mixed=self.mixed)
 
     def _owned(self) -> list[bool]:
         """Which ops depend on a weight or state; the others are done wherever they are needed."""

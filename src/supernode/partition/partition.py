@@ -9,7 +9,7 @@ from supernode.partition.assign import Assignment, assign
 from supernode.partition.classes import Classes
 from supernode.partition.line import Axis, Line, mesh_of, parse_line
 from supernode.partition.merge import BUCKET_BYTES, merge
-from supernode.partition.pipeline import AXIS, pipelined
+from supernode.partition.pipeline import pipelined
 from supernode.partition.recompute import recompute
 from supernode.partition.spread import LocalBlock, Spreader
 from supernode.partition.unroll import Tag, unroll, untimed
