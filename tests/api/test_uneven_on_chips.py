@@ -1,4 +1,4 @@
-"""Three real chips, which divide neither batch nor heads: as plain PyTorch, and on from each other."""
+"""Three real chips, which divide neither batch nor heads, train as plain PyTorch does."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
