@@ -12,13 +12,17 @@ from programs import Builder, random_inputs
 from supernode.capture import Captured, capture
 from supernode.errors import LayoutError
 from supernode.ir import CALL, Program, TensorType
+from supernode.machine import load_machine
 from supernode.models import recipe
 from supernode.partition import parse_line, partition
 from supernode.plan import Plan
 from supernode.plan.memory import memory
+from supernode.simulate import simulate
+from supernode.trace import COMPUTE
 from wires import parameter_bytes, sent, within
 
 PARTS = 4
+SCATTER = "fabric.reduce_scatter"
 
 
 @lru_cache
@@ -56,6 +60,26 @@ def test_fsdp_gathers_weights_and_scatters_gradients_for_every_part() -> None:
     parts = sent(plan(f"fsdp=2,micro={PARTS}"))
     assert within(parts["reduce_scatter"], PARTS * weights)
     assert parts["all_gather"] <= 1.05 * 2 * PARTS * weights
+
+
+def test_a_layer_scatters_its_gradients_while_the_next_one_computes() -> None:
+    """What adds them up stands behind the next call of backward."""
+    local = plan(f"fsdp=2,micro={PARTS}").local
+    blocks = {block.name: [op.name for op in block.ops] for block in local.blocks}
+    calls = [op for op in local.main.ops if op.name == CALL and op.site.phase == "backward"]
+    kinds = ["scatter" if SCATTER in blocks[op.block] else "add" for op in calls]
+    layers = 4 * PARTS
+    assert kinds.count("scatter") == layers
+    # With the first part the sum is the part itself.
+    assert kinds[4:] == ["scatter", *(layers - 5) * ["scatter", "add"], "add"]
+
+    trace = simulate(plan(f"fsdp=2,micro={PARTS}"), load_machine("hgx-h100")).trace
+    busy = [span for span in trace.spans if span.stream == COMPUTE]
+    scatters = [span for span in trace.spans if span.name == SCATTER and "blocks" in span.module]
+    assert len(scatters) == layers
+    for span in scatters:
+        beside = (min(b.end_s, span.end_s) - max(b.start_s, span.start_s) for b in busy)
+        assert sum(max(0.0, each) for each in beside) >= 0.99 * span.duration_s
 
 
 def test_tensor_parallel_sends_what_the_whole_batch_would() -> None:

@@ -14,7 +14,7 @@ from supernode.ir import CALL, Block, Op, Port, Program
 from supernode.kernels import executed_ops
 from supernode.ops import Cost
 from supernode.partition import partition
-from supernode.partition.fuse import parted
+from supernode.partition.parted import parted
 from supernode.plan import Plan, memory
 from supernode.simulate import Terms, simulate
 from tiny import level, machine

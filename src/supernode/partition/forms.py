@@ -4,11 +4,16 @@ With the first part it computes the head and hands out what is to be reduced; wi
 adds to what there is so far; with the last part it finishes what follows the reductions.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from supernode.ir import Block, NewValues, Op, TensorType, Value, renamed
-from supernode.partition.levels import over, picks
+from supernode.partition.levels import SCATTER, over, picks
+from supernode.partition.parted import Parted, parted_in
 from supernode.partition.running import combined, piece, rounded, wide
+
+FOLLOWING = ("local.unpad", "aten._to_copy")
+"""What may stand between a scatter and the sum of its results."""
 
 
 def form_name(block: Block, axis: str, head: frozenset[int] | None, part: int, parts: int) -> str:
@@ -36,7 +41,16 @@ def running_type(op: Op) -> TensorType:
     return wide(part.tensor) if op.args[2] == "sum" else part.tensor
 
 
-def form_of(block: Block, axis: str, head: frozenset[int] | None, part: int, parts: int) -> Block:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What a part calls. `halves` are set where it adds up what was scattered over chips: the
+    second one adds, so that another block can run while the scatter is under way."""
+
+    block: Block
+    halves: Parted | None = None
+
+
+def form_of(block: Block, axis: str, head: frozenset[int] | None, part: int, parts: int) -> Form:
     """The form for a part.
 
     But for the first it takes the running results as further inputs. But for the last it hands
@@ -45,8 +59,32 @@ def form_of(block: Block, axis: str, head: frozenset[int] | None, part: int, par
     name = form_name(block, axis, head, part, parts)
     writer = _Form(block, axis, part, parts)
     if head is None:
-        return replace(block, name=name, ops=tuple(map(writer.of_part, block.ops)))
-    return writer.write(name, head)
+        ops = tuple(map(writer.of_part, block.ops))
+        return Form(block=replace(block, name=name, ops=ops))
+    form = writer.write(name, head)
+    return Form(block=form, halves=_halves(form, writer.added))
+
+
+def _halves(form: Block, added: set[int]) -> Parted | None:
+    """`form` and its sums, `added`, of what was scattered."""
+    made = {value.id: op for op in form.ops for value in op.outputs}
+    late: set[int] = set()
+    early: list[Op] = []
+    for op in form.ops:
+        sums = op.outputs[0].id in added and any(is_scattered(v, made) for v in op.inputs)
+        if sums or any(value.id in late for value in op.inputs):
+            late |= {value.id for value in op.outputs}
+        else:
+            early.append(op)
+    return parted_in(form, early, "sum") if late else None
+
+
+def is_scattered(value: Value, made: Mapping[int, Op]) -> bool:
+    """Whether a value is this chip's piece of a sum over chips, straight from its scatter."""
+    op = made.get(value.id)
+    while op is not None and op.name in FOLLOWING:
+        op = made.get(op.inputs[0].id)
+    return op is not None and op.name == SCATTER
 
 
 class _Form:
@@ -61,7 +99,8 @@ class _Form:
         self.before: list[Value | None] = [
             self.fresh(running_type(op)) if part else None for op in self.reduced
         ]
-        self.after: list[Value] = []
+        self.added: set[int] = set()
+        """What is made by adding to a running result."""
 
     def of_part(self, op: Op) -> Op:
         """`op` as this part runs it."""
@@ -99,6 +138,7 @@ class _Form:
                 kind = str(op.args[2])
                 ops = combined(self.before[i], part, kind, op.site, self.fresh)
                 self.ops += ops
+                self.added |= {value.id for op in ops for value in op.outputs}
                 results[i] = ops[-1].outputs[0] if ops else part
 
     def _finish(self, head: frozenset[int], running: list[Value]) -> dict[int, Value]:

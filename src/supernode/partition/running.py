@@ -1,8 +1,8 @@
 """Running sums over the parts of an axis of time, and pieces of what all parts share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
-from supernode.ir import Arg, DType, Op, Site, TensorType, Type, Value
+from supernode.ir import CALL, Arg, DType, Op, Site, TensorType, Type, Value
 
 Fresh = Callable[[Type], Value]
 
@@ -28,6 +28,30 @@ def combined(before: Value | None, part: Value, kind: str, site: Site, fresh: Fr
     if before is not None:
         return [_op(_COMBINE[kind], (before, part), fresh(type_), site)]
     return [] if type_ == part.type else [_cast(part, fresh(type_), site)]
+
+
+def put_off(ops: Sequence[Op], late: Collection[int]) -> list[int]:
+    """An order of `ops` in which those at the places `late` come behind the next call of backward,
+    or before what reads them.
+
+    These wait for a message: meanwhile that call computes.
+    """
+    order: list[int] = []
+    waiting: list[int] = []
+    given: set[int] = set()
+    for at, op in enumerate(ops):
+        if at in late:
+            waiting.append(at)
+            given |= {value.id for value in op.outputs}
+            continue
+        if any(value.id in given for value in op.inputs):
+            order += waiting
+            waiting, given = [], set[int]()
+        order.append(at)
+        if op.name == CALL and op.site.phase == "backward":
+            order += waiting
+            waiting, given = [], set[int]()
+    return order + waiting
 
 
 def rounded(total: Value, out: Value, site: Site) -> Op:

@@ -22,7 +22,7 @@ from supernode.ir import (
     renamed,
 )
 from supernode.partition.draws import of_part, timed
-from supernode.partition.forms import early, form_name, form_of
+from supernode.partition.forms import Form, early, form_name, form_of, is_scattered
 from supernode.partition.levels import (
     EXCHANGE,
     GATHER,
@@ -33,7 +33,8 @@ from supernode.partition.levels import (
     over,
     picks,
 )
-from supernode.partition.running import combined, piece, rounded
+from supernode.partition.parted import two_calls
+from supernode.partition.running import combined, piece, put_off, rounded
 
 
 class Tag(NamedTuple):
@@ -56,8 +57,11 @@ def unroll(local: Program, axis: str, parts: int) -> tuple[Program, list[Tag]]:
     unroller = _Unroller(local, axis, parts)
     main = unroller.main()
     called = {op.block for op in main.ops if op.name == CALL}
-    blocks = (*local.blocks, *unroller.forms.values())
-    kept = tuple(block for block in blocks if block.name in called)
+    blocks = {block.name: block for block in local.blocks}
+    for form in unroller.forms.values():
+        halves = () if form.halves is None else form.halves.blocks
+        blocks |= {each.name: each for each in (form.block, *halves)}
+    kept = tuple(block for block in blocks.values() if block.name in called)
     return replace(local, main=main, blocks=kept), unroller.tags
 
 
@@ -76,8 +80,11 @@ class _Unroller:
         self.local, self.axis, self.parts = local, axis, parts
         self.levels = Levels(local, axis)
         self.blocks = {block.name: block for block in local.blocks}
-        self.forms: dict[str, Block] = {}
+        self.forms: dict[str, Form] = {}
+        self.late: set[int] = set()
+        """The places of ops that add up what was scattered over chips."""
         self.ops: list[Op] = []
+        self.made: dict[int, Op] = {}
         self.tags: list[Tag] = []
         self.once: dict[int, Value] = {value.id: value for value in local.main.inputs}
         self.each: list[dict[int, Value]] = [{} for _ in range(parts)]
@@ -101,9 +108,14 @@ class _Unroller:
                     self._whole(step)
                     self._tag(level, at, None)
         outputs = tuple(self.once[value.id] for value in self.levels.outputs)
-        return replace(self.local.main, ops=tuple(self.ops), outputs=outputs)
+        order = put_off(self.ops, self.late)
+        self.tags = [self.tags[at] for at in order]
+        return replace(self.local.main, ops=tuple(self.ops[at] for at in order), outputs=outputs)
 
     def _tag(self, level: int, at: int, part: int | None) -> None:
+        """Notes where the ops come from that were written last."""
+        new = self.ops[len(self.tags) :]
+        self.made |= {value.id: op for op in new for value in op.outputs}
         self.tags += [Tag(level, at, part)] * (len(self.ops) - len(self.tags))
 
     def _whole(self, step: Step) -> None:
@@ -133,19 +145,29 @@ class _Unroller:
         """The form of the block for this part, with what there is so far and what there then is."""
         block = self.blocks[op.block]
         name = form_name(block, self.axis, step.head, part, self.parts)
-        if name != block.name and name not in self.forms:
-            self.forms[name] = form_of(block, self.axis, step.head, part, self.parts)
-        form = self.forms.get(name, block)
+        if name not in self.forms:
+            same = name == block.name
+            made = form_of(block, self.axis, step.head, part, self.parts)
+            self.forms[name] = Form(block=block) if same else made
+        form = self.forms[name].block
         key, last = op.outputs[0].id, part == self.parts - 1
         given = list(range(len(op.outputs)))
         if step.head is not None and not last:
             given = early(block, step.head)
         outputs = self.levels.fresh.like(form.outputs)
         args = (*op.args, *self.running[key])
-        self.ops.append(replace(op, args=args, outputs=outputs, block=name))
+        self._append_call(replace(op, args=args, outputs=outputs, block=name))
         self.running[key] = list(outputs[len(given) :])
         for i, value in zip(given, outputs, strict=False):
             self._define(op.outputs[i], step.ends[i].differs, value, part)
+
+    def _append_call(self, op: Op) -> None:
+        halves = self.forms[op.block].halves
+        if halves is None:
+            self.ops.append(op)
+            return
+        self.ops += two_calls(op, halves, self.levels.fresh)
+        self.late.add(len(self.ops) - 1)
 
     def _define(self, value: Value, differs: bool, now: Value, part: int) -> None:
         if differs:
@@ -162,6 +184,8 @@ class _Unroller:
         else:
             kind = str(op.args[-1])
             ops = combined(known[0] if known else None, source, kind, op.site, self.levels.fresh)
+            if is_scattered(source, self.made):
+                self.late |= {len(self.ops) + i for i in range(len(ops))}
             self.ops += ops
             self.running[out.id] = [ops[-1].outputs[0] if ops else source]
         if part == self.parts - 1:

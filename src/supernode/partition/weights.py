@@ -8,9 +8,9 @@ the gradients of weights alone; only the optimizer waits for it, so it can fill 
 
 from dataclasses import replace
 
-from supernode.ir import CALL, Block, NewValues, Op, Value
+from supernode.ir import CALL, NewValues, Op, Value
 from supernode.partition.chunks import Chunks
-from supernode.partition.fuse import Parted, parted
+from supernode.partition.parted import Parted, parted, two_calls
 
 
 def apart(chunks: Chunks, level: int) -> Chunks:
@@ -73,7 +73,7 @@ class _Apart:
         if not wanted:
             first, second = None, op
         elif op.name == CALL and (halves := self._parted(op.block, wanted)):
-            first, second = _calls(op, halves, new)
+            first, second = two_calls(op, halves, new)
         if first is not None:
             self.urgent |= {value.id for value in first.inputs}
         if second is not None:
@@ -92,17 +92,3 @@ class _Apart:
             self.known[key] = found = parted(self.blocks[name], wanted)
             self.blocks |= {} if found is None else {b.name: b for b in found.blocks}
         return self.known[key]
-
-
-def _calls(op: Op, halves: Parted, new: NewValues) -> tuple[Op, Op]:
-    """The two calls that a call becomes."""
-
-    def call(block: Block, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Op:
-        return replace(op, block=block.name, args=inputs, outputs=outputs)
-
-    first, second = halves.blocks
-    handed = new.like(first.outputs[len(halves.given[0]) :])
-    gives = [tuple(op.outputs[i] for i in given) for given in halves.given]
-    takes = [tuple(op.inputs[i] for i in taken) for taken in halves.taken]
-    again = tuple((*gives[0], *handed)[i] for i in halves.handed)
-    return call(first, takes[0], (*gives[0], *handed)), call(second, (*takes[1], *again), gives[1])
