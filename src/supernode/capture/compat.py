@@ -4,7 +4,8 @@
 import importlib
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -215,31 +216,35 @@ def patched(owner: object, name: str, value: object) -> Generator[None]:
             setattr(owner, name, old)
 
 
+@dataclass(frozen=True, slots=True)
 class _PlainCheckpoint:
     """Stands in for `CheckpointFunction`: runs the function and keeps what it saves."""
 
-    @staticmethod
-    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+    region: Callable[[], AbstractContextManager[None]]
+
+    def apply(self, function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
         # The reentrant variant gives no gradients unless an argument asks for them.
         wanted = any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
-        with torch.set_grad_enabled(wanted and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(wanted and torch.is_grad_enabled()), self.region():
             return function(*args)
 
 
-def _plain_generator(*args: Any, **kwargs: Any) -> Iterator[None]:
-    yield
-
-
 @contextmanager
-def no_checkpointing() -> Generator[None]:
-    """Makes activation checkpointing the identity: a recompute would draw new dropout masks.
+def no_checkpointing(region: Callable[[], AbstractContextManager[None]]) -> Generator[None]:
+    """Makes activation checkpointing the identity, but for `region` being entered around it.
 
-    The internals are replaced, because users import `checkpoint` itself by name.
+    A recompute would draw new dropout masks. The internals are replaced, because users import
+    `checkpoint` itself by name.
     """
+
+    def plain_generator(*args: Any, **kwargs: Any) -> Iterator[None]:
+        with region():
+            yield
+
     with ExitStack() as stack:
-        stack.enter_context(patched(checkpointing, "CheckpointFunction", _PlainCheckpoint))
+        stack.enter_context(patched(checkpointing, "CheckpointFunction", _PlainCheckpoint(region)))
         name = "_checkpoint_without_reentrant_generator"
-        stack.enter_context(patched(checkpointing, name, _plain_generator))
+        stack.enter_context(patched(checkpointing, name, plain_generator))
         yield
 
 

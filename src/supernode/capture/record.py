@@ -177,7 +177,7 @@ def _patches(run: Recording, sites: Sites) -> Generator[None]:
             symbolic_items(),
             checks.recording(run.recorder.checks),
             both_ways(run.recorder.tensors, run.recorder.host),
-            compat.no_checkpointing(),
+            compat.no_checkpointing(sites.region),
             compat.plain_recurrence(),
             compat.looking_real(run.recorder.tensors.is_unknown),
             compat.patched(torch.autocast, "__enter__", _enter_autocast),

@@ -106,6 +106,8 @@ class Sites:
         self._in_optimizer = 0
         self._by_sequence: dict[int, Site] = {}
         self._interned: dict[Site, Site] = {}
+        self._regions = 0
+        self._region = ""
 
     @contextmanager
     def tracking(self) -> Generator[None]:
@@ -121,6 +123,17 @@ class Sites:
         finally:
             for hook in hooks:
                 hook.remove()
+
+    @contextmanager
+    def region(self) -> Generator[None]:
+        """Around what the user's model checkpoints; one inside another is part of it."""
+        outer = self._region
+        self._regions += not outer
+        self._region = outer or str(self._regions)
+        try:
+            yield
+        finally:
+            self._region = outer
 
     def _tracked(self, plain: Callable[..., Any]) -> Callable[..., Any]:
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -168,5 +181,6 @@ class Sites:
         return self._intern(name.rpartition(".")[0], "backward", _short(_user_frame(4)[0]))
 
     def _intern(self, module: str, phase: Phase, source: str) -> Site:
-        site = Site(module, phase, source)
+        region = self._region if phase == "forward" else ""
+        site = Site(module, phase, source, region=region)
         return self._interned.setdefault(site, site)

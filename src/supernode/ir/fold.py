@@ -68,7 +68,7 @@ def _token(op: Op) -> object:
         return id(op)
     kwargs = tuple((name, _shape_of(arg)) for name, arg in op.kwargs)
     outputs = tuple(value.type for value in op.outputs)
-    return (op.name, _shape_of(op.args), kwargs, outputs, op.site.phase)
+    return (op.name, _shape_of(op.args), kwargs, outputs, op.site.phase, bool(op.site.region))
 
 
 def _shape_of(arg: Arg) -> object:
@@ -201,13 +201,16 @@ _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 def _common_site(sites: list[Site]) -> Site:
-    """One site for several: layer numbers that differ become `*`."""
+    """One site for several: layer numbers that differ become `*`.
+
+    The region is the first's: within a block, those that differ in one repetition do in all.
+    """
     first = sites[0]
     if all(site.module == first.module for site in sites):
         return first
     patterns = {_INDEX.sub("*", site.module) for site in sites}
     module = patterns.pop() if len(patterns) == 1 else ""
-    return Site(module or _common_prefix(sites), first.phase, first.source)
+    return Site(module or _common_prefix(sites), first.phase, first.source, region=first.region)
 
 
 def _common_prefix(sites: list[Site]) -> str:

@@ -99,15 +99,20 @@ def _block_in(data: dict[str, Any]) -> Block:
 
 
 def _op_out(op: Op) -> list[Any]:
-    site = op.site
     return [
         op.name,
         [_arg_out(arg) for arg in op.args],
         {name: _arg_out(arg) for name, arg in op.kwargs},
         [_value_out(value) for value in op.outputs],
         op.block,
-        [site.module, site.phase, site.source, *((site.task,) if site.task else ())],
+        _site_out(op.site),
     ]
+
+
+def _site_out(site: Site) -> list[str]:
+    """Its fields, without the empty ones at the end that most sites have."""
+    rare = (site.task, site.region) if site.region else (site.task,) if site.task else ()
+    return [site.module, site.phase, site.source, *rare]
 
 
 def _op_in(data: list[Any], values: dict[int, Value]) -> Op:

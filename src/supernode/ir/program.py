@@ -25,12 +25,15 @@ class Site:
     """Where an op comes from: module path, phase of the step, line of the user's code.
 
     `task` is what of a stage's schedule it belongs to, `forward 3 of chunk 1`, in a pipeline.
+    `region` tells calls of `torch.utils.checkpoint` apart: what the user's model wants computed
+    again in backward; empty outside of them.
     """
 
     module: str = ""
     phase: Phase = "forward"
     source: str = ""
     task: str = ""
+    region: str = ""
 
     def __str__(self) -> str:
         parts = [self.source, f"in {self.module}" if self.module else "", self.phase]

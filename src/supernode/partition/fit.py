@@ -4,7 +4,7 @@ from supernode.errors import DoesNotFit
 from supernode.ir import Program
 from supernode.partition.line import RECOMPUTE, parse_line
 from supernode.partition.partition import partition
-from supernode.partition.recompute import FULL, NONE
+from supernode.partition.recompute import FULL, MODEL
 from supernode.plan import Plan
 from supernode.units import format_bytes
 
@@ -25,7 +25,7 @@ def partition_within(
         DoesNotFit: even when all that can be is computed again.
     """
     line = parse_line(layout, chips)
-    if line.recompute != NONE or RECOMPUTE in layout:
+    if line.recompute != MODEL:
         return _checked(partition(program, layout, chips), memory_bytes)
     plan = partition(program, layout, chips)
     if _peak(plan) <= memory_bytes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from supernode.errors import LayoutError, near_matches
 from supernode.partition.pipeline import Pipeline
-from supernode.partition.recompute import MODES, NONE
+from supernode.partition.recompute import MODEL, MODES
 from supernode.partition.schedules import SCHEDULES
 from supernode.plan import Mesh
 
@@ -88,7 +88,7 @@ class Line:
     """
 
     axes: tuple[Axis, ...]
-    recompute: str = NONE
+    recompute: str = MODEL
     pipeline: Pipeline | None = None
 
     @property
@@ -106,7 +106,7 @@ class Line:
         words = [f"{axis.name}={axis.size}" for axis in self.axes]
         if any(axis.scheme.inner and axis.scheme.tokens for axis in self.axes):
             words.append(SEQUENCE)
-        if self.recompute != NONE:
+        if self.recompute != MODEL:
             words.append(f"{RECOMPUTE}={self.recompute}")
         if self.pipeline is not None:
             words.insert(0, f"{STAGES}={self.pipeline.stages}")
@@ -133,7 +133,7 @@ def parse_line(line: str, chips: int | None = None) -> Line:
             words[name] = value
         else:
             axes.append(_axis(part, line))
-    recompute = _mode(words.get(RECOMPUTE, NONE), line)
+    recompute = _mode(words.get(RECOMPUTE, MODEL), line)
     pipeline = _pipeline(words, line)
     names = [axis.name for axis in axes]
     for name in names:

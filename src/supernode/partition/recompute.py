@@ -13,8 +13,9 @@ from supernode.ir import CALL, Block, NewValues, Op, Program, Value, renamed, ve
 from supernode.ops import cost
 from supernode.partition.fuse import Fuser, Slices, trimmed
 
-NONE, SELECTIVE, FULL = "none", "selective", "full"
+MODEL, NONE, SELECTIVE, FULL = "model", "none", "selective", "full"
 MODES = {
+    MODEL: "what the model wraps in torch.utils.checkpoint runs again (as when nothing is said)",
     NONE: "every activation is held until backward has read it",
     SELECTIVE: "what costs little to compute again is not held: norms, activation functions, "
     "scores of attention that is not fused",
@@ -36,7 +37,7 @@ def recompute(program: Program, mode: str) -> Program:
 
     `mode` is one of `MODES`, or how many FLOP may be spent for each byte that is not held.
     """
-    if mode == NONE:
+    if mode == NONE or (mode == MODEL and not _has_regions(program)):
         return program
     return verify(trimmed(_Again(program, mode).program()))
 
@@ -108,7 +109,8 @@ class _Again:
                 )
             ]
             ids = {block.outputs[i].id for i in late}
-            chosen = _chosen(block.ops, ids, mode)
+            inside = _inside_regions(block) if mode == MODEL else ids
+            chosen = _chosen(block.ops, ids & inside, mode)
             places = [i for i in late if block.outputs[i].id in chosen]
             if places:
                 self.again[name] = (_block_again(block, places, ids - chosen), places)
@@ -124,7 +126,7 @@ class _Again:
         for group, ops in groups.items():
             values = [value for op in ops for value in op.outputs]
             held = {value.id for value in values if self._held(value, group)}
-            if group or mode != FULL:
+            if group or mode not in (FULL, MODEL):
                 self.dropped |= _chosen(tuple(ops), held, mode)
 
     def _compute(self, value: Value, ops: list[Op]) -> None:
@@ -184,8 +186,24 @@ def _readers(program: Program) -> dict[int, set[int]]:
     return readers
 
 
+def _has_regions(program: Program) -> bool:
+    return any(op.site.region for block in program.all_blocks() for op in block.ops)
+
+
+def _inside_regions(block: Block) -> set[int]:
+    """The values that a checkpointed region makes and that no other op of the block reads."""
+    region_of = {value.id: op.site.region for op in block.ops for value in op.outputs}
+    for op in block.ops:
+        for value in op.inputs:
+            if region_of.get(value.id) != op.site.region:
+                region_of[value.id] = ""
+    return {id_ for id_, region in region_of.items() if region}
+
+
 def _group(op: Op, mode: str) -> str:
-    """The layer an op of main belongs to, where layers are what is computed again."""
+    """What an op of main is computed again with: its region, or its layer where layers are."""
+    if mode == MODEL:
+        return op.site.region
     found = _LAYER.match(op.site.module) if mode == FULL else None
     return found[1] if found else ""
 
@@ -193,7 +211,7 @@ def _group(op: Op, mode: str) -> str:
 def _chosen(ops: tuple[Op, ...], held: set[int], mode: str) -> set[int]:
     """Which of the values that backward alone reads are dropped."""
     values = [value for op in ops for value in op.outputs if value.id in held]
-    if mode == FULL:
+    if mode in (FULL, MODEL):
         return {value.id for value in values}
     limit = CHEAP_FLOPS_PER_BYTE if mode == SELECTIVE else int(mode)
     slices = Slices(ops)
