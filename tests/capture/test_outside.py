@@ -244,3 +244,24 @@ def test_gradient_of_an_argument_is_refused() -> None:
     x = torch.ones(3, requires_grad=True)
     with pytest.raises(CaptureError, match="gradient on its argument x"):
         capture(lambda x: x.square().sum().backward(), None, (), (x,))
+
+
+class Lazy(nn.Module):
+    """Installs its hook in the first step, as transformers does for hidden states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.hooked = nn.Linear(4, 4), False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.hooked:
+            self.inner.register_forward_hook(lambda module, given, out: 2 * out)
+            self.hooked = True
+        return self.inner(x)
+
+
+def test_hooks_that_a_step_installs_are_gone_after_capture() -> None:
+    model, x = Lazy(), torch.randn(2, 4)
+    capture(lambda x: model(x), model, None, (x,))
+    assert not model.inner._forward_hooks
+    assert torch.equal(model(x), 2 * F.linear(x, model.inner.weight, model.inner.bias))

@@ -100,8 +100,11 @@ def meta_like(tensor: Tensor) -> Tensor:
 
 
 def registries(module: torch.nn.Module) -> tuple[dict[str, Any], ...]:
-    """The tables in which a module keeps its parameters, buffers and submodules."""
-    return module._parameters, module._buffers, module._modules
+    """The tables in which a module keeps its parameters, buffers, submodules and hooks."""
+    return tuple(module.__dict__[name] for name in _TABLES if name in module.__dict__)
+
+
+_TABLES = [name for name, value in torch.nn.Module().__dict__.items() if isinstance(value, dict)]
 
 
 def autocast_device(autocast: torch.autocast) -> str | None:
