@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import fabric, one_chip, planning, training, triton_cpu
+from bench import fabric, offload, one_chip, planning, training, triton_cpu
 from bench.host import Watch
 from bench.readme import headlines, newest, updated
 from bench.report import REPORTS, write
@@ -24,6 +24,7 @@ from bench.result import Section
 THEMES: dict[str, Callable[..., Section]] = {
     "training": training.measure,
     "one-chip": one_chip.measure,
+    "offload": offload.measure,
     "fabric": fabric.measure,
     "planning": planning.measure,
     "triton-cpu": triton_cpu.measure,

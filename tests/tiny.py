@@ -16,7 +16,7 @@ from supernode.ir import (
     Value,
     verify,
 )
-from supernode.machine import Chip, Kind, Level, Machine, Memory, Sourced
+from supernode.machine import Chip, HostLink, Kind, Level, Machine, Memory, Sourced
 from supernode.machine.machine import Topology
 from supernode.plan import Mesh, Plan
 
@@ -45,6 +45,14 @@ def level(
     )
 
 
+def host_link(bandwidth: float) -> HostLink:
+    return HostLink(
+        bandwidth_bytes_per_s=number(bandwidth),
+        latency_s=number(1e-6, "guessed"),
+        efficiency=number(0.8, "guessed"),
+    )
+
+
 def machine(
     levels: Sequence[Level] | None = None,
     *,
@@ -53,6 +61,7 @@ def machine(
     memory_bandwidth: float = 1e11,
     capacity_bytes: float = 1e9,
     launch_s: float = 2e-6,
+    host_bandwidth: float = 1e10,
 ) -> Machine:
     """By default two nodes of four chips; matmuls reach 0.5 of the peak, streams all of theirs."""
     levels = levels or (level("node", 4, 1e10), level("supernode", 8))
@@ -71,6 +80,7 @@ def machine(
         launch_overhead_s=number(launch_s, "guessed"),
         power_w=number(100),
         idle_power_fraction=number(0.25),
+        host_link=host_link(host_bandwidth) if host_bandwidth else None,
     )
     return Machine(
         name=name,

@@ -13,7 +13,7 @@ from supernode.trace import MEMORY, PLANNED_MEMORY
 from zoo import zoo_step
 
 CASES = {
-    "gpt-tiny": ("", "dp=2", "tp=2,sp"),
+    "gpt-tiny": ("", "dp=2", "tp=2,sp", "offload=all", "pp=2,micro=2,offload=all@peers"),
     "llama-tiny": ("fsdp=2", "dp=2,micro=2", "dp=2,recompute=full", "pp=2,micro=4", "zero1=2"),
     "mixtral": ("", "ep=2"),
     "deepseek-v3": ("fsdp=2",),

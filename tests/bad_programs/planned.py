@@ -106,3 +106,18 @@ def an_op_without_a_row(right: bool) -> Act:
     model = nn.Sequential(nn.Linear(8, 8), nn.Sequential(Filter()))
     program = capture(lambda x: model(x), model, (), (torch.ones(8, 8),)).program
     return planned(program, "" if right else "dp=2")
+
+
+@bad
+def offloading_what_there_is_not(right: bool) -> Act:
+    return planned(mlp(), "offload=optimizer" if right else "offload=moments")
+
+
+@bad
+def offloading_to_a_place_there_is_not(right: bool) -> Act:
+    return planned(mlp(), "dp=2,offload=all@peers" if right else "dp=2,offload=all@disk")
+
+
+@bad
+def offloading_to_peers_of_one_chip(right: bool) -> Act:
+    return planned(mlp(), "offload=all" if right else "offload=all@peers")

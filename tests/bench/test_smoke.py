@@ -3,7 +3,7 @@
 import pytest
 from bench.__main__ import THEMES
 
-ROWS = {"training": 3, "one-chip": 2, "fabric": 6, "planning": 12, "triton-cpu": 11}
+ROWS = {"training": 3, "one-chip": 2, "offload": 1, "fabric": 6, "planning": 12, "triton-cpu": 11}
 
 
 @pytest.mark.slow

@@ -5,13 +5,17 @@ from supernode.ir.fills import free_scalars as free_scalars
 from supernode.ir.fold import fold as fold
 from supernode.ir.json import from_json as from_json
 from supernode.ir.json import to_json as to_json
+from supernode.ir.places import elsewhere as elsewhere
 from supernode.ir.printer import print_op as print_op
 from supernode.ir.printer import print_program as print_program
 from supernode.ir.printer import print_typed as print_typed
 from supernode.ir.program import CALL as CALL
+from supernode.ir.program import FETCH as FETCH
 from supernode.ir.program import NOWHERE as NOWHERE
 from supernode.ir.program import RECEIVE as RECEIVE
 from supernode.ir.program import SEND as SEND
+from supernode.ir.program import STORE as STORE
+from supernode.ir.program import WAIT as WAIT
 from supernode.ir.program import Block as Block
 from supernode.ir.program import NewValues as NewValues
 from supernode.ir.program import Op as Op

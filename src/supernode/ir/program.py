@@ -18,6 +18,10 @@ Phase = Literal["forward", "backward", "optimizer"]
 CALL = "call"
 SEND, RECEIVE = "fabric.send", "fabric.receive"
 """What chips of one stage of a pipeline send those of another, and what these get."""
+FETCH, STORE, WAIT = "place.fetch", "place.store", "place.wait"
+"""`fetch(x, place)` copies what lies in another place into the chip's memory, `store(x, place)`
+does the reverse. Both only begin: whoever reads what is fetched waits for it, and after
+`wait(x, stored)` the memory of `x` is free. They stand in `main`."""
 
 
 @dataclass(frozen=True, slots=True)

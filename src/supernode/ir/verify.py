@@ -1,8 +1,9 @@
 """The rules every Program obeys; run after capture, after each pass and after loading."""
 
 from supernode.errors import VerifyError
+from supernode.ir.places import elsewhere
 from supernode.ir.printer import print_op
-from supernode.ir.program import CALL, Block, Op, Program
+from supernode.ir.program import CALL, FETCH, WAIT, Block, Op, Program
 from supernode.ir.types import Value
 
 
@@ -11,7 +12,8 @@ def verify(program: Program) -> Program:
 
     The rules: each value is defined once and before its use, with one type; a call's arguments
     and results have the types of its block; each input and output has a port; an updated input
-    has the type of its output; a host number enters only host ops and scalar arguments.
+    has the type of its output; a host number enters only host ops and scalar arguments; what lies
+    in another place than the chip's memory is fetched, and nothing else reads it.
 
     Raises:
         VerifyError: with the op, its site and the rule.
@@ -22,6 +24,7 @@ def verify(program: Program) -> Program:
     for block in program.all_blocks():
         _verify_block(block, {} if block is not program.main else blocks)
     _verify_ports(program)
+    _verify_places(program)
     return program
 
 
@@ -88,3 +91,15 @@ def _verify_ports(program: Program) -> None:
 
 def _where(op: Op) -> str:
     return f"{print_op(op)}   # {op.site}"
+
+
+def _verify_places(program: Program) -> None:
+    away = elsewhere(program.main)
+    for op in program.main.ops:
+        for value in op.inputs:
+            if value.id in away and op.name not in (FETCH, WAIT):
+                wrong = f"{value} lies in the place {away[value.id]!r} and is read by {op.name}"
+                raise VerifyError(wrong, where=_where(op))
+    for block in program.blocks:
+        if any(op.name.startswith("place.") for op in block.ops):
+            raise VerifyError(f"block {block.name} fetches or stores, which main alone may")

@@ -97,6 +97,38 @@ class Letters(Protocol):
         ...
 
 
+class Places(Protocol):
+    """What moves values between the chip's memory and the places where they live."""
+
+    def fetch(self, source: Tensor, key: int) -> Tensor:
+        """Begins to copy `source` to the chip; what it gives is there after `wait(key)`."""
+        ...
+
+    def store(self, x: Tensor, key: int, out: Tensor | None = None) -> Tensor:
+        """Begins to copy `x` to `out`, or to where values under `key` live; `x` must stay as it is
+        until `wait(key)`."""
+        ...
+
+    def wait(self, key: int) -> None:
+        """Returns when what was begun under `key` is done."""
+        ...
+
+
+class AtOnce:
+    """Copies right away, on the chip itself: where there is no other place."""
+
+    def fetch(self, source: Tensor, key: int) -> Tensor:
+        """A copy."""
+        return source.clone()
+
+    def store(self, x: Tensor, key: int, out: Tensor | None = None) -> Tensor:
+        """A copy, in `out` if it is given."""
+        return x.clone() if out is None else out.copy_(x)
+
+    def wait(self, key: int) -> None:
+        """All is done."""
+
+
 class OneChip:
     """The grid of a single chip."""
 

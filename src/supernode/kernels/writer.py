@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from supernode.errors import UnknownOp, near_matches
-from supernode.ir import CALL, RECEIVE, Arg, Block, DType, HostType, Op, Value
+from supernode.ir import CALL, FETCH, RECEIVE, WAIT, Arg, Block, DType, HostType, Op, Value
 from supernode.kernels.code import Names, identifier, value_name
 from supernode.kernels.handles import find_overload, handle
 from supernode.kernels.host import FUNCTIONS, INFIX
@@ -15,7 +15,7 @@ from supernode.kernels.local import LOCAL
 from supernode.kernels.piece import piece_of
 from supernode.kernels.random import RANDOM, prepare
 from supernode.kernels.schema import argument_names, returns_count
-from supernode.kernels.surroundings import Collectives, Grid, Letters
+from supernode.kernels.surroundings import Collectives, Grid, Letters, Places
 from supernode.ops.random import Cuts, Shape, part_of, piece_arguments, time_parts
 from supernode.plan.aliases import LETTERS
 from supernode.plan.liveness import Rewrite, deaths, unused
@@ -31,6 +31,7 @@ class Chip:
     rank: int
     fabric: Collectives | None
     letters: Letters | None
+    places: Places
     device: str
 
 
@@ -44,6 +45,7 @@ class Writer:
         self._chip = chip
         self._traced = traced
         self._known: dict[tuple[Shape, Cuts], str] = {}
+        self._coming: set[int] = set()
 
     def line(self, text: str, op: Op | None = None) -> None:
         """Appends a line; `op` is what fails when this line raises."""
@@ -73,6 +75,7 @@ class Writer:
         self.line("")
 
     def _op(self, at: int, op: Op, dying: list[Value], rewrite: Rewrite) -> None:
+        self._await(op)
         dead = f"    del {', '.join(map(value_name, dying))}" if dying else ""
         if op.name == CALL:
             self._call(op, dying, rewrite.calls.get(at))
@@ -114,6 +117,8 @@ class Writer:
             return self._letter(op)
         if namespace == "fabric":
             return self._fabric(op, name)
+        if namespace == "place":
+            return self._place(op, rewrite.into.get(at))
         if namespace == "local":
             return self._local(op, name)
         if namespace == "random":
@@ -126,6 +131,29 @@ class Writer:
         if at in rewrite.into:
             return f"{text[:-1]}, out=out[{rewrite.into[at]}])"
         return self._on_device(op, text)
+
+    def _await(self, op: Op) -> None:
+        """Waits for what was fetched, at its first use."""
+        for value in op.inputs:
+            if value.id in self._coming:
+                self._coming.remove(value.id)
+                wait = self.names.bind("wait", self._chip.places.wait)
+                self.line(f"    {wait}({value.id})", op)
+
+    def _place(self, op: Op, out: int | None) -> str:
+        value = op.inputs[0]
+        if op.name == WAIT:
+            (_, stored) = op.inputs
+            return f"{self.names.bind('wait', self._chip.places.wait)}({stored.id})"
+        key = op.outputs[0].id
+        if op.name == FETCH:
+            self._coming.add(key)
+            return (
+                f"{self.names.bind('fetch', self._chip.places.fetch)}({value_name(value)}, {key})"
+            )
+        store = self.names.bind("store", self._chip.places.store)
+        into = "" if out is None else f", out[{out}]"
+        return f"{store}({value_name(value)}, {key}{into})"
 
     def _on_device(self, op: Op, text: str) -> str:
         """New tensors of an op without tensor operands are made on the chip."""
@@ -276,13 +304,14 @@ def _unpacks(op: Op) -> bool:
     if len(op.outputs) != 1 or namespace == "fabric":
         return True
     return (
-        namespace not in ("host", "local", "random") and returns_count(find_overload(op.name)) != 1
+        namespace not in ("host", "local", "random", "place")
+        and returns_count(find_overload(op.name)) != 1
     )
 
 
 def _skips(op: Op) -> bool:
     """Whether the op gives None for some results, which a Program does not list."""
-    if op.name.partition(".")[0] in ("host", "local", "random", "fabric"):
+    if op.name.partition(".")[0] in ("host", "local", "random", "fabric", "place"):
         return False
     count = returns_count(find_overload(op.name))
     return count is not None and count != len(op.outputs)

@@ -4,6 +4,7 @@ One machine is one TOML file; those in `catalogue/` are found by name.
 """
 
 from supernode.machine.chip import Chip as Chip
+from supernode.machine.chip import HostLink as HostLink
 from supernode.machine.chip import Memory as Memory
 from supernode.machine.fit import Fit as Fit
 from supernode.machine.load import catalogue as catalogue

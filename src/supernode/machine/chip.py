@@ -43,6 +43,19 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostLink:
+    """How one chip reaches the memory of its host, by a copy engine of its own.
+
+    `bandwidth_bytes_per_s` is the datasheet's, of one chip, in one direction; large copies reach
+    `efficiency` of it, after `latency_s`.
+    """
+
+    bandwidth_bytes_per_s: Sourced
+    latency_s: Sourced
+    efficiency: Sourced
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chip:
     """One chip, as its software sees it.
 
@@ -57,7 +70,8 @@ class Chip:
     without them every op is priced by the efficiencies alone. `fuses` says that its software
     computes chains of pointwise ops in one pass. While a chip communicates, `comm_share` of its
     cores are busy with that; `host_launch_s` is what the host takes to launch an op that is in no
-    captured graph; `jitter` is the spread of the chips' speed, as a part of it.
+    captured graph; `jitter` is the spread of the chips' speed, as a part of it. `host_link` is the
+    way to the memory of the host.
     """
 
     name: str
@@ -74,6 +88,7 @@ class Chip:
     comm_share: Sourced | None = None
     host_launch_s: Sourced | None = None
     jitter: Sourced | None = None
+    host_link: HostLink | None = None
 
     def kernel(self, family: str, dtype: str) -> Fit | None:
         """What was measured of kernels of `family` in the type that serves `dtype` here.
@@ -97,6 +112,9 @@ class Chip:
             capacity_bytes=share(self.memory.capacity_bytes),
             bandwidth_bytes_per_s=share(self.memory.bandwidth_bytes_per_s),
         )
+        link = self.host_link
+        if link is not None:
+            link = replace(link, bandwidth_bytes_per_s=share(link.bandwidth_bytes_per_s))
         return replace(
             self,
             peak_flops_per_s={key: share(rate) for key, rate in self.peak_flops_per_s.items()},
@@ -104,6 +122,7 @@ class Chip:
             memory=memory,
             power_w=share(self.power_w),
             cores=share(self.cores) if self.cores else None,
+            host_link=link,
         )
 
     def unit(self, dtype: str) -> str:

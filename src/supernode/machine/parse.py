@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import get_args
 
 from supernode.errors import MachineFileError, near_matches
-from supernode.machine.chip import MATRIX_DTYPES, Chip, Memory
+from supernode.machine.chip import MATRIX_DTYPES, Chip, HostLink, Memory
 from supernode.machine.machine import Level, Machine, Topology
 from supernode.machine.parse_fit import Like, kernels, link_fit, no_other
 from supernode.machine.parse_number import Sources, number_of, optional, sourced
@@ -88,6 +88,9 @@ def _chip(table: Table, sources: Sources, like: Like) -> Chip:
         comm_share=optional(table, "comm_share", sources, most=1),
         host_launch_s=optional(table, "host_launch_s", sources),
         jitter=optional(table, "jitter", sources, most=1),
+        host_link=_host_link(table.table("host_link"), sources)
+        if "host_link" in table.entries
+        else None,
     )
 
 
@@ -101,6 +104,15 @@ def _memory(table: Table, sources: Sources) -> Memory:
     return Memory(
         capacity_bytes=sourced(table, "capacity_bytes", sources),
         bandwidth_bytes_per_s=sourced(table, "bandwidth_bytes_per_s", sources),
+        efficiency=sourced(table, "efficiency", sources, most=1),
+    )
+
+
+def _host_link(table: Table, sources: Sources) -> HostLink:
+    table.allow(_names(HostLink))
+    return HostLink(
+        bandwidth_bytes_per_s=sourced(table, "bandwidth_bytes_per_s", sources),
+        latency_s=sourced(table, "latency_s", sources, zero=True),
         efficiency=sourced(table, "efficiency", sources, most=1),
     )
 

@@ -29,6 +29,7 @@ def fuses(op: Op) -> bool:
 
     **Source:** Ansel et al., "PyTorch 2", ASPLOS 2024, section 4.3 (what Inductor fuses).
     """
-    if op.name.startswith(("host.", "fabric.", "local.")) or op.name == "aten._local_scalar_dense":
+    room = op.name.partition(".")[0]
+    if room in ("host", "fabric", "local", "place") or op.name == "aten._local_scalar_dense":
         return False
     return op.name in _ROWWISE or row(op).formula is broadcast

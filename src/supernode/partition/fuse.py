@@ -122,6 +122,17 @@ def _small(block: Block, wanted: set[int]) -> Block:
     return Block(name=block.name, inputs=inputs, ops=tuple(ops), outputs=outputs)
 
 
+def without_dead_ops(block: Block) -> Block:
+    """`block` without ops whose results nobody reads (views that a gather was moved before)."""
+    needed = {value.id for value in block.outputs}
+    kept: list[Op] = []
+    for op in reversed(block.ops):
+        if not op.outputs or any(value.id in needed for value in op.outputs):
+            kept.append(op)  # what has no result is done for its effect: something is sent
+            needed |= {value.id for value in op.inputs}
+    return replace(block, ops=tuple(reversed(kept)))
+
+
 class Slices:
     """Which of some ops lead to a value."""
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from supernode.errors import LayoutError, near_matches
+from supernode.partition.offload import OFFLOAD, Offload, parse_offload
 from supernode.partition.pipeline import Pipeline
 from supernode.partition.recompute import MODEL, MODES
 from supernode.partition.schedules import SCHEDULES
@@ -68,6 +69,8 @@ STAGES, CHUNKS, ORDER, CUT = "pp", "vp", "schedule", "cut"
 """`pp=4,vp=2,schedule=1f1b`: stages of a pipeline, chunks a stage, the order of tasks.
 
 `cut=layers.3/layers.7` names the modules that chunks begin with."""
+WORDS = (RECOMPUTE, STAGES, CHUNKS, ORDER, CUT, OFFLOAD)
+"""What stands in a line with a value and is no axis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +85,7 @@ class Axis:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """A layout line: its pipeline, if it has one; the axes of a stage, those of time last; which
-    activations are computed again.
+    activations are computed again; what lives in another place.
 
     Axes of size 1 are dropped; without any it is for one chip.
     """
@@ -90,6 +93,7 @@ class Line:
     axes: tuple[Axis, ...]
     recompute: str = MODEL
     pipeline: Pipeline | None = None
+    offload: Offload | None = None
 
     @property
     def chips(self) -> int:
@@ -115,6 +119,8 @@ class Line:
             words.append(f"{ORDER}={self.pipeline.schedule}")
             if self.pipeline.begins:
                 words.append(f"{CUT}={'/'.join(self.pipeline.begins)}")
+        if self.offload is not None:
+            words.append(f"{OFFLOAD}={self.offload}")
         return ",".join(words)
 
 
@@ -129,12 +135,13 @@ def parse_line(line: str, chips: int | None = None) -> Line:
     words: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in line.split(","))):
         name, equals, value = (word.strip() for word in part.partition("="))
-        if part == SEQUENCE or (equals and name in (RECOMPUTE, STAGES, CHUNKS, ORDER, CUT)):
+        if part == SEQUENCE or (equals and name in WORDS):
             words[name] = value
         else:
             axes.append(_axis(part, line))
     recompute = _mode(words.get(RECOMPUTE, MODEL), line)
     pipeline = _pipeline(words, line)
+    offload = parse_offload(words[OFFLOAD], line) if OFFLOAD in words else None
     names = [axis.name for axis in axes]
     for name in names:
         if names.count(name) > 1:
@@ -148,7 +155,7 @@ def parse_line(line: str, chips: int | None = None) -> Line:
     axes = [axis for axis in axes if axis.size > 1]
     space = [axis for axis in axes if not axis.scheme.time]
     time = [axis for axis in axes if axis.scheme.time]
-    found = Line(axes=(*space, *time), recompute=recompute, pipeline=pipeline)
+    found = Line(axes=(*space, *time), recompute=recompute, pipeline=pipeline, offload=offload)
     if pipeline is not None:
         pipeline.check_parts(found.parts, line)
         pipeline.check_begins(line)
@@ -201,7 +208,7 @@ def _axis(part: str, line: str) -> Axis:
             fix="write it like dp=2,tp=4 or fsdp=8,tp=2,sp",
         )
     if name not in SCHEMES:
-        fix = near_matches(name, [*SCHEMES, SEQUENCE, RECOMPUTE, STAGES, CHUNKS, ORDER])
+        fix = near_matches(name, [*SCHEMES, SEQUENCE, *WORDS])
         raise LayoutError(f"unknown axis {name!r}", asked=f"layout {line}", fix=fix)
     return Axis(name=name, size=int(size), scheme=SCHEMES[name])
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from supernode.ir import Block, Op, Value
 from supernode.partition.emit import COLLECTIVES
+from supernode.partition.fuse import without_dead_ops
 
 BUCKET_BYTES = 25 * 2**20
 """Where the ops of `main` are not a repeated block, a merged collective ends at this size.
@@ -175,14 +176,3 @@ def _joined(members: list[Op]) -> Op:
         dims += [dim for dim in part if isinstance(dim, int)]
     args = (values, first.args[1], tuple(dims), *first.args[3:])
     return replace(first, args=args, outputs=outputs)
-
-
-def without_dead_ops(block: Block) -> Block:
-    """`block` without ops whose results nobody reads (views that a gather was moved before)."""
-    needed = {value.id for value in block.outputs}
-    kept: list[Op] = []
-    for op in reversed(block.ops):
-        if not op.outputs or any(value.id in needed for value in op.outputs):
-            kept.append(op)  # what has no result is done for its effect: something is sent
-            needed |= {value.id for value in op.inputs}
-    return replace(block, ops=tuple(reversed(kept)))

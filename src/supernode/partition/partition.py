@@ -9,6 +9,7 @@ from supernode.partition.assign import Assignment, assign
 from supernode.partition.classes import Classes
 from supernode.partition.line import Axis, Line, mesh_of, parse_line
 from supernode.partition.merge import BUCKET_BYTES, merge
+from supernode.partition.offload import offloaded
 from supernode.partition.pipeline import pipelined
 from supernode.partition.recompute import recompute
 from supernode.partition.spread import LocalBlock, Spreader
@@ -27,10 +28,14 @@ def partition(program: Program, layout: str = "", chips: int | None = None) -> P
     line = parse_line(layout, chips)
     source = recompute(program, line.recompute)
     if not line.axes and line.pipeline is None:
-        return _one_chip(program, source, line)
-    classes = Classes(source)
-    assignment = assign(source, classes, line.axes, str(line))
-    return _spread(program, source, classes, assignment, line)
+        plan = _one_chip(program, source, line)
+    else:
+        classes = Classes(source)
+        assignment = assign(source, classes, line.axes, str(line))
+        plan = _spread(program, source, classes, assignment, line)
+    if line.offload is not None:
+        plan = offloaded(plan, line.offload)
+    return verify_plan(plan)
 
 
 def _one_chip(program: Program, source: Program, line: Line) -> Plan:
@@ -40,16 +45,14 @@ def _one_chip(program: Program, source: Program, line: Line) -> Plan:
             for value in values
         )
 
-    return verify_plan(
-        Plan(
-            program=program,
-            mesh=Mesh(()),
-            layout=str(line),
-            local=source,
-            inputs=whole(program.main.inputs),
-            outputs=whole(program.main.outputs),
-            placements=(),
-        )
+    return Plan(
+        program=program,
+        mesh=Mesh(()),
+        layout=str(line),
+        local=source,
+        inputs=whole(program.main.inputs),
+        outputs=whole(program.main.outputs),
+        placements=(),
     )
 
 
@@ -93,7 +96,7 @@ def _spread(
     )
     if line.pipeline is not None:
         plan = pipelined(plan, tags, line.pipeline)
-    return verify_plan(_merged(plan))
+    return _merged(plan)
 
 
 def _starts(spreader: Spreader, axes: tuple[Axis, ...]) -> Starts:

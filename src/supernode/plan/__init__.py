@@ -1,5 +1,7 @@
 """Plan: mesh, layouts, the program of each chip, tasks, memory, the state machine. No torch."""
 
+from supernode.plan.away import Slots as Slots
+from supernode.plan.away import slots_of as slots_of
 from supernode.plan.cut import breaks as breaks
 from supernode.plan.cut import by_expert as by_expert
 from supernode.plan.cut import by_token as by_token
@@ -18,6 +20,8 @@ from supernode.plan.cut import units_left as units_left
 from supernode.plan.inplace import destinations as destinations
 from supernode.plan.json import plan_from_json as plan_from_json
 from supernode.plan.json import plan_to_json as plan_to_json
+from supernode.plan.layout import AT_PEERS as AT_PEERS
+from supernode.plan.layout import ON_HOST as ON_HOST
 from supernode.plan.layout import Layout as Layout
 from supernode.plan.memory import MemoryUse as MemoryUse
 from supernode.plan.memory import PlanMemory as PlanMemory

@@ -144,7 +144,8 @@ def shared_operands(op: Op) -> Iterator[tuple[Value, ...]]:
         # Over an axis of one chip a collective hands back its operand.
         yield from ((value,) for value in tensors[: len(op.outputs)])
         return
-    shared = () if namespace == "host" or makes_new_memory(op) else tensors
+    new = namespace in ("host", "place") or makes_new_memory(op)
+    shared = () if new else tensors
     yield from (shared for _ in op.outputs)
 
 

@@ -7,7 +7,7 @@ the result has the strides it would have had, and every later op sees the same b
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from supernode.ir import CALL, Block, HostType, Program, Value
+from supernode.ir import CALL, STORE, Block, HostType, Program, Value
 from supernode.plan.aliases import Aliases
 from supernode.plan.elementwise import WITH_OUT, first_operand, is_aten
 from supernode.plan.liveness import Rewrite
@@ -66,8 +66,14 @@ class _Planner:
         return {
             outputs[p].id: p
             for p in destinations
-            if self._uses[outputs[p].id] == 1 or outputs[p].id in self._aliases.contiguous
+            if self._uses[outputs[p].id] == 1
+            or outputs[p].id in self._aliases.contiguous
+            or self._is_stored(outputs[p])
         }
+
+    def _is_stored(self, value: Value) -> bool:
+        at = self._producer.get(value.id)
+        return at is not None and self._block.ops[at].name == STORE
 
     def gives_up(self, calls: list[int], callee: Block) -> frozenset[int]:
         """The inputs of a block that no caller needs again."""
@@ -114,6 +120,8 @@ class _Planner:
                 calls[at] = tuple(
                     aimed[out.id] if out.id in straight else None for out in op.outputs
                 )
+            elif op.name == STORE:
+                into[at] = position
             elif (head := self._first_writer(at, inplace)) is not None:
                 inplace.discard(head)
                 into[head] = position

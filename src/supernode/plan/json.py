@@ -60,18 +60,20 @@ def _layout_out(layout: Layout | None) -> list[Any] | None:
     if layout is None:
         return None
     dims = [list(dim) for dim in layout.dims]
-    return [dims, *([list(each) for each in pairs] for pairs in (layout.partial, layout.only))]
+    pairs = ([list(each) for each in pairs] for pairs in (layout.partial, layout.only))
+    return [dims, *pairs, *([layout.place] if layout.place else [])]
 
 
 def _layout_in(data: list[Any] | None) -> Layout | None:
     if data is None:
         return None
-    dims, partial, *only = data
-    places = only[0] if only else ()
+    dims, partial, *more = data
+    only = more[0] if more else ()
     return Layout(
         tuple(map(tuple, dims)),
         tuple((axis, kind) for axis, kind in partial),
-        tuple((axis, coordinate) for axis, coordinate in places),
+        tuple((axis, coordinate) for axis, coordinate in only),
+        place=more[1] if len(more) > 1 else "",
     )
 
 

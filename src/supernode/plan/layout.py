@@ -6,6 +6,10 @@ from dataclasses import dataclass, replace
 from supernode.plan.cut import cut_axis, cut_groups, cut_name, cut_units, piece_size, pieces
 from supernode.plan.mesh import Mesh
 
+ON_HOST, AT_PEERS = "host", "peers"
+"""Places where a value may live: the memory of the chip's host; that of another chip, chip r's and
+chip N-1-r's for each other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -15,6 +19,8 @@ class Layout:
     holds the same values in each of its chips. `partial=(("tp", "sum"),)` says that the true value
     is the sum over tp of what its chips hold. An axis may cut groups of a dim, or in unequal
     parts, see `cut`. `only=(("pp", 2),)` says that no chip but those at 2 along pp holds any of it.
+    `place` is where a chip's piece lives when it is not in use: in its own memory if empty, else
+    `ON_HOST` or `AT_PEERS`.
 
     >>> print(Layout((("dp", "fsdp"), ()), (("tp", "sum"),)))
     [dp*fsdp, -] sum(tp)
@@ -23,6 +29,7 @@ class Layout:
     dims: tuple[tuple[str, ...], ...]
     partial: tuple[tuple[str, str], ...] = ()
     only: tuple[tuple[str, int], ...] = ()
+    place: str = ""
 
     @staticmethod
     def whole(rank: int) -> "Layout":
@@ -56,11 +63,16 @@ class Layout:
         """The layout along the other axes."""
         dims = tuple(tuple(each for each in dim if cut_axis(each) != axis) for dim in self.dims)
         partial = tuple(part for part in self.partial if part[0] != axis)
-        return Layout(dims, partial, tuple(place for place in self.only if place[0] != axis))
+        only = tuple(place for place in self.only if place[0] != axis)
+        return replace(self, dims=dims, partial=partial, only=only)
 
     def at(self, axis: str, coordinate: int) -> "Layout":
         """The same on the chips at one coordinate along `axis` only."""
-        return Layout(self.dims, self.partial, (*self.only, (axis, coordinate)))
+        return replace(self, only=(*self.only, (axis, coordinate)))
+
+    def moved_to(self, place: str) -> "Layout":
+        """The same, living in another place."""
+        return replace(self, place=place)
 
     def holds(self, mesh: Mesh, rank: int) -> bool:
         """Whether chip `rank` holds any of it."""
@@ -116,4 +128,5 @@ class Layout:
         dims = ", ".join("*".join(dim) or "-" for dim in self.dims)
         parts = "".join(f" {kind}({axis})" for axis, kind in self.partial)
         places = "".join(f" {axis}@{coordinate}" for axis, coordinate in self.only)
-        return f"[{dims}]{parts}{places}"
+        home = f" in {self.place}" if self.place else ""
+        return f"[{dims}]{parts}{places}{home}"

@@ -3,16 +3,18 @@
 A value takes memory from the op that makes it until its last use. A view takes none and keeps its
 base alive. Two executors are known. A trainer, as simulated, updates state in place: an updated
 parameter gives its memory back after its last use, and its next value takes as much from when it
-is made. Our own (`run`) keeps the old epoch of the state beside the next one.
+is made. Our own (`run`) keeps the old epoch of the state beside the next one. What lives in
+another place takes none; what is fetched does, from the start of its transfer to its last use.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from supernode.ir import RECEIVE, HostType, Port, Program, Value
+from supernode.ir import RECEIVE, HostType, Port, Program, Value, elsewhere
 from supernode.ir.types import DTYPE_BYTES
 from supernode.ops import is_view
+from supernode.plan.away import away_bytes, run_away_bytes
 from supernode.plan.inplace import destinations, rewrites
 from supernode.plan.storage import (
     WORKSPACE,
@@ -39,6 +41,9 @@ RUN_PARTS = (*PARTS, WORKSPACE, NEXT, RESULTS, LETTERS)
 step leaves it, beside the state as it found it; what the step returns; and what the other stages of
 a pipeline send in a step."""
 
+LENT = "lent to a peer"
+"""What a chip keeps for another one, where a layout asks for that."""
+
 _PART_OF_ROLE = {
     "param": "parameters",
     "buffer": "parameters",
@@ -56,13 +61,25 @@ class MemoryUse:
 
     `parts` (by name, all of `PARTS` or `RUN_PARTS`) and `modules` (the largest few, layer numbers
     as `*`) say what holds `peak_bytes` at the peak. `timeline[i]` are the bytes in use while op `i`
-    runs, with calls expanded.
+    runs, with calls expanded. `away` are the bytes that lie in each other place (`host`, `peers`).
     """
 
     peak_bytes: int
     parts: Mapping[str, int] = field(hash=False)
     modules: tuple[tuple[str, int], ...]
     timeline: tuple[int, ...]
+    away: Mapping[str, int] = field(default_factory=dict[str, int], hash=False)
+
+    def lending(self, size_bytes: int) -> "MemoryUse":
+        """The same, of a chip that keeps so much for another one."""
+        if not size_bytes:
+            return self
+        return replace(
+            self,
+            peak_bytes=self.peak_bytes + size_bytes,
+            parts={**self.parts, LENT: size_bytes},
+            timeline=tuple(size + size_bytes for size in self.timeline),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +141,7 @@ def memory(
     for value, source in zip(program.main.outputs, program.updates, strict=True):
         if source is not None:
             main.storage[value.id].fixed_part = inputs[source].fixed_part
-    return _use(main, callees, PARTS, early)
+    return replace(_use(main, callees, PARTS, early), away=away_bytes(program))
 
 
 def run_memory(program: Program) -> MemoryUse:
@@ -133,12 +150,12 @@ def run_memory(program: Program) -> MemoryUse:
     State that a step changes is there twice, dying operands of elementwise ops are overwritten, and
     a collective is done when it returns. The workspace of kernels is that of convolutions.
     """
-    goals = destinations(program)
+    goals, away = destinations(program), elsewhere(program.main)
     executor = Executor(is_view=is_view, writes=rewrites(program, goals))
     callees = callees_of(program, executor)
     places = {
         p: Storage(
-            size_bytes=program.main.outputs[p].type.size_bytes,
+            size_bytes=0 if (out := program.main.outputs[p]).id in away else out.type.size_bytes,
             module=_port_module(program.inputs[source]),
             fixed_part=NEXT,
             held=True,
@@ -153,7 +170,7 @@ def run_memory(program: Program) -> MemoryUse:
     ]
     inputs = _inputs(program, set())
     main = segment(program.main, inputs, callees, executor, places, beside)
-    return _use(main, callees, RUN_PARTS, ())
+    return replace(_use(main, callees, RUN_PARTS, ()), away=run_away_bytes(program))
 
 
 def _use(
@@ -182,9 +199,10 @@ def _use(
 
 
 def _inputs(program: Program, updated: set[int]) -> list[Storage]:
+    away = elsewhere(program.main)
     return [
         Storage(
-            size_bytes=value.type.size_bytes,
+            size_bytes=0 if value.id in away else value.type.size_bytes,
             module=_port_module(port),
             fixed_part=_PART_OF_ROLE[port.role],
             held=i not in updated,

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from itertools import product
 
 from supernode.errors import UnknownName, near_matches
-from supernode.ir import Program, Value, print_program, verify
-from supernode.plan.layout import Layout
+from supernode.ir import Program, Value, elsewhere, print_program, verify
+from supernode.plan.away import away_bytes, run_away_bytes
+from supernode.plan.layout import AT_PEERS, Layout
 from supernode.plan.memory import PlanMemory, memory, run_memory
 from supernode.plan.mesh import Mesh
 
@@ -89,8 +90,17 @@ class Plan:
         """
         find = memory if in_place else run_memory
         ranks = variant_ranks(self.mesh, self.starts)
-        locals_ = (self.local, *self.variants)
-        return PlanMemory(chips={r: find(local) for r, local in zip(ranks, locals_, strict=True)})
+        pairs = zip(ranks, (self.local, *self.variants), strict=True)
+        return PlanMemory(
+            chips={
+                r: find(local).lending(self.lent_bytes(r, in_place=in_place)) for r, local in pairs
+            }
+        )
+
+    def lent_bytes(self, rank: int, *, in_place: bool = False) -> int:
+        """What chip `rank` keeps for the one at the other end of the mesh, if a layout says so."""
+        find = away_bytes if in_place else run_away_bytes
+        return find(self.local_of(self.mesh.size - 1 - rank)).get(AT_PEERS, 0)
 
     def largest(self, rank: int) -> Program:
         """The program with the same ops as that of chip `rank` and the largest pieces."""
@@ -174,3 +184,7 @@ def _verify_local(plan: Plan, local: Program, rank: int) -> None:
                 shape = layout.local_shape(value.tensor.shape, plan.mesh, rank)
                 assert shape == piece.tensor.shape
                 assert not layout.partial, f"{value} leaves the plan as a partial result"
+    away = elsewhere(local.main)
+    for value, layout in zip(local.main.inputs, plan.inputs, strict=True):
+        if layout is not None and value.type.size_bytes:
+            assert away.get(value.id, "") == layout.place, f"{value} lives in another place"

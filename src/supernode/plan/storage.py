@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from supernode.ir import CALL, RECEIVE, Block, Op, Phase, Program
+from supernode.ir import CALL, FETCH, RECEIVE, STORE, Block, Op, Phase, Program
 from supernode.plan.liveness import PLAIN, Rewrite
 from supernode.plan.workspace import workspace_bytes
 
@@ -15,6 +15,7 @@ IsView = Callable[[Op], bool]
 WORKSPACE = "workspace"
 
 _PHASE_ORDER: dict[Phase, int] = {"forward": 0, "backward": 1, "optimizer": 2}
+_PART_OF_PHASE = {0: "activations", 1: "gradients"}
 _LAYER_NUMBER = re.compile(r"(^|(?<=\.))\d+(?=\.|$)")
 
 
@@ -202,6 +203,8 @@ class _Walk:
         if at in self._writes.inplace or (used and self._executor.is_view(op)):
             return [used[0]] * len(op.outputs)
         module = module_of(op.site.module)
+        if op.name in (FETCH, STORE):
+            return [_moved(op, used[0], module)]
         if op.name == RECEIVE and self._executor.writes is not None:
             return [Storage(size_bytes=0, module=module) for _ in op.outputs]
         return [Storage(size_bytes=value.type.size_bytes, module=module) for value in op.outputs]
@@ -226,6 +229,15 @@ class _Walk:
                 size, module = callee.output_bytes[i], callee.modules[i]
                 results.append(Storage(size_bytes=size, module=module))
         return results
+
+
+def _moved(op: Op, source: Storage, module: str) -> Storage:
+    """What is fetched or stored is for what its source is for; what is elsewhere takes nothing."""
+    part = source.fixed_part or _PART_OF_PHASE.get(source.made_phase, "")
+    if op.name == STORE:
+        return Storage(size_bytes=0, module=module, fixed_part=part)
+    size_bytes = op.outputs[0].type.size_bytes
+    return Storage(size_bytes=size_bytes, module=source.module, fixed_part=part)
 
 
 def module_of(path: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from supernode.plan.progress import Progress, Task
 from supernode.simulate.event import EventQueue
 from supernode.simulate.schedule import Lane
-from supernode.trace import COMM
+from supernode.trace import COMM, COMPUTE, COPY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +55,8 @@ def run_tasks(tasks: Sequence[Task], duration_s: Sequence[float], *, beside: flo
     """Runs the tasks in virtual time; `duration_s[i]` is how long task `i` takes by itself.
 
     The stream of each task is a `Lane`. A task that computes does `beside` of its work a second
-    while another of its stage communicates. Of two tasks that end at the same time the one that
-    communicates ends first.
+    while another of its stage communicates; copies from and to other places slow nothing. Of two
+    tasks that end at the same time one that computes ends last.
     """
     return _Loop(tasks, duration_s, beside).run()
 
@@ -96,7 +96,9 @@ class _Loop:
             self._times.start_s[place], self._times.cause[place] = now_s, ended
             self._running.add(place)
             stage = self._lane(place).stage
-            if self._lane(place).stream == COMM:
+            if self._lane(place).stream == COPY:
+                self._push(place, now_s + self._left_s[place])
+            elif self._lane(place).stream == COMM:
                 self._count(stage, 1, now_s)
                 self._push(place, now_s + self._left_s[place])
             else:
@@ -106,8 +108,10 @@ class _Loop:
     def _end(self, place: int, now_s: float) -> None:
         self._running.remove(place)
         stage = self._lane(place).stage
-        if self._computing[stage].pop(place, None) is None:
+        if self._lane(place).stream == COMM:
             self._count(stage, -1, now_s)
+        else:
+            self._computing[stage].pop(place, None)
 
     def _lane(self, place: int) -> Lane:
         lane = self._tasks[place].stream
@@ -116,7 +120,7 @@ class _Loop:
 
     def _push(self, place: int, end_s: float) -> None:
         self._times.end_s[place] = end_s
-        self._queue.push(end_s, 0 if self._lane(place).stream == COMM else 1, place)
+        self._queue.push(end_s, 1 if self._lane(place).stream == COMPUTE else 0, place)
 
     def _rate(self, stage: int) -> float:
         return self._beside if self._communicating[stage] else 1.0

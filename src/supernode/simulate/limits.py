@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from supernode.machine import Machine
 from supernode.simulate.simulation import Simulation
-from supernode.trace import COMM, COMPUTE, Span
+from supernode.trace import COMM, COMPUTE, COPY, Span
 
 ARITHMETIC, MEMORY_TRAFFIC, BUBBLE = "compute", "memory traffic", "bubble"
 
@@ -28,7 +28,8 @@ class _Edge:
 def limits(sim: Simulation, machine: Machine) -> dict[str, float]:
     """The share of the step under each name, largest first; they sum to 1.
 
-    A collective counts where it is exposed: where the chip does nothing else.
+    A collective, or a copy from or to another place, counts where it is exposed: where the chip
+    does nothing else.
     """
     edges: list[_Edge] = []
     for span in sim.trace.spans:
@@ -59,7 +60,7 @@ def _add(spent: dict[str, float], active: Mapping[tuple[int, str], int], time_s:
 
 
 def _name(span: Span, sim: Simulation, machine: Machine) -> tuple[str, int]:
-    if span.stream == COMM:
+    if span.stream in (COMM, COPY):
         return span.kind, 1
     if span.stream != COMPUTE:
         return span.kind, 2

@@ -8,6 +8,9 @@ and those of two layers are held.
 
 What a stage sends goes on a stream of its own; what reads it on another stage waits for that.
 
+What is fetched from another place begins after the op before it, and what reads it waits; after a
+`wait` no op begins before what was stored is there. Each way has a stream of its own.
+
 **Source:** early gathers: Zhao et al., "PyTorch FSDP", VLDB 2023, section 3.3.2.
 """
 
@@ -16,11 +19,11 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import NamedTuple
 
-from supernode.ir import CALL, RECEIVE, SEND, Block, Op, Program
+from supernode.ir import CALL, RECEIVE, SEND, STORE, WAIT, Block, Op, Program
 from supernode.plan.memory import Early
 from supernode.plan.progress import Task
 from supernode.simulate.work import Prices, Work
-from supernode.trace import COMPUTE, Stream
+from supernode.trace import COMPUTE, COPY, Stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +155,7 @@ class _Scheduler:
         self._early: list[Early] = []
         self._position = 0
         self._issued: Producers = ()
+        self._awaited: set[int] = set()  # what the next op that computes waits for
         # Where the stretches of early collectives stand: the last one, and the one before it.
         self._here = self._before = _Slot((), 0)
         # The tasks as they are issued: those of a slot, what follows it, the next slot, ...
@@ -165,6 +169,8 @@ class _Scheduler:
         made = tuple(sorted(found))
         if op.name == SEND:
             self._mail.send(*_address(op), made)
+        elif op.name == WAIT:
+            self._awaited.update(made_by[op.inputs[1].id])
         elif op.name == RECEIVE:
             made = (self._mail.stand_in(self._stage, _address(op)[1]),)
         for value in op.outputs:
@@ -177,14 +183,17 @@ class _Scheduler:
         order = self._order[-1]
         deps = tuple(sorted(found))
         if stream == COMPUTE:
+            deps = tuple(sorted(found | self._awaited))
             self._issued = (task,)
-        elif found:
+            self._awaited.clear()
+        elif found or stream == COPY:
             deps = tuple(sorted(found.union(self._issued)))
         else:
             order, deps = self._ahead(op)
         order.append(task)
         self._works.append(work)
-        lane = Lane(self._stage, stream, op.name == SEND)
+        outgoing = op.name == SEND or (op.name == STORE and stream == COPY)
+        lane = Lane(self._stage, stream, outgoing)
         self._tasks.append(Task(id=task, deps=deps, stream=lane))
         self._positions.append(self._position)
         return task

@@ -17,13 +17,13 @@ from supernode.simulate.schedule import Schedule
 from supernode.simulate.simulation import Simulation
 from supernode.simulate.stages import Critical, Ready, Run
 from supernode.simulate.terms import Terms
-from supernode.simulate.work import MESSAGE, CostOf, Prices, Sending, Work
+from supernode.simulate.work import FETCHED, MESSAGE, STORED, CostOf, Prices, Sending, Work
 from supernode.trace import COMM, COMPUTE, HOST, MEMORY, Counter, Json, Span, Trace
 
 JITTER, INTERFERENCE, BUBBLE = "jitter", "interference", "bubble"
 """What the step waited for that is no op: the slowest chip, cores taken by communication, and
 other stages of a pipeline."""
-SENDING = (*COLLECTIVES, MESSAGE)
+SENDING = (*COLLECTIVES, MESSAGE, FETCHED, STORED)
 ALL = Terms()
 Key = TypeVar("Key")
 
@@ -253,7 +253,7 @@ def _memory_counters(
     """Memory by time: at each op that computes the most since the one before it."""
     seen, last = 0, -1.0
     for task, position in enumerate(todo.positions):
-        if todo.works[task].price.stream == COMM:
+        if todo.works[task].price.stream != COMPUTE:
             continue
         value = float(max(used.timeline[seen : position + 1]))
         if value != last:

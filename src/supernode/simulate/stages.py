@@ -100,8 +100,8 @@ class Ready:
         ranks, programs = zip(*plan.stages(), strict=True)
         stages = schedule_stages(programs, prices)
         memories = [
-            memory(program, early=todo.early)
-            for program, todo in zip(programs, stages, strict=True)
+            memory(program, early=todo.early).lending(plan.lent_bytes(rank, in_place=True))
+            for rank, program, todo in zip(ranks, programs, stages, strict=True)
         ]
         return Ready(ranks=ranks, stages=stages, memories=memories)
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from supernode.errors import UnknownOp
-from supernode.ir import RECEIVE, SEND, Arg, Op, Value, print_typed
+from supernode.ir import FETCH, RECEIVE, SEND, WAIT, Arg, Op, Value, print_typed
 from supernode.machine import Machine
 from supernode.ops import Cost
-from supernode.plan import Mesh
+from supernode.plan import ON_HOST, Mesh
 from supernode.simulate.collective_time import (
     COLLECTIVE_OF,
     Collective,
@@ -15,18 +15,21 @@ from supernode.simulate.collective_time import (
     collective_time,
     sent_bytes,
 )
+from supernode.simulate.comm.access import Access, access_time
 from supernode.simulate.comm.experts import Way, experts_time
 from supernode.simulate.fusion import fused
 from supernode.simulate.op_time import op_time
 from supernode.simulate.terms import Terms
 from supernode.simulate.timing import Timing
-from supernode.trace import COMM, COMPUTE, Stream
+from supernode.trace import COMM, COMPUTE, COPY, Stream
 
 _EXPERTS: dict[str, Way] = {"fabric.dispatch": "dispatch", "fabric.combine": "combine"}
 """All-to-alls by kernels made for routed tokens: `(values, axis, copies, once)`."""
 _COPIES = ("local.shard", "local.part", "local.pad", "local.unpad")
 
 MESSAGE = "send"
+FETCHED, STORED = "fetch", "store"
+"""What brings a value from where it lives, and takes it there."""
 
 CostOf = Callable[[Op], Cost]
 
@@ -49,7 +52,17 @@ class Sending:
     message: bool = False
 
 
-Ask = Cost | Sending
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moving:
+    """A copy between a chip's memory and where a value lives, a peer's memory `stride` chips away
+    or the host's; both ways may go on at one time."""
+
+    way: Access
+    data_bytes: float
+    stride: int
+
+
+Ask = Cost | Sending | Moving
 """What an op asks of any machine."""
 
 
@@ -108,6 +121,8 @@ class Prices:
         """What is asked, with its time here; None if nothing is."""
         if isinstance(ask, Sending):
             return self._sending(ask) if ask.size > 1 else None
+        if isinstance(ask, Moving):
+            return self._moving(ask) if ask.data_bytes else None
         return self._computing(ask) if ask.flops or ask.bytes_read or ask.bytes_written else None
 
     def _price(self, op: Op) -> Price | None:
@@ -120,6 +135,8 @@ class Prices:
         return self._known[look]
 
     def _ask(self, op: Op) -> Ask:
+        if op.name.startswith("place."):
+            return self._move(op)
         if not op.name.startswith("fabric."):
             return _copy(op) if op.name in _COPIES else self._cost(op)
         if op.name in (SEND, RECEIVE):
@@ -154,6 +171,28 @@ class Prices:
             stride=stride,
             size=2 if size_bytes else 1,
             message=True,
+        )
+
+    def _move(self, op: Op) -> Ask:
+        """Waiting takes no time of its own. A peer may be at the other end, the host is near."""
+        if op.name == WAIT:
+            return Cost()
+        data_bytes = float(op.outputs[0].type.size_bytes)
+        way: Access = "read" if op.name == FETCH else "write"
+        if op.args[1] != ON_HOST:
+            return Moving(way=way, data_bytes=data_bytes, stride=self._mesh.size - 1)
+        way = "host_read" if op.name == FETCH else "host_write"
+        return Moving(way=way, data_bytes=data_bytes, stride=1)
+
+    def _moving(self, ask: Moving) -> Price:
+        found = access_time(ask.way, ask.data_bytes, machine=self._machine, stride=ask.stride)
+        return Price(
+            ask=ask,
+            stream=COPY if self._terms.overlap else COMPUTE,
+            kind=FETCHED if ask.way.endswith("read") else STORED,
+            flops=0.0,
+            bytes=ask.data_bytes,
+            timing=found,
         )
 
     def _computing(self, cost: Cost) -> Price:

@@ -3,6 +3,7 @@
 from supernode.trace.chrome import from_chrome as from_chrome
 from supernode.trace.trace import COMM as COMM
 from supernode.trace.trace import COMPUTE as COMPUTE
+from supernode.trace.trace import COPY as COPY
 from supernode.trace.trace import HOST as HOST
 from supernode.trace.trace import MEMORY as MEMORY
 from supernode.trace.trace import PLANNED_MEMORY as PLANNED_MEMORY

@@ -53,10 +53,11 @@ def from_chrome(text: str) -> Trace:
 
 
 def _names(trace: Trace) -> Iterator[dict[str, Json]]:
-    """The names the viewers show; every chip with both streams, compute on top."""
+    """The names the viewers show; every chip with its streams, compute on top."""
     for chip in trace.chips:
         yield _metadata("process_name", chip, 0, {"name": f"chip {chip}"})
-        for thread, stream in enumerate(trace.streams):
+        for stream in trace.streams:
+            thread = STREAMS.index(stream)
             yield _metadata("thread_name", chip, thread, {"name": stream})
             yield _metadata("thread_sort_index", chip, thread, {"sort_index": thread})
 

@@ -7,11 +7,12 @@ from typing import Literal
 
 from supernode.errors import VerifyError
 
-Stream = Literal["compute", "comm", "host"]
+Stream = Literal["compute", "comm", "host", "copy"]
 COMPUTE: Stream = "compute"
 COMM: Stream = "comm"
 HOST: Stream = "host"
-STREAMS: tuple[Stream, ...] = (COMPUTE, COMM, HOST)
+COPY: Stream = "copy"
+STREAMS: tuple[Stream, ...] = (COMPUTE, COMM, HOST, COPY)
 
 MEMORY, PLANNED_MEMORY = "memory in use (bytes)", "memory planned (bytes)"
 """Counters: what a chip holds, and where a real step was measured what its plan had foretold."""
@@ -88,9 +89,9 @@ class Trace:
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """The streams of a chip; that of the host only where something is on it."""
-        host = any(span.stream == HOST for span in self.spans)
-        return tuple(stream for stream in STREAMS if host or stream != HOST)
+        """The streams of a chip; those of the host and of copies where something is on them."""
+        used = {COMPUTE, COMM, *(span.stream for span in self.spans)}
+        return tuple(stream for stream in STREAMS if stream in used)
 
     @property
     def end_s(self) -> float:
@@ -102,8 +103,9 @@ class Trace:
         return _length(self._busy(chip, stream))
 
     def exposed_comm_s(self, chip: int) -> float:
-        """How long `chip` communicated while it computed nothing."""
-        compute, comm = self._busy(chip, COMPUTE), self._busy(chip, COMM)
+        """How long `chip` communicated, or copied from or to other places, and computed nothing."""
+        compute = self._busy(chip, COMPUTE)
+        comm = self._busy(chip, COMM) + self._busy(chip, COPY)
         return _length(_merged(compute + comm)) - _length(compute)
 
     def _busy(self, chip: int, stream: Stream) -> list[tuple[float, float]]:

@@ -1,10 +1,12 @@
 """What a kind of chip must say of itself; one file for each kind."""
 
+from collections.abc import Mapping
 from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
+from supernode.kernels import Places
 from supernode.run.fabric import Fabric
 
 
@@ -25,6 +27,14 @@ class MemoryWatch(Protocol):
     @property
     def peaks(self) -> list[int]:
         """The most that was handed out in each span that was ended."""
+        ...
+
+
+class Carrying(Places, Protocol):
+    """What carries values between a chip and the places where they live."""
+
+    def begin(self) -> None:
+        """Before a step: nothing is left of one that failed."""
         ...
 
 
@@ -57,6 +67,14 @@ class ChipKind(Protocol):
 
     def state(self, home: Tensor) -> Tensor:
         """Memory on this chip for a piece of state whose place in the arena is `home`."""
+        ...
+
+    def pinned(self, room: Tensor) -> Tensor:
+        """Memory of the host that values live in, made ready to be copied beside a step."""
+        ...
+
+    def carrier(self, slots: Mapping[int, Tensor]) -> Carrying:
+        """What carries values; `slots` are bytes on the host for those a step makes, by key."""
         ...
 
     def synchronize(self) -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from supernode.errors import DoesNotFit
 from supernode.run.chips.allocations import Allocations
+from supernode.run.chips.carrier import Carrier
 from supernode.run.chips.chip import MemoryWatch
 from supernode.run.fabric import Fabric
 from supernode.units import GIB, KIB, format_bytes
@@ -73,6 +75,14 @@ class Cpu:
     def state(self, home: Tensor) -> Tensor:
         """State lives in the arena, so that it outlives the process."""
         return home
+
+    def pinned(self, room: Tensor) -> Tensor:
+        """As it is."""
+        return room
+
+    def carrier(self, slots: Mapping[int, Tensor]) -> Carrier:
+        """A thread that copies."""
+        return Carrier(slots)
 
     def synchronize(self) -> None:
         """Nothing to wait for: a call returns when its work is done."""

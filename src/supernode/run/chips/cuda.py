@@ -1,5 +1,6 @@
 """NVIDIA GPUs as chips: worker `i` has GPU `i`; collectives by NCCL."""
 
+from collections.abc import Mapping
 from typing import Self
 
 import torch
@@ -45,6 +46,17 @@ class Cuda:
         """State lives in the GPU's memory."""
         return torch.empty_like(home, device="cuda")
 
+    def pinned(self, room: Tensor) -> Tensor:
+        """Locked in memory and known to the driver, so that copies do not hold up the host."""
+        driver = torch.cuda.cudart()
+        assert driver is not None
+        torch.cuda.check_error(driver.cudaHostRegister(room.data_ptr(), room.nbytes, 0))
+        return room
+
+    def carrier(self, slots: Mapping[int, Tensor]) -> "CudaCarrier":
+        """A stream that copies."""
+        return CudaCarrier(slots)
+
     def synchronize(self) -> None:
         """Waits for the current stream's device."""
         torch.cuda.synchronize()
@@ -72,3 +84,46 @@ class _Allocated:
     def mark(self) -> None:
         self.peaks.append(torch.cuda.max_memory_allocated() - self._before)
         torch.cuda.reset_peak_memory_stats()
+
+
+class CudaCarrier:
+    """Copies between the GPU and pinned memory of the host on a stream of their own, in order."""
+
+    def __init__(self, slots: Mapping[int, Tensor]) -> None:
+        self._slots = slots
+        self._stream = torch.cuda.Stream()
+        self._begun: dict[int, torch.cuda.Event] = {}
+
+    def begin(self) -> None:
+        """Before a step: the last one has been waited for, whatever became of it."""
+        self._begun.clear()
+
+    def fetch(self, source: Tensor, key: int) -> Tensor:
+        """See `kernels.surroundings.Places`."""
+        out = torch.empty_like(source, device="cuda")
+        self._start(key, source, out)
+        out.record_stream(self._stream)
+        return out
+
+    def store(self, x: Tensor, key: int, out: Tensor | None = None) -> Tensor:
+        """See `kernels.surroundings.Places`."""
+        if out is None:
+            bytes_ = self._slots[key][: x.nbytes]
+            out = torch.empty_like(x, device="meta")
+            out = bytes_.view(x.dtype).as_strided(out.shape, out.stride())
+        self._start(key, x, out)
+        x.record_stream(self._stream)
+        return out
+
+    def wait(self, key: int) -> None:
+        """What is launched from here on runs when the copy is done."""
+        torch.cuda.current_stream().wait_event(self._begun.pop(key))
+
+    def _start(self, key: int, source: Tensor, out: Tensor) -> None:
+        # What is copied may still be computed, and new memory still be read by what had it before.
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            out.copy_(source, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record(self._stream)
+        self._begun[key] = event

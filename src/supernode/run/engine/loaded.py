@@ -60,17 +60,15 @@ class LoadedStep:
             if program.inputs[i].role == "arg"
         }
         self._id, places = node.ship(plan, self._arguments, self._number_words)
-        windows = node.windows
         self._state = {
             i: [
-                [windows[rank].tensor(place.state[i][epoch]) for rank, place in enumerate(places)]
+                [node.tensor(place.state[i][epoch]) for place in places]
                 for epoch in range(len(places[0].state[i]))
             ]
             for i in places[0].state
         }
         self._results = {
-            i: [windows[rank].tensor(place.results[i]) for rank, place in enumerate(places)]
-            for i in places[0].results
+            i: [node.tensor(place.results[i]) for place in places] for i in places[0].results
         }
         self.push(values)
 

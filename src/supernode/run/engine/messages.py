@@ -25,7 +25,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """From a worker: where, in its arena, its pieces lie.
+    """From a worker: where its pieces lie.
 
     `state` gives, by input, one spot for each epoch (a single one if the step never changes it);
     `results` one for each output that is a result.

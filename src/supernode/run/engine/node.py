@@ -14,7 +14,7 @@ from torch import Tensor
 
 from supernode.errors import ChipFailed, InputError, SupernodeError
 from supernode.kernels import is_making, origins
-from supernode.plan import Plan, Progress, Task
+from supernode.plan import AT_PEERS, Plan, Progress, Task
 from supernode.run.chips import ChipKind, chip_kind
 from supernode.run.engine.doorbell import MOST_CHIPS, Command, Doorbell
 from supernode.run.engine.liveness import STUCK_AFTER_S
@@ -22,8 +22,8 @@ from supernode.run.engine.loaded import LoadedStep
 from supernode.run.engine.messages import Failed, Load, Loaded, Message, Recover
 from supernode.run.engine.process import GRACE_S, WorkerProcess
 from supernode.run.engine.watch import Watch
-from supernode.run.engine.window import Window, spot_of
-from supernode.run.fabric import ArenaSet, SharedMemoryFabric
+from supernode.run.engine.window import Arenas, Spot, Window, spot_of
+from supernode.run.fabric import ArenaSet, HostRooms, SharedMemoryFabric
 
 _LOOK_UP_S = 0.1
 _LEAVE_S = 0.8
@@ -95,15 +95,18 @@ class Node:
         self._workers: list[WorkerProcess] = []
         self._loaded: list[LoadedStep] = []
         self._loads = 0
+        self._numbers = Arenas(chips)
         self._tasks = tuple(Task(id=rank, stream=rank) for rank in range(chips))
         # The node is one rank more, behind the chips: it has an arena and rings doorbells.
         self._arenas = ArenaSet.create(chips + 1)
+        self._rooms = HostRooms(chips)
         try:
             self._fabric = SharedMemoryFabric.attach(self._arenas.fds, chips, deadline_s=_LOOK_UP_S)
-            self.windows = [Window(fd) for fd in self._arenas.fds[1 : 1 + chips]]
+            self._windows: dict[int, Window] = {}
             self._bell = Doorbell(self._fabric, chips)
             for rank in range(chips):
-                self._workers.append(WorkerProcess(rank, chips, kind, self._arenas.fds))
+                room = self._rooms.fds[rank]
+                self._workers.append(WorkerProcess(rank, chips, kind, self._arenas.fds, room))
             self._watch = Watch(self._workers, self._arenas, stuck_after_s)
             with self._watch.waiting("it to start"):
                 for worker in self._workers:
@@ -129,6 +132,10 @@ class Node:
         if plan.mesh.size != self.chips:
             wrong = f"the plan is for {plan.mesh.size} chips, the node has {self.chips}"
             raise InputError(wrong, asked=str(plan.mesh), fix=f"connect('local:{plan.mesh.size}')")
+        lent = any(layout is not None and layout.place == AT_PEERS for layout in plan.inputs)
+        if lent and not self.kind.state_in_arena:
+            wrong = f"{self.kind.name} chips do not keep each other's state"
+            raise InputError(wrong, asked=f"layout {plan.layout}", fix="leave out @peers")
         with self.turn:
             loaded = LoadedStep(self, plan, values)
             self._loaded.append(loaded)
@@ -142,8 +149,8 @@ class Node:
             number=self._loads,
             plan=plan,
             kernels=origins(plan.program),
-            arguments={i: spot_of(tensor) for i, tensor in arguments.items()},
-            numbers=spot_of(numbers),
+            arguments={i: spot_of(tensor, self._numbers.node) for i, tensor in arguments.items()},
+            numbers=spot_of(numbers, self._numbers.node),
         )
         self.check_usable()
         self._loads += 1
@@ -153,6 +160,13 @@ class Node:
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor in the node's own arena, which every worker can read."""
         return self._fabric.empty(shape, dtype)
+
+    def tensor(self, spot: Spot) -> Tensor:
+        """The tensor that lies at `spot`, in whichever arena of this host."""
+        if spot.arena not in self._windows:
+            fds = (*self._arenas.fds[1:], *self._rooms.fds)
+            self._windows[spot.arena] = Window(fds[spot.arena])
+        return self._windows[spot.arena].tensor(spot)
 
     def command(self, command: Command, plan: int, epoch: int) -> None:
         """Has every chip obey, and returns when all have.
@@ -256,8 +270,9 @@ class Node:
             loaded.release()
         # Whoever still holds the node holds no memory.
         self._arenas.close()
-        self._loaded, self.windows, self._watch = [], [], None
-        for name in ("_bell", "_fabric", "_arenas"):
+        self._rooms.close()
+        self._loaded, self._windows, self._watch = [], {}, None
+        for name in ("_bell", "_fabric", "_arenas", "_rooms"):
             self.__dict__.pop(name, None)
 
     def __enter__(self) -> "Node":

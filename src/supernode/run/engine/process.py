@@ -22,12 +22,14 @@ _TAIL_BYTES = 2000
 class WorkerProcess:
     """The process of one chip. Closing the pipe ends it; a stuck one is killed."""
 
-    def __init__(self, rank: int, chips: int, kind: ChipKind, fds: tuple[int, ...]) -> None:
+    def __init__(
+        self, rank: int, chips: int, kind: ChipKind, fds: tuple[int, ...], room: int
+    ) -> None:
         self.rank = rank
         ours, theirs = socket.socketpair()
         # In memory, not a pipe: nobody needs to read along for the worker to be able to write.
         self._stderr = os.memfd_create(f"supernode-stderr-{rank}")
-        handed = (theirs.fileno(), *fds)
+        handed = (theirs.fileno(), room, *fds)
         module = "supernode.run.engine.worker"
         command = [sys.executable, "-m", module, str(rank), str(chips), kind.name]
         with theirs:

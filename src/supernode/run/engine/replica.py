@@ -9,25 +9,27 @@ from torch import Tensor
 
 from supernode.ir import HostType, Value
 from supernode.kernels import generate
-from supernode.plan import destinations
+from supernode.plan import AT_PEERS, ON_HOST, destinations, slots_of
 from supernode.run.chips import ChipKind
 from supernode.run.engine.letters import letters_of, pipe_of
 from supernode.run.engine.messages import Load, Loaded, OpTimes
-from supernode.run.engine.window import Window, spot_of
-from supernode.run.fabric import Fabric
+from supernode.run.engine.window import Arenas, Window, spot_of
+from supernode.run.fabric import Fabric, HostRoom
 
 Number = Tensor | float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worksite:
-    """What a worker process has: its kind of chip, the arenas, the links between the chips."""
+    """What a worker process has: its kind of chip, the arenas, the links between the chips, its
+    room on the host."""
 
     kind: ChipKind
     device: torch.device
     shared: Fabric
     links: Fabric
     node: Window
+    room: HostRoom
 
 
 class Replica:
@@ -43,10 +45,12 @@ class Replica:
         self._letters = site.links.mailbox(letters_of(load.plan, rank), pipe_of(load.plan, rank))
         self._epochs, self._homes = self._allocate_state()
         self._results = self._allocate_results()
+        self._places = site.kind.carrier(self._allocate_slots())
         self._step = generate(
             self._local,
             fabric=site.links,
             letters=self._letters,
+            places=self._places,
             mesh=load.plan.mesh,
             rank=rank,
             device=str(site.device),
@@ -67,8 +71,11 @@ class Replica:
     def loaded(self) -> Loaded:
         """Where everything lies, for the node."""
         return Loaded(
-            state={i: tuple(map(spot_of, homes)) for i, homes in self._homes.items()},
-            results={i: spot_of(tensor) for i, tensor in self._results.items()},
+            state={
+                i: tuple(spot_of(home, self._arena(self._place(i))) for home in homes)
+                for i, homes in self._homes.items()
+            },
+            results={i: spot_of(result, self._arena("")) for i, result in self._results.items()},
         )
 
     def step(self, number: int, epoch: int) -> None:
@@ -77,17 +84,20 @@ class Replica:
         `number` is that of the command, by which the chips know this step's letters.
         """
         self._letters.begin(number)
+        self._places.begin()
         self._publish(self._step(self._inputs(epoch), self._into_epoch[(epoch + 1) % 2]))
 
     def traced_step(self, number: int, epoch: int) -> OpTimes:
         """A step that notes when each op ran."""
         self._letters.begin(number)
+        self._places.begin()
         times_ns = self._timed(self._inputs(epoch), epoch, self._site.kind.synchronize)
         return OpTimes(times_ns=times_ns)
 
     def traced_memory(self, number: int, epoch: int) -> OpTimes:
         """A step that notes when each op ran, and the memory in use meanwhile."""
         self._letters.begin(number)
+        self._places.begin()
         watch = self._site.kind.memory_watch()
 
         def after_op() -> None:
@@ -109,17 +119,19 @@ class Replica:
         return tuple((span.start_ns, span.end_ns) for span in spans)
 
     def _resident_bytes(self, inputs: list[Number]) -> int:
-        """What is there before and after a step: state, results, letters, arguments in place."""
+        """What is there before and after a step: state, results, letters, arguments in place, and
+        what another chip keeps here."""
         held = [
             *self._results.values(),
-            *(each for homes in self._epochs.values() for each in homes),
+            *(each for i, homes in self._epochs.items() if not self._place(i) for each in homes),
         ]
         for i, piece in self._arguments.items():
             given = inputs[i]
             assert isinstance(given, Tensor)
             if given.data_ptr() == piece.data_ptr():
                 held.append(given)
-        return self._letters.room_bytes + sum(tensor.nbytes for tensor in held)
+        lent_bytes = self._plan.lent_bytes(self._site.shared.rank)
+        return self._letters.room_bytes + lent_bytes + sum(tensor.nbytes for tensor in held)
 
     def save(self, epoch: int) -> None:
         """Copies the state of an epoch to its homes in the arena."""
@@ -154,11 +166,46 @@ class Replica:
                 continue
             alike = [program.main.inputs[i] for program in programs]
             count = 2 if i in changed else 1
+            place = self._place(i)
+            if place:
+                homes[i] = tuple(self._empty(value, alike, place) for _ in range(count))
+                epochs[i] = homes[i]
+                continue
             homes[i] = tuple(
                 self._empty(value, alike) for _ in range(count if kind.state_in_arena else 1)
             )
             epochs[i] = tuple(kind.state(homes[i][n % len(homes[i])]) for n in range(count))
         return epochs, homes
+
+    def _place(self, i: int) -> str:
+        """Where input `i` lives."""
+        layout = self._plan.inputs[i]
+        assert layout is not None
+        return layout.place
+
+    def _arena(self, place: str) -> int:
+        """The number of the arena in which what lives in a place lies."""
+        rank, chips = self._site.shared.rank, self._plan.mesh.size
+        numbers = {"": rank, AT_PEERS: chips - 1 - rank, ON_HOST: Arenas(chips).host(rank)}
+        return numbers[place]
+
+    def _allocate_slots(self) -> dict[int, Tensor]:
+        """Bytes for what a step stores and fetches again, by the id of the value."""
+        found = [slots_of(program) for program in (self._plan.local, *self._plan.variants)]
+        place = next((slots.place for slots in found if slots.place), "")
+        size = max(slots.room_bytes for slots in found)
+        if not size:
+            return {}
+        room = self._away((size,), torch.uint8, place)
+        spans = slots_of(self._local).spans.items()
+        return {key: room[start : start + size] for key, (start, size) in spans}
+
+    def _away(self, shape: tuple[int, ...], dtype: torch.dtype, place: str) -> Tensor:
+        """Memory in another place; room for the largest of any chip, for arenas alike."""
+        if place == ON_HOST:
+            return self._site.kind.pinned(self._site.room.empty(shape, dtype))
+        shared = self._site.shared
+        return shared.peer(shared.empty(shape, dtype, used_bytes=0), self._arena(place))
 
     def _allocate_results(self) -> dict[int, Tensor]:
         local, programs = self._local, (self._plan.local, *self._plan.variants)
@@ -170,10 +217,13 @@ class Replica:
                 results[i] = self._empty(value, [each.main.outputs[i] for each in programs])
         return results
 
-    def _empty(self, value: Value, alike: Sequence[Value]) -> Tensor:
-        """Memory in the arena for a piece; room for the largest of any chip, for arenas alike."""
+    def _empty(self, value: Value, alike: Sequence[Value], place: str = "") -> Tensor:
+        """Memory for a piece, in the own arena or a place; room for the largest of any chip, for
+        arenas alike."""
         shape, dtype = value.tensor.shape, getattr(torch, value.tensor.dtype)
         count, most = math.prod(shape), max(math.prod(each.tensor.shape) for each in alike)
+        if place:
+            return self._away((most,), dtype, place)[:count].view(shape)
         used_bytes = count * dtype.itemsize
         return self._site.shared.empty((most,), dtype, used_bytes=used_bytes)[:count].view(shape)
 

@@ -5,9 +5,20 @@ from collections.abc import Iterator, Sequence
 from supernode.kernels import executed_ops
 from supernode.plan import Plan
 from supernode.run.engine.messages import OpTimes
-from supernode.trace import COMM, COMPUTE, MEMORY, PLANNED_MEMORY, Counter, Span, Trace
+from supernode.trace import (
+    COMM,
+    COMPUTE,
+    COPY,
+    MEMORY,
+    PLANNED_MEMORY,
+    Counter,
+    Span,
+    Stream,
+    Trace,
+)
 
 _NS = 1e-9
+_STREAMS: dict[str, Stream] = {"fabric": COMM, "place": COPY}
 
 
 def as_trace(plan: Plan, measured: Sequence[OpTimes]) -> Trace:
@@ -17,7 +28,7 @@ def as_trace(plan: Plan, measured: Sequence[OpTimes]) -> Trace:
         Span(
             name=op.name,
             chip=chip,
-            stream=COMM if op.name.startswith("fabric.") else COMPUTE,
+            stream=_STREAMS.get(op.name.partition(".")[0], COMPUTE),
             start_s=(start - start_ns) * _NS,
             end_s=(end - start_ns) * _NS,
             module=op.site.module,

@@ -11,11 +11,30 @@ from supernode.run.fabric.arena import map_arena
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spot:
-    """Where a tensor lies: the bytes before it in its arena, its shape and dtype name."""
+    """Where a tensor lies: the number of the arena, the bytes before it there, its shape and dtype
+    name. Arenas are numbered as `Arenas` says."""
 
+    arena: int
     offset_bytes: int
     shape: tuple[int, ...]
     dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arenas:
+    """The numbers of the arenas of `chips` chips: theirs, the node's, and those for each of them in
+    the memory of the host."""
+
+    chips: int
+
+    @property
+    def node(self) -> int:
+        """The node's own."""
+        return self.chips
+
+    def host(self, rank: int) -> int:
+        """The one on the host for chip `rank`."""
+        return self.chips + 1 + rank
 
 
 class Window:
@@ -34,9 +53,10 @@ class Window:
         return flat.view(spot.shape)
 
 
-def spot_of(tensor: Tensor) -> Spot:
-    """Where a tensor that `Fabric.empty` made lies."""
+def spot_of(tensor: Tensor, arena: int) -> Spot:
+    """Where a tensor that `Fabric.empty` or `HostRoom.empty` made lies; they know the arena."""
     return Spot(
+        arena=arena,
         offset_bytes=int(tensor.storage_offset()) * tensor.itemsize,
         shape=tuple(tensor.shape),
         dtype=str(tensor.dtype).removeprefix("torch."),

@@ -1,6 +1,7 @@
 """The process of one chip: waits for its doorbell, obeys, answers.
 
-Started by `engine/process.py` as `python -m supernode.run.engine.worker RANK CHIPS KIND PIPE FDS…`.
+Started by `engine/process.py` as `python -m supernode.run.engine.worker RANK CHIPS KIND PIPE ROOM
+FDS…`.
 """
 
 import os
@@ -27,8 +28,8 @@ from supernode.run.engine.messages import (  # noqa: E402
     Recover,
 )
 from supernode.run.engine.replica import Replica, Worksite  # noqa: E402
-from supernode.run.engine.window import Window  # noqa: E402
-from supernode.run.fabric import FabricAborted, SharedMemoryFabric  # noqa: E402
+from supernode.run.engine.window import Arenas, Window  # noqa: E402
+from supernode.run.fabric import FabricAborted, HostRoom, SharedMemoryFabric  # noqa: E402
 
 _NO_DEADLINE_S = 1e9
 """The node watches over who stands still; how long another chip computes is no fault."""
@@ -37,7 +38,9 @@ _NO_DEADLINE_S = 1e9
 class Worker:
     """One chip's process."""
 
-    def __init__(self, rank: int, chips: int, kind: str, pipe: Connection, fds: list[int]) -> None:
+    def __init__(
+        self, rank: int, chips: int, kind: str, pipe: Connection, room: int, fds: list[int]
+    ) -> None:
         self._rank = rank
         self._pipe = pipe
         self._mail: SimpleQueue[Message] = SimpleQueue()
@@ -53,7 +56,8 @@ class Worker:
             device=device,
             shared=shared,
             links=chip.links(shared, chips),
-            node=Window(fds[1 + chips]),
+            node=Window(fds[1 + Arenas(chips).node]),
+            room=HostRoom(room),
         )
 
     def run(self) -> None:
@@ -113,9 +117,12 @@ def _unexpected(error: Exception) -> ChipFailed:
 
 def main(argv: list[str]) -> None:
     """Runs a worker until its node goes away."""
-    rank, chips, kind, pipe, *fds = argv
+    rank, chips, kind, pipe, room, *fds = argv
     torch.set_grad_enabled(False)
-    Worker(int(rank), int(chips), kind, Connection(int(pipe)), list(map(int, fds))).run()
+    worker = Worker(
+        int(rank), int(chips), kind, Connection(int(pipe)), int(room), list(map(int, fds))
+    )
+    worker.run()
 
 
 if __name__ == "__main__":

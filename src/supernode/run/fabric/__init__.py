@@ -1,6 +1,7 @@
 """How chips reach each other's memory: one interface, one file for each kind of link."""
 
-from supernode.run.fabric.arena import ArenaSet
+from supernode.run.fabric.arena import ArenaSet, HostRooms
+from supernode.run.fabric.host_room import HostRoom
 from supernode.run.fabric.interface import (
     Fabric,
     FabricAborted,
@@ -21,6 +22,8 @@ __all__ = [
     "FabricMismatch",
     "FabricTimeout",
     "Group",
+    "HostRoom",
+    "HostRooms",
     "Letter",
     "Mailbox",
     "Reduction",

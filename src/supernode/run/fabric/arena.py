@@ -137,6 +137,25 @@ class ArenaSet:
         self.close()
 
 
+class HostRooms:
+    """Memory of the host for what chips do not hold themselves: a nameless file for each chip.
+
+    Pages that nobody touches cost nothing. The parent makes it; each child attaches its own room.
+    """
+
+    def __init__(self, chips: int) -> None:
+        size_bytes = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+        self.fds = tuple(
+            _memory_file(f"supernode-host-{chip}", size_bytes) for chip in range(chips)
+        )
+
+    def close(self) -> None:
+        """Closes the parent's descriptors."""
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = ()
+
+
 def map_arena(fd: int) -> mmap.mmap:
     """The arena behind `fd`, shared with every process that maps it, on huge pages if allowed."""
     try:

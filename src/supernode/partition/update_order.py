@@ -1,0 +1,144 @@
+"""The optimizer parameter by parameter, so that it needs little of its state at one time."""
+
+import re
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
+
+from supernode.ir import CALL, SEND, Op, Program, TensorType, Value
+from supernode.partition.fuse import written_out
+
+Label = Hashable
+"""What unit an op belongs to; None goes with the op before it."""
+
+_LAYER = re.compile(r"^(.*?\.\d+)(?:\.|$)")
+_SHARED = object()
+
+
+def by_parameter(program: Program) -> tuple[Program, list[Label]]:
+    """`program` with what follows backward ordered by parameter, and the label of each op of main.
+
+    Ops with one label that follow each other are a unit: a call, the ops of a layer in one phase,
+    the update of a parameter. Calls of the optimizer are written out. Results are unchanged, and
+    so is the order of what is sent.
+    """
+    ops = program.main.ops
+    end = 1 + max(
+        (at for at, op in enumerate(ops) if op.site.phase == "backward"), default=len(ops)
+    )
+    calls = {at for at, op in enumerate(ops) if at >= end and op.name == CALL}
+    main, _ = written_out(program, calls)
+    labels = [_label(at, op) for at, op in enumerate(main.ops[:end])]
+    tail = _Tail(replace(program, main=main), main.ops[end:])
+    order = list(tail.order())
+    labels += [tail.label(at) for at in order]
+    main = replace(main, ops=(*main.ops[:end], *(tail.ops[at] for at in order)))
+    called = {op.block for op in main.ops if op.name == CALL}
+    blocks = tuple(block for block in program.blocks if block.name in called)
+    return replace(program, main=main, blocks=blocks), labels
+
+
+def numbered(labels: Sequence[Label]) -> list[int]:
+    """The number of the unit of each op."""
+    units: list[int] = []
+    last: Label = None
+    for label in labels:
+        before = units[-1] if units else 0
+        fresh = label is not None and label != last
+        units.append(before + 1 if fresh and units else before)
+        last = label if label is not None else last
+    return units
+
+
+def _label(at: int, op: Op) -> Label:
+    if op.name == CALL:
+        return ("call", at)
+    layer = _LAYER.match(op.site.module)
+    return (op.site.phase, layer[1] if layer else op.site.module)
+
+
+class _Tail:
+    """The ops that follow backward, by position among themselves."""
+
+    def __init__(self, program: Program, ops: Sequence[Op]) -> None:
+        self.program, self.ops = program, ops
+        self._made = {value.id: at for at, op in enumerate(ops) for value in op.outputs}
+        self._owner = self._owners()
+        self._state = {
+            value.id: port.of or port.name
+            for port, value in zip(program.inputs, program.main.inputs, strict=True)
+            if port.role in ("param", "state")
+        }
+        self._keys: dict[int, Label] = {}
+        for at, op in enumerate(ops):
+            self._keys[at] = self._key(at, op)
+
+    def label(self, at: int) -> Label:
+        """The parameter whose update an op belongs to, or a label of its own."""
+        return self._keys[at]
+
+    def order(self) -> Iterator[int]:
+        """What is sent and the results come first, then parameter after parameter."""
+        written: set[int] = set()
+        for _, wanted in self._goals():
+            lead = self._leading_to(wanted, written)
+            written |= lead
+            yield from sorted(lead)
+        yield from (at for at in range(len(self.ops)) if at not in written)
+
+    def _goals(self) -> Iterator[tuple[Label, list[int]]]:
+        """The ops that something outside waits for, by parameter."""
+        main, ports = self.program.main, self.program.inputs
+        yield from ((_SHARED, [at]) for at, op in enumerate(self.ops) if op.name == SEND)
+        found: dict[Label, list[int]] = {_SHARED: []}
+        for value, source in zip(main.outputs, self.program.updates, strict=True):
+            name: Label = _SHARED
+            if source is not None and ports[source].role in ("param", "state"):
+                name = ports[source].of or ports[source].name
+            at = self._made.get(value.id)
+            if at is not None:
+                found.setdefault(name, []).append(at)
+        yield from found.items()
+
+    def _leading_to(self, wanted: list[int], written: set[int]) -> set[int]:
+        found: set[int] = set()
+        open_ = list(wanted)
+        while open_:
+            at = open_.pop()
+            if at not in found and at not in written:
+                found.add(at)
+                inputs = self.ops[at].inputs
+                open_ += [self._made[value.id] for value in inputs if value.id in self._made]
+        return found
+
+    def _owners(self) -> dict[int, Label]:
+        """The parameter that alone needs each op, or that several do."""
+        owners: dict[int, Label] = {}
+
+        def own(at: int, name: Label) -> None:
+            owners[at] = name if owners.get(at, name) == name else _SHARED
+
+        for name, wanted in self._goals():
+            for at in wanted:
+                own(at, name)
+        for at in range(len(self.ops) - 1, -1, -1):
+            for value in self.ops[at].inputs:
+                if at in owners and value.id in self._made:
+                    own(self._made[value.id], owners[at])
+        return owners
+
+    def _key(self, at: int, op: Op) -> Label:
+        owner = self._owner.get(at, _SHARED)
+        if owner is not _SHARED:
+            return ("update", owner)
+        names: set[Label] = {
+            ("update", self._state[v.id]) for v in op.inputs if v.id in self._state
+        }
+        names |= {self._keys[self._made[v.id]] for v in op.inputs if v.id in self._made}
+        names.discard(None)
+        if len(names) == 1 and not op.name.startswith("fabric."):
+            return names.pop()
+        return ("shared", at) if any(map(_is_large, op.inputs)) else None
+
+
+def _is_large(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and bool(value.type.shape)

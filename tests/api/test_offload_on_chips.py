@@ -1,0 +1,129 @@
+"""Values in other places on real chips: the bits of plain PyTorch, and of a layout in memory."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from supernode import connect
+from supernode.api import Node
+from supernode.errors import ChipFailed
+from supernode.models import Job, recipe
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def one() -> Iterator[Node]:
+    with connect("cpu:1") as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Node]:
+    with connect("cpu:2") as node:
+        yield node
+
+
+def job() -> Job:
+    torch.manual_seed(0)
+    return recipe("gpt-tiny").build()
+
+
+def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    kept = [value for each in optimizer.state.values() for value in each.values()]
+    return [value.clone() for value in (*model.state_dict().values(), *kept)]
+
+
+def trained(node: Node, layout: str) -> tuple[list[float], list[Tensor]]:
+    made = job()
+    step = node.compile(made.step, made.model, made.optimizer, layout=layout)
+    losses = [float(step(*made.inputs)) for _ in range(STEPS)]
+    step.pull()
+    return losses, state_of(made.model, made.optimizer)
+
+
+def plain() -> tuple[list[float], list[Tensor]]:
+    made = job()
+    losses = [float(made.step(*made.inputs)) for _ in range(STEPS)]
+    return losses, state_of(made.model, made.optimizer)
+
+
+def check(got: tuple[list[float], list[Tensor]], want: tuple[list[float], list[Tensor]]) -> None:
+    assert got[0] == want[0]
+    assert len(got[1]) == len(want[1]) > 70
+    assert all(torch.equal(a, b) for a, b in zip(got[1], want[1], strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["offload=optimizer", "offload=all", "recompute=full,offload=all"])
+def test_one_chip_gives_the_bits_of_plain_pytorch(one: Node, line: str) -> None:
+    check(trained(one, line), plain())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("layout", "place"),
+    [
+        ("fsdp=2,micro=2,recompute=full", ""),
+        ("dp=2", "@peers"),
+        ("pp=2,micro=2", ""),
+        ("pp=2,vp=2,micro=2", "@peers"),
+    ],
+)
+def test_two_chips_give_the_bits_that_they_give_in_memory(
+    two: Node, layout: str, place: str
+) -> None:
+    check(trained(two, f"{layout},offload=all{place}"), trained(two, layout))
+
+
+@pytest.mark.slow
+def test_checkpoints_know_no_place(one: Node, two: Node, tmp_path: Path) -> None:
+    """Saved where state is in memory, gone on with where it is not, and the other way round."""
+    want = plain()[0]
+    layouts = {one: ("", "offload=all"), two: ("dp=2,offload=optimizer@peers", "fsdp=2")}
+    for folder, (first, second) in enumerate([(one, two), (two, one)]):
+        made, other = job(), job()
+        saving = first.compile(made.step, made.model, made.optimizer, layout=layouts[first][0])
+        losses = [float(saving(*made.inputs)) for _ in range(2)]
+        saving.save(tmp_path / str(folder), done=2)
+        going_on = second.compile(
+            other.step, other.model, other.optimizer, layout=layouts[second][1]
+        )
+        going_on.prepare(*other.inputs)
+        saving.save(tmp_path / f"{folder}-again", done=2)
+        going_on.load(tmp_path / str(folder))
+        losses.append(float(going_on(*other.inputs)))
+        torch.testing.assert_close(torch.tensor(losses), torch.tensor(want), rtol=1e-5, atol=0)
+
+
+def rooms() -> int:
+    """How many files of memory for values in other places this process holds or has mapped."""
+    found = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    for fd in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            found.append(str(fd.readlink()))
+    return sum("supernode-host" in line for line in found)
+
+
+@pytest.mark.slow
+def test_a_killed_chip_loses_nothing_and_leaves_no_memory() -> None:
+    made = job()
+    before = rooms()
+    with connect("cpu:2") as node:
+        step = node.compile(made.step, made.model, made.optimizer, layout="fsdp=2,offload=all")
+        for _ in range(2):
+            step(*made.inputs)
+        assert rooms() > before
+        kept = step.state_dict()
+        os.kill(node._chips.pids[1], signal.SIGKILL)
+        with pytest.raises(ChipFailed, match="chip 1 was ended by SIGKILL"):
+            step(*made.inputs)
+        after = step.state_dict()
+        assert all(torch.equal(kept[name], after[name]) for name in kept)
+    assert rooms() == before

@@ -1,0 +1,229 @@
+"""Values in other places: the same bits, less memory on the chip, transfers one unit ahead."""
+
+from dataclasses import replace
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from emulate import run_plan
+from programs import Builder
+from supernode.capture import Captured, capture
+from supernode.errors import LayoutError, VerifyError
+from supernode.ir import CALL, FETCH, STORE, WAIT, Op, Program, Value, verify
+from supernode.models import recipe
+from supernode.partition import parse_line, partition
+from supernode.partition.offload import KINDS, SMALL_BYTES
+from supernode.plan import Plan, memory, plan_from_json, plan_to_json
+from zoo import CNNS, zoo_step
+
+
+@lru_cache
+def captured(name: str = "gpt-tiny") -> Captured:
+    job = recipe(name).build()
+    return capture(job.step, job.model, job.optimizer, job.inputs, name=name)
+
+
+@lru_cache
+def inputs(name: str = "gpt-tiny") -> list[Any]:
+    found, job = captured(name), recipe(name).build()
+    known = found.inputs() | found.host_values() | found.bind(*job.inputs)
+    return [known[port.name] for port in found.program.inputs]
+
+
+@lru_cache
+def planned(line: str, name: str = "gpt-tiny") -> Plan:
+    return partition(captured(name).program, line)
+
+
+@lru_cache
+def outcome(line: str, name: str = "gpt-tiny") -> list[Any]:
+    return run_plan(planned(line, name), inputs(name))
+
+
+def check_bits(program: Program, want: list[Any], got: list[Any]) -> None:
+    for port, a, b in zip(program.outputs, want, got, strict=True):
+        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, port.name
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "optimizer+gradients", "all"])
+def test_each_kind_gives_the_same_bits_on_one_chip(kind: str) -> None:
+    check_bits(captured().program, outcome(""), outcome(f"offload={kind}"))
+
+
+LAYOUTS = (
+    "recompute=full",
+    "micro=2",
+    "dp=2",
+    "dp=3",
+    "zero1=2",
+    "fsdp=2,micro=2,recompute=full",
+    "tp=2,sp",
+    "pp=2,micro=2",
+    "pp=2,vp=2,micro=2,recompute=selective",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_layout_gives_the_bits_that_it_gives_in_memory(layout: str) -> None:
+    place = "@peers" if "dp" in layout else ""
+    check_bits(captured().program, outcome(layout), outcome(f"{layout},offload=all{place}"))
+
+
+@pytest.mark.parametrize("name", CNNS)
+def test_models_that_are_not_folded_give_the_same_bits(name: str) -> None:
+    made = zoo_step(name, torch.float64)
+    found = capture(made.step, made.model, made.optimizer, made.args)
+    known = found.inputs() | found.host_values() | found.bind(*made.args)
+    given = [known[port.name] for port in found.program.inputs]
+    plain, moved = (partition(found.program, line) for line in ("", "offload=all"))
+    assert moved_bytes(moved)["activations"]
+    check_bits(found.program, run_plan(plain, given), run_plan(moved, given))
+
+
+def moved_bytes(plan: Plan) -> dict[str, int]:
+    """What is fetched in a step, by the kind of value; of staged plans by stage 0."""
+    main = plan.local.main
+    roles = {v.id: p.role for p, v in zip(plan.local.inputs, main.inputs, strict=True)}
+    stored = {op.outputs[0].id: op.inputs[0].id for op in main.ops if op.name == STORE}
+    phases = {v.id: op.site.phase for op in main.ops for v in op.outputs}
+    total = dict.fromkeys(KINDS, 0)
+    for op in main.ops:
+        if op.name == FETCH:
+            (value,) = op.inputs
+            role = roles.get(value.id)
+            kind = {"state": "optimizer", "param": "parameters"}.get(role or "")
+            if kind is None:
+                made = phases[stored[value.id]]
+                kind = {"forward": "activations", "backward": "gradients"}[made]
+            total[kind] += op.outputs[0].type.size_bytes
+    return total
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_what_is_asked_for_is_moved(kind: str) -> None:
+    moved = moved_bytes(planned(f"offload={kind}"))
+    assert {name for name, size in moved.items() if size} == {kind}
+
+
+def test_the_optimizer_holds_a_few_tensors_at_a_time() -> None:
+    """Its state is on the host; what there is of it at one time is that of two parameters."""
+    plan = planned("offload=optimizer")
+    ports = zip(plan.local.inputs, plan.local.main.inputs, strict=True)
+    sizes = [v.type.size_bytes for port, v in ports if port.role == "state"]
+    away = sum(size for size in sizes if size >= SMALL_BYTES)
+    assert memory(plan.local).away == {"host": away}
+    at_once = most = 0
+    last = {v.id: at for at, op in enumerate(plan.local.main.ops) for v in op.inputs}
+    dying: dict[int, int] = {}
+    for at, op in enumerate(plan.local.main.ops):
+        if op.name == FETCH:
+            (out,) = op.outputs
+            at_once += out.type.size_bytes
+            dying[last[out.id]] = dying.get(last[out.id], 0) + out.type.size_bytes
+        most = max(most, at_once)
+        at_once -= dying.get(at, 0)
+    assert most <= 4 * max(sizes)
+
+
+def test_memory_falls_by_what_is_elsewhere() -> None:
+    plain = memory(planned("").local)
+    moved = memory(planned("offload=optimizer").local)
+    assert plain.peak_bytes - moved.peak_bytes == moved.away["host"]
+    all_ = memory(planned("recompute=full,offload=all").local)
+    assert all_.peak_bytes < 0.6 * memory(planned("recompute=full").local).peak_bytes
+    assert all_.away["host"] > plain.parts["parameters"] + plain.parts["optimizer state"] - 40e3
+    assert all_.timeline[0] < plain.timeline[0] / 10
+
+
+def test_weights_are_fetched_one_call_before_the_one_that_reads_them() -> None:
+    main = planned("offload=parameters", "llama-tiny").local.main
+    calls = [at for at, op in enumerate(main.ops) if op.name == CALL]
+    forward = [at for at in calls if main.ops[at].site.phase == "forward"]
+    fetched = {op.outputs[0].id: at for at, op in enumerate(main.ops) if op.name == FETCH}
+    assert len(forward) == 4
+    for before, at in pairwise(forward):
+        begun = [fetched[v.id] for v in main.ops[at].inputs if v.id in fetched]
+        assert begun
+        assert all(begun_at < before for begun_at in begun)
+        assert all(
+            begun_at > max((c for c in forward if c < before), default=-1) for begun_at in begun
+        )
+
+
+def test_what_is_stored_is_waited_for_before_its_memory_is_used_again() -> None:
+    for line in ("offload=all", "micro=2,offload=all"):
+        ops = planned(line).local.main.ops
+        waited = {op.inputs[1].id: at for at, op in enumerate(ops) if op.name == WAIT}
+        stores = {op.outputs[0].id: at for at, op in enumerate(ops) if op.name == STORE}
+        assert waited.keys() == stores.keys()
+        for at, op in enumerate(ops):
+            if op.name == FETCH and op.inputs[0].id in waited:
+                assert stores[op.inputs[0].id] < waited[op.inputs[0].id] < at
+
+
+def test_the_plan_says_where_its_values_live() -> None:
+    plan = planned("fsdp=2,offload=optimizer")
+    assert plan_from_json(plan_to_json(plan)) == plan
+    name = "optimizer.exp_avg[lm_head.weight]"
+    assert f"{name}: f32[256, 64] [fsdp, -] in host" in plan.explain(name)
+    assert "in host" not in plan.explain("lm_head.weight")
+    assert "place.fetch(" in str(plan)
+
+
+def test_slices_of_one_tensor_stay_on_the_chip() -> None:
+    """Stored by itself a slice would come back with other strides; the halves here keep theirs."""
+    b = Builder()
+    x, w = b.input("x", "arg", (32, 64)), b.input("w", "param", (64, 64))
+    both = b.op("aten.mm", x, w)
+    left, right = (b.op("aten.slice.Tensor", both, 1, at, at + 32) for at in (0, 32))
+    whole = b.op("aten.mm", x, w)
+    middle = whole
+    for i in range(6):
+        b.site = replace(b.site, module=f"layers.{i}")
+        middle = b.op("aten.relu", middle)
+    b.phase("backward")
+    b.result(b.op("aten.mul.Tensor", left, right))
+    b.result(b.op("aten.mul.Tensor", whole, middle))
+    plan = partition(b.build(), "offload=activations")
+    stored = [op.inputs[0] for op in plan.local.main.ops if op.name == STORE]
+    assert stored == [whole]
+
+
+def test_nothing_but_a_fetch_reads_what_lives_elsewhere() -> None:
+    local = planned("offload=optimizer").local
+    away = next(op.inputs[0] for op in local.main.ops if op.name == FETCH)
+    bad = Op(name="aten.relu", args=(away,), outputs=(Value(10**6, away.type),))
+    main = replace(local.main, ops=(*local.main.ops, bad))
+    with pytest.raises(VerifyError, match=r"lies in the place .host. and is read by aten\.relu"):
+        verify(replace(local, main=main))
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("offload=moments", "unknown offload=moments"),
+        ("offload=", "expected offload=KIND"),
+        ("offload", "expected NAME=SIZE"),
+        ("offload=all@disk", "unknown place 'disk'"),
+        ("offload=optimizer+", "expected offload=KIND"),
+    ],
+)
+def test_what_is_wrong_with_a_line(line: str, text: str) -> None:
+    with pytest.raises(LayoutError, match=text):
+        parse_line(line)
+
+
+def test_a_line_keeps_what_is_offloaded() -> None:
+    line = parse_line("offload=activations+optimizer@peers,dp=2")
+    assert str(line) == "dp=2,offload=optimizer+activations@peers"
+    assert str(parse_line("offload=optimizer+parameters+gradients+activations")) == "offload=all"
+
+
+def test_one_chip_has_no_peer() -> None:
+    with pytest.raises(LayoutError, match="needs the memory of another chip, there is one chip"):
+        partition(captured().program, "offload=all@peers")

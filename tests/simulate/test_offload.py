@@ -1,0 +1,102 @@
+"""What moves between a chip and another place: priced by the link, beside what is computed."""
+
+from functools import lru_cache
+from itertools import pairwise
+
+import pytest
+
+import tiny
+from supernode.capture import capture
+from supernode.errors import MachineFileError
+from supernode.ir import Program
+from supernode.machine import catalogue, load_machine
+from supernode.models import recipe
+from supernode.partition import partition
+from supernode.simulate import Simulation, Terms, limits, simulate
+from supernode.trace import COPY, STREAMS, from_chrome
+
+
+@lru_cache
+def program() -> Program:
+    job = recipe("llama-tiny").build(batch=8)
+    return capture(job.step, job.model, job.optimizer, job.inputs).program
+
+
+def played(line: str, host_bandwidth: float, terms: Terms | None = None) -> Simulation:
+    machine = tiny.machine(host_bandwidth=host_bandwidth, launch_s=1e-5)
+    return simulate(partition(program(), line), machine, terms=terms or Terms())
+
+
+@pytest.mark.parametrize("line", ["offload=all", "recompute=full,offload=all", "offload=optimizer"])
+@pytest.mark.parametrize("host_bandwidth", [1e8, 1e9, 1e11])
+def test_no_step_is_shorter_than_what_it_moves(line: str, host_bandwidth: float) -> None:
+    sim = played(line, host_bandwidth)
+    for way in ("fetch", "store"):
+        assert sim.step_s >= sim.sent_bytes[way] / host_bandwidth
+    assert sim.step_s >= sim.roofline_s
+
+
+def test_transfers_that_computing_covers_take_no_time() -> None:
+    """Activations go and come beside the layers: the step is as long as the one in memory."""
+    plain, moved = played("", 1e9), played("offload=activations", 1e11)
+    assert moved.sent_bytes["fetch"] > 1e6
+    assert moved.step_s == pytest.approx(plain.step_s, rel=1e-9)
+    assert moved.exposed_comm_s < 0.01 * moved.step_s
+    slow = played("offload=activations", 1e8)
+    assert slow.step_s > 1.5 * plain.step_s
+
+
+def test_without_overlap_each_transfer_is_waited_for() -> None:
+    beside, after = (
+        played("offload=activations", 1e10, terms)
+        for terms in (Terms(), Terms().without("overlap"))
+    )
+    moved = beside.critical_s.get("fetch", 0.0)
+    assert after.critical_s["fetch"] > moved
+    plain = played("", 1e10).step_s
+    assert after.step_s == pytest.approx(
+        plain + after.critical_s["fetch"] + after.critical_s["store"], rel=1e-9
+    )
+
+
+def test_each_way_does_one_copy_at_a_time() -> None:
+    spans = [s for s in played("offload=all", 1e9).trace.spans if s.stream == COPY]
+    for kind in ("fetch", "store"):
+        one_way = sorted((s for s in spans if s.kind == kind), key=lambda span: span.start_s)
+        assert len(one_way) > 10
+        assert all(a.end_s <= b.start_s for a, b in pairwise(one_way))
+
+
+def test_what_is_waited_for_is_said() -> None:
+    machine = tiny.machine(host_bandwidth=1e8)
+    sim = simulate(partition(program(), "offload=all"), machine)
+    shares = limits(sim, machine)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["fetch"] + shares["store"] > 0.5
+    assert sum(sim.critical_s.values()) == pytest.approx(sim.step_s)
+    assert COPY in sim.trace.streams
+    assert from_chrome(sim.trace.to_chrome()) == sim.trace
+    assert COPY in STREAMS
+
+
+def test_peers_are_reached_by_the_links_between_chips() -> None:
+    machine = tiny.machine(host_bandwidth=1e7)
+    host, peers = (
+        simulate(partition(program(), f"dp=2,offload=optimizer{place}"), machine)
+        for place in ("", "@peers")
+    )
+    assert peers.sent_bytes["fetch"] == host.sent_bytes["fetch"]
+    assert peers.step_s < host.step_s
+    assert peers.memory.away == {"peers": host.memory.away["host"]}
+
+
+def test_every_machine_of_the_catalogue_says_how_the_host_is_reached() -> None:
+    plan = partition(program(), "offload=optimizer")
+    for name in catalogue():
+        assert simulate(plan, load_machine(name)).sent_bytes["fetch"] > 0, name
+
+
+def test_a_machine_that_does_not_is_refused() -> None:
+    machine = tiny.machine(host_bandwidth=0.0)
+    with pytest.raises(MachineFileError, match="does not say how a chip reaches the memory of its"):
+        simulate(partition(program(), "offload=optimizer"), machine)
