@@ -5,24 +5,15 @@ datasheet's rates; while it only communicates, by that collective; while only th
 the host; and what is left is the bubble, in which a chip waits for another.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import numpy as np
 
 from supernode.machine import Machine
 from supernode.simulate.simulation import Simulation
-from supernode.trace import COMM, COMPUTE, COPY, Span
+from supernode.trace import COMM, COMPUTE, COPY, Span, columns, covered_s
 
 ARITHMETIC, MEMORY_TRAFFIC, BUBBLE = "compute", "memory traffic", "bubble"
-
-
-@dataclass(frozen=True, slots=True)
-class _Edge:
-    """A span starts (+1) or ends (-1)."""
-
-    at_s: float
-    change: int
-    name: str
-    rank: int
+LEAST = 1e-12
+"""A part of the step that is nothing but rounding."""
 
 
 def limits(sim: Simulation, machine: Machine) -> dict[str, float]:
@@ -31,41 +22,32 @@ def limits(sim: Simulation, machine: Machine) -> dict[str, float]:
     A collective, or a copy from or to another place, counts where it is exposed: where the chip
     does nothing else.
     """
-    edges: list[_Edge] = []
-    for span in sim.trace.spans:
-        if span.chip == 0 and span.end_s > span.start_s:
-            name, rank = _name(span, sim, machine)
-            edges += [_Edge(span.start_s, 1, name, rank), _Edge(span.end_s, -1, name, rank)]
+    rows = columns(sim.trace.spans)
+    start_s, end_s = rows.columns["start_s"], rows.columns["end_s"]
+    names = [_name(kind, sim, machine) if kind.chip == 0 else None for kind in rows.kinds]
     spent: dict[str, float] = {}
-    active: dict[tuple[int, str], int] = {}
-    now_s = 0.0
-    for edge in sorted(edges, key=lambda edge: (edge.at_s, edge.change)):
-        _add(spent, active, edge.at_s - now_s)
-        now_s = edge.at_s
-        key = (edge.rank, edge.name)
-        active[key] = active.get(key, 0) + edge.change
-        if not active[key]:
-            del active[key]
-    _add(spent, {}, max(sim.step_s - now_s, 0.0))
-    total_s = sum(spent.values())
-    shares = {name: time_s / total_s for name, time_s in spent.items()} if total_s else {}
+    before_s = 0.0
+    # What comes first counts where it is, each next one where none of those before it is.
+    for name in sorted({name for name in names if name is not None}):
+        known = np.array([n is not None and n <= name for n in names], dtype=bool)[rows.which]
+        now_s = covered_s(start_s[known], end_s[known])
+        spent[name[1]] = now_s - before_s
+        before_s = now_s
+    spent[BUBBLE] = sim.step_s - before_s
+    kept = {name: time_s for name, time_s in spent.items() if time_s > LEAST * sim.step_s}
+    total_s = sum(kept.values())
+    shares = {name: time_s / total_s for name, time_s in kept.items()}
     return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _add(spent: dict[str, float], active: Mapping[tuple[int, str], int], time_s: float) -> None:
-    """Computing counts before communicating, which counts before the host."""
-    if time_s > 0:
-        name = min(active)[1] if active else BUBBLE
-        spent[name] = spent.get(name, 0.0) + time_s
-
-
-def _name(span: Span, sim: Simulation, machine: Machine) -> tuple[str, int]:
+def _name(span: Span, sim: Simulation, machine: Machine) -> tuple[int, str]:
+    """Computing counts before communicating, which counts before the host; and its name."""
     if span.stream in (COMM, COPY):
-        return span.kind, 1
+        return 1, span.kind
     if span.stream != COMPUTE:
-        return span.kind, 2
+        return 2, span.kind
     matmul = span.kind == "matmul"
     rate = sim.peak_flops_per_s if matmul else machine.chip.vector_flops_per_s.value
     arithmetic_s = span.flops / rate
     traffic_s = span.bytes / machine.chip.memory.bandwidth_bytes_per_s.value
-    return (ARITHMETIC if arithmetic_s >= traffic_s else MEMORY_TRAFFIC), 0
+    return 0, ARITHMETIC if arithmetic_s >= traffic_s else MEMORY_TRAFFIC

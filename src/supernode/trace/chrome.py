@@ -43,8 +43,8 @@ def from_chrome(text: str) -> Trace:
         events = document["traceEvents"]
         trace = Trace(
             name=about["name"],
-            spans=tuple(_span_in(event) for event in events if event["ph"] == "X"),
-            counters=tuple(_counter_in(event) for event in events if event["ph"] == "C"),
+            spans=[_span_in(event) for event in events if event["ph"] == "X"],
+            counters=[_counter_in(event) for event in events if event["ph"] == "C"],
             meta=about["meta"],
         )
         return verify_trace(trace)

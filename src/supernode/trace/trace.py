@@ -1,11 +1,15 @@
 """Trace: what happened on each chip, and when."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from supernode.errors import VerifyError
+from supernode.trace.rows import Rows
 
 Stream = Literal["compute", "comm", "host", "copy"]
 COMPUTE: Stream = "compute"
@@ -17,6 +21,8 @@ STREAMS: tuple[Stream, ...] = (COMPUTE, COMM, HOST, COPY)
 MEMORY, PLANNED_MEMORY = "memory in use (bytes)", "memory planned (bytes)"
 """Counters: what a chip holds, and where a real step was measured what its plan had foretold."""
 
+Floats = NDArray[np.float64]
+T = TypeVar("T")
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
 
@@ -58,18 +64,29 @@ class Counter:
     value: float
 
 
+SPAN: Mapping[str, float | str] = {"start_s": 0.0, "end_s": 0.0, "task": ""}
+COUNTER: Mapping[str, float | str] = {"at_s": 0.0, "value": 0.0}
+"""The fields in which spans of one kind differ, and counters, all empty."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """The spans and counters of one step.
+    """The spans and counters of one step, stored by column.
 
     Where all chips do the same, chip 0 stands for them, and `meta` says for how many. `meta` is
     the full configuration that led here: program, layout, machine, versions.
     """
 
     name: str
-    spans: tuple[Span, ...]
-    counters: tuple[Counter, ...] = ()
+    spans: Sequence[Span] = field(hash=False)
+    counters: Sequence[Counter] = field(default=(), hash=False)
     meta: Mapping[str, Json] = field(default_factory=dict[str, Json], hash=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.spans, Rows):
+            object.__setattr__(self, "spans", Rows.of(SPAN, self.spans))
+        if not isinstance(self.counters, Rows):
+            object.__setattr__(self, "counters", Rows.of(COUNTER, self.counters))
 
     def to_chrome(self) -> str:
         """The text that chrome://tracing and ui.perfetto.dev open; `from_chrome` reads it back."""
@@ -85,32 +102,39 @@ class Trace:
     @property
     def chips(self) -> tuple[int, ...]:
         """The chips that appear, in order."""
-        return tuple(sorted({s.chip for s in self.spans} | {c.chip for c in self.counters}))
+        kinds = (*columns(self.spans).kinds, *columns(self.counters).kinds)
+        return tuple(sorted({kind.chip for kind in kinds}))
 
     @property
     def streams(self) -> tuple[Stream, ...]:
         """The streams of a chip; those of the host and of copies where something is on them."""
-        used = {COMPUTE, COMM, *(span.stream for span in self.spans)}
+        used = {COMPUTE, COMM, *(kind.stream for kind in columns(self.spans).kinds)}
         return tuple(stream for stream in STREAMS if stream in used)
 
     @property
     def end_s(self) -> float:
         """When the last span ends."""
-        return max((span.end_s for span in self.spans), default=0.0)
+        return float(columns(self.spans).columns["end_s"].max(initial=0.0))
 
     def busy_s(self, chip: int, stream: Stream) -> float:
         """How long `stream` of `chip` was at work; spans that overlap count once."""
-        return _length(self._busy(chip, stream))
+        return self._busy_s(chip, {stream})
 
     def exposed_comm_s(self, chip: int) -> float:
         """How long `chip` communicated, or copied from or to other places, and computed nothing."""
-        compute = self._busy(chip, COMPUTE)
-        comm = self._busy(chip, COMM) + self._busy(chip, COPY)
-        return _length(_merged(compute + comm)) - _length(compute)
+        return self._busy_s(chip, {COMPUTE, COMM, COPY}) - self._busy_s(chip, {COMPUTE})
 
-    def _busy(self, chip: int, stream: Stream) -> list[tuple[float, float]]:
-        spans = (s for s in self.spans if s.chip == chip and s.stream == stream)
-        return _merged([(s.start_s, s.end_s) for s in spans])
+    def _busy_s(self, chip: int, streams: set[Stream]) -> float:
+        rows = columns(self.spans)
+        wanted = [kind.chip == chip and kind.stream in streams for kind in rows.kinds]
+        chosen = np.array(wanted, dtype=bool)[rows.which]
+        return covered_s(rows.columns["start_s"][chosen], rows.columns["end_s"][chosen])
+
+
+def columns(rows: Sequence[T]) -> Rows[T]:
+    """The rows of a Trace as they are stored."""
+    assert isinstance(rows, Rows)
+    return rows
 
 
 def verify_trace(trace: Trace) -> Trace:
@@ -119,28 +143,35 @@ def verify_trace(trace: Trace) -> Trace:
     Raises:
         VerifyError: with the span or counter.
     """
-    for span in trace.spans:
-        if not 0.0 <= span.start_s <= span.end_s < math.inf:
-            wrong = f"span {span.name} runs from {span.start_s} s to {span.end_s} s"
-            raise VerifyError(wrong, where=f"chip {span.chip}, {span.stream}, {span.module}")
-        if span.stream not in STREAMS:
-            raise VerifyError(f"span {span.name} is on an unknown stream {span.stream!r}")
-    for counter in trace.counters:
-        if not (0.0 <= counter.at_s < math.inf and math.isfinite(counter.value)):
-            wrong = f"counter {counter.name} is {counter.value} at {counter.at_s} s"
-            raise VerifyError(wrong, where=f"chip {counter.chip}")
+    spans, counters = columns(trace.spans), columns(trace.counters)
+    start_s, end_s = spans.columns["start_s"], spans.columns["end_s"]
+    fine = (start_s >= 0) & (start_s <= end_s) & (end_s < math.inf)
+    if (at := _first_bad(fine)) is not None:
+        span = trace.spans[at]
+        wrong = f"span {span.name} runs from {span.start_s} s to {span.end_s} s"
+        raise VerifyError(wrong, where=f"chip {span.chip}, {span.stream}, {span.module}")
+    strange = [kind for kind in spans.kinds if kind.stream not in STREAMS]
+    if strange:
+        raise VerifyError(f"span {strange[0].name} is on an unknown stream {strange[0].stream!r}")
+    at_s, values = counters.columns["at_s"], counters.columns["value"]
+    fine = (at_s >= 0) & (at_s < math.inf) & np.isfinite(values)
+    if (at := _first_bad(fine)) is not None:
+        counter = trace.counters[at]
+        wrong = f"counter {counter.name} is {counter.value} at {counter.at_s} s"
+        raise VerifyError(wrong, where=f"chip {counter.chip}")
     return trace
 
 
-def _merged(intervals: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    merged: list[tuple[float, float]] = []
-    for start, end in sorted(intervals):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
+def _first_bad(fine: NDArray[np.bool_]) -> int | None:
+    return None if fine.all() else int(fine.argmin())
 
 
-def _length(intervals: list[tuple[float, float]]) -> float:
-    return math.fsum(end - start for start, end in intervals)
+def covered_s(start_s: Floats, end_s: Floats) -> float:
+    """How long at least one of these lasts, each from a start to an end."""
+    if not len(start_s):
+        return 0.0
+    order = np.argsort(start_s, kind="stable")
+    start_s, end_s = start_s[order], np.maximum.accumulate(end_s[order])
+    first = np.concatenate(([True], start_s[1:] > end_s[:-1]))  # of what touches each other
+    last = np.concatenate((first[1:], [True]))
+    return math.fsum(end_s[last] - start_s[first])

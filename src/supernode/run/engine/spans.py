@@ -41,8 +41,8 @@ def as_trace(plan: Plan, measured: Sequence[OpTimes]) -> Trace:
     meta = {"program": plan.program.name, "mesh": str(plan.mesh), "layout": plan.layout}
     return Trace(
         name=f"{plan.program.name} measured",
-        spans=tuple(spans),
-        counters=tuple(_memory(plan, measured, start_ns)),
+        spans=spans,
+        counters=[*_memory(plan, measured, start_ns)],
         meta=meta,
     )
 
