@@ -5,7 +5,7 @@ from supernode.machine import load_machine
 from supernode.partition import partition
 from supernode.search import best_changes
 from supernode.search.what_if import machine_changes, neighbours
-from supernode.simulate import simulate
+from supernode.simulate import Rehearsal, simulate
 
 H100 = load_machine("hgx-h100")
 
@@ -13,7 +13,7 @@ H100 = load_machine("hgx-h100")
 def test_a_change_is_what_a_simulation_of_it_says():
     plan = gpt_plan("tp=2")
     present = simulate(plan, H100)
-    changes = best_changes(plan, H100, present)
+    changes = best_changes(Rehearsal(plan), H100, present)
     assert 1 <= len(changes) <= 3
     gains = [change.gain for change in changes]
     assert gains == sorted(gains, reverse=True)

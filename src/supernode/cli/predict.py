@@ -24,7 +24,7 @@ from supernode.report import (
     simulation_report,
 )
 from supernode.search import Change, best_changes, default_layout, usable_chips
-from supernode.simulate import Simulation, Terms, cost_in, limits
+from supernode.simulate import Rehearsal, Simulation, Terms, cost_in, limits
 from supernode.simulate import simulate as simulate_plan
 from supernode.units import parse_bytes
 
@@ -192,15 +192,14 @@ def simulate(
     )
     captures, machine = Captures(request), request.on(on)
     plan, tokens = planned(request, captures, machine)
-    cost, terms = cost_in(request.precision), Terms().without(*request.without)
-    result = simulate_plan(plan, machine, tokens=tokens, cost=cost, terms=terms)
+    terms = Terms().without(*request.without)
+    rehearsal = Rehearsal(plan, cost_in(request.precision))
+    result = rehearsal.on(machine, tokens=tokens, terms=terms)
     if save_program is not None:
         save_program.write_text(to_json(captures.program(result.chips)[0]))
     if trace is not None:
         trace.write_text(result.trace.to_chrome())
-    shares = limits(result, machine) if result.fits else {}
-    asked = what_if and result.fits
-    better = best_changes(plan, machine, result, cost=cost, terms=terms) if asked else []
+    shares, better = _explained(rehearsal, machine, result, terms, what_if)
     if html is not None:
         html.write_text(_page([result], shares, better))
     if as_json:
@@ -280,6 +279,16 @@ def planned(
     if request.memory_bytes is not None:
         return partition_within(program, layout, request.memory_bytes, chips), tokens
     return partition(program, layout, chips), tokens
+
+
+def _explained(
+    rehearsal: Rehearsal, machine: Machine, result: Simulation, terms: Terms, what_if: bool
+) -> tuple[dict[str, float], list[Change]]:
+    """What limits a step that fits, and what would save most of it if that is asked."""
+    if not result.fits:
+        return {}, []
+    better = best_changes(rehearsal, machine, result, terms=terms) if what_if else []
+    return limits(result, machine), better
 
 
 def _predict(request: Request, captures: Captures, machine: Machine) -> Simulation:

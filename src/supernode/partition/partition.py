@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from supernode.ir import HostType, Program, Value
+from supernode.ir import Block, HostType, Program, Value
 from supernode.partition.assign import Assignment, assign
 from supernode.partition.classes import Classes
 from supernode.partition.line import Axis, Line, mesh_of, parse_line
@@ -111,18 +111,25 @@ def _starts(spreader: Spreader, axes: tuple[Axis, ...]) -> Starts:
 
 def _merged(plan: Plan) -> Plan:
     """`plan` with its collectives merged: chips that run the same ops merge them alike."""
+    done: dict[tuple[int, int], Block] = {}
     programs = [
-        _merged_by(plan.local_of(rank), plan.largest(rank))
+        _merged_by(plan.local_of(rank), plan.largest(rank), done)
         for rank in variant_ranks(plan.mesh, plan.starts)
     ]
     return replace(plan, local=programs[0], variants=tuple(programs[1:]))
 
 
-def _merged_by(local: Program, first: Program) -> Program:
-    """`local` with its collectives merged as the sizes of `first` say."""
+def _merged_by(local: Program, first: Program, done: dict[tuple[int, int], Block]) -> Program:
+    """`local` with its collectives merged as the sizes of `first` say.
+
+    The stages of a pipeline share blocks, so `done` has those that another one had.
+    """
     sizes = {block.name: block for block in first.all_blocks()}
-    return replace(
-        local,
-        main=merge(local.main, BUCKET_BYTES, sizes[local.main.name]),
-        blocks=tuple(merge(block, math.inf, sizes[block.name]) for block in local.blocks),
-    )
+    blocks: list[Block] = []
+    for block in local.blocks:
+        key = id(block), id(sizes[block.name])
+        if key not in done:
+            done[key] = merge(block, math.inf, sizes[block.name])
+        blocks.append(done[key])
+    main = merge(local.main, BUCKET_BYTES, sizes[local.main.name])
+    return replace(local, main=main, blocks=tuple(blocks))

@@ -3,14 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from supernode import ops
 from supernode.errors import SupernodeError
 from supernode.machine import Machine, Sourced
 from supernode.partition import partition
-from supernode.plan import Plan
-from supernode.simulate import Simulation, Terms, simulate
+from supernode.simulate import Rehearsal, Simulation, Terms, simulate
 from supernode.simulate.simulate import ALL
-from supernode.simulate.work import CostOf
 
 SPACE = ("dp", "zero1", "fsdp", "tp", "cp", "ep")
 LEAST_GAIN = 0.005
@@ -27,19 +24,22 @@ class Change:
 
 
 def best_changes(
-    plan: Plan,
+    rehearsal: Rehearsal,
     machine: Machine,
     present: Simulation,
     *,
-    cost: CostOf = ops.cost,
     terms: Terms = ALL,
     count: int = 3,
 ) -> list[Change]:
-    """The changes of the machine (a rate twice, a latency half) and of the layout (an axis by
-    another scheme, a factor of 2 moved between axes) that save most; at most `count`."""
+    """What would save most of the `present` step of a rehearsed plan; at most `count` changes.
+
+    They are of the machine (a rate twice, a latency half) and of the layout (an axis by another
+    scheme, a factor of 2 moved between axes).
+    """
+    plan, cost = rehearsal.plan, rehearsal.cost
     found: list[Change] = []
     for name, other in machine_changes(machine):
-        found.append(_change(name, simulate(plan, other, cost=cost, terms=terms), present))
+        found.append(_change(name, rehearsal.on(other, terms=terms), present))
     for line in neighbours(plan.layout):
         try:
             planned = partition(plan.program, line, plan.mesh.size)

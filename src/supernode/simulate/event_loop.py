@@ -1,13 +1,15 @@
 """The event loop: when each task of a chip of each stage starts and ends."""
 
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from supernode.plan.progress import Progress, Task
 from supernode.simulate.event import EventQueue
 from supernode.simulate.schedule import Lane
-from supernode.trace import COMM, COMPUTE, COPY
+from supernode.trace import COMM, COMPUTE
+
+Pace = list[tuple[float, float]]
+"""When the rate of a task was set or changed, and how many seconds of work were left to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,12 +17,14 @@ class Times:
     """When each task starts and ends; `cause[i]` is the task whose end let task `i` start.
 
     Every task starts the moment its cause ends, so the causes of the last task, back to one that
-    starts at zero, cover the step without gaps.
+    starts at zero, cover the step without gaps. `paces` are those of the tasks that had not the
+    full rate all the time.
     """
 
     start_s: list[float]
     end_s: list[float]
     cause: list[int | None]
+    paces: Mapping[int, Pace] = field(default_factory=dict[int, Pace])
 
     @property
     def step_s(self) -> float:
@@ -31,13 +35,15 @@ class Times:
         """The same, begun `wait_s` later."""
         if not wait_s:
             return self
-        start_s = [start + wait_s for start in self.start_s]
-        end_s = [end + wait_s for end in self.end_s] or [wait_s]
-        return Times(start_s=start_s, end_s=end_s, cause=self.cause)
-
-    def durations_s(self) -> list[float]:
-        """How long each task took."""
-        return [end - start for start, end in zip(self.start_s, self.end_s, strict=True)]
+        return replace(
+            self,
+            start_s=[start + wait_s for start in self.start_s],
+            end_s=[end + wait_s for end in self.end_s] or [wait_s],
+            paces={
+                place: [(at_s + wait_s, left_s) for at_s, left_s in pace]
+                for place, pace in self.paces.items()
+            },
+        )
 
     def critical_tasks(self) -> list[int]:
         """The tasks that decided the length of the step, in order of time."""
@@ -65,16 +71,23 @@ class _Loop:
     def __init__(self, tasks: Sequence[Task], duration_s: Sequence[float], beside: float) -> None:
         self._tasks = tasks
         self._places = {task.id: place for place, task in enumerate(tasks)}
+        lanes = [lane for task in tasks if isinstance(lane := task.stream, Lane)]
+        assert len(lanes) == len(tasks), "a task of no stage"
+        self._stages = [lane.stage for lane in lanes]
+        self._streams = [lane.stream for lane in lanes]
         self._left_s = list(duration_s)
         self._beside = beside
-        self._times = Times(
-            start_s=[0.0] * len(tasks), end_s=[0.0] * len(tasks), cause=[None] * len(tasks)
-        )
+        self._start_s = [0.0] * len(tasks)
+        self._end_s = [0.0] * len(tasks)
+        self._cause: list[int | None] = [None] * len(tasks)
+        self._paces: dict[int, Pace] = {}
         self._queue = EventQueue()
-        self._computing: dict[int, dict[int, float]] = defaultdict(
-            dict
-        )  # by stage, since when each has run at the rate it has now
-        self._communicating: Counter[int] = Counter()  # tasks of each stage
+        # By stage: what computes, each since when at the rate it has now, and the rate; how many
+        # tasks communicate.
+        stages = range(1 + max(self._stages, default=-1))
+        self._computing: list[dict[int, float]] = [{} for _ in stages]
+        self._rate = [1.0 for _ in stages]
+        self._communicating = [0 for _ in stages]
         self._running: set[int] = set()
 
     def run(self) -> Times:
@@ -83,63 +96,52 @@ class _Loop:
         while self._queue:
             event = self._queue.pop()
             place = event.task
-            if event.time_s != self._times.end_s[place] or place not in self._running:
+            if event.time_s != self._end_s[place] or place not in self._running:
                 continue  # since then its rate has changed
             self._end(place, event.time_s)
             self._launch(progress.finish(self._tasks[place].id), event.time_s, place)
         assert progress.done, f"tasks wait for each other: {progress.stuck()}"
-        return self._times
+        return Times(start_s=self._start_s, end_s=self._end_s, cause=self._cause, paces=self._paces)
 
     def _launch(self, started: Iterable[Task], now_s: float, ended: int | None) -> None:
         for task in started:
             place = self._places[task.id]
-            self._times.start_s[place], self._times.cause[place] = now_s, ended
+            self._start_s[place], self._cause[place] = now_s, ended
             self._running.add(place)
-            stage = self._lane(place).stage
-            if self._lane(place).stream == COPY:
-                self._push(place, now_s + self._left_s[place])
-            elif self._lane(place).stream == COMM:
+            stage, left_s = self._stages[place], self._left_s[place]
+            if self._streams[place] == COMM:
                 self._count(stage, 1, now_s)
-                self._push(place, now_s + self._left_s[place])
+            if self._streams[place] != COMPUTE:
+                self._push(place, now_s + left_s)
             else:
                 self._computing[stage][place] = now_s
-                self._push(place, now_s + self._left_s[place] / self._rate(stage))
+                rate = self._rate[stage]
+                if rate != 1:
+                    self._paces[place] = [(now_s, left_s)]
+                self._push(place, now_s + left_s / rate)
 
     def _end(self, place: int, now_s: float) -> None:
         self._running.remove(place)
-        stage = self._lane(place).stage
-        if self._lane(place).stream == COMM:
-            self._count(stage, -1, now_s)
-        else:
-            self._computing[stage].pop(place, None)
-
-    def _lane(self, place: int) -> Lane:
-        lane = self._tasks[place].stream
-        assert isinstance(lane, Lane)
-        return lane
+        if self._streams[place] == COMM:
+            self._count(self._stages[place], -1, now_s)
+        elif self._streams[place] == COMPUTE:
+            del self._computing[self._stages[place]][place]
 
     def _push(self, place: int, end_s: float) -> None:
-        self._times.end_s[place] = end_s
-        self._queue.push(end_s, 1 if self._lane(place).stream == COMPUTE else 0, place)
-
-    def _rate(self, stage: int) -> float:
-        return self._beside if self._communicating[stage] else 1.0
+        self._end_s[place] = end_s
+        self._queue.push(end_s, 1 if self._streams[place] == COMPUTE else 0, place)
 
     def _count(self, stage: int, more: int, now_s: float) -> None:
         """One task more or less communicates: what computes there goes on at another rate."""
-        before = self._rate(stage)
         self._communicating[stage] += more
-        if self._rate(stage) == before:
+        before, rate = self._rate[stage], self._beside if self._communicating[stage] else 1.0
+        if rate == before:
             return
+        self._rate[stage] = rate
         for place, since_s in self._computing[stage].items():
-            self._left_s[place] -= (now_s - since_s) * before
+            pace = self._paces.setdefault(place, [(since_s, self._left_s[place])])
+            left_s = max(self._left_s[place] - (now_s - since_s) * before, 0.0)
+            pace.append((now_s, left_s))
+            self._left_s[place] = left_s
             self._computing[stage][place] = now_s
-            self._push(place, now_s + max(self._left_s[place], 0.0) / self._rate(stage))
-
-
-def critical_path_s(tasks: Sequence[Task], duration_s: Sequence[float]) -> float:
-    """The longest chain of tasks that wait for each other: no number of streams is faster."""
-    end_s: dict[Hashable, float] = {}
-    for task, length_s in zip(tasks, duration_s, strict=True):
-        end_s[task.id] = length_s + max((end_s[dep] for dep in task.deps), default=0.0)
-    return max(end_s.values(), default=0.0)
+            self._push(place, now_s + left_s / rate)

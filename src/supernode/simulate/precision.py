@@ -15,7 +15,7 @@ from supernode import ops
 from supernode.errors import UnknownName, near_matches
 from supernode.ir import Op
 from supernode.ops import Cost
-from supernode.simulate.work import CostOf
+from supernode.simulate.ask import CostOf
 
 _LINEAR = ("aten.mm", "aten.addmm", "aten._grouped_mm")
 

@@ -1,123 +1,90 @@
-"""A chip of each stage of a plan, run in virtual time; without a pipeline there is one stage."""
+"""A chip of each stage of a plan: what it has to do, found once, whatever the machine's numbers.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from math import fsum
+Without a pipeline there is one stage.
+"""
 
-from supernode.machine import Machine
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
 from supernode.plan import Plan, Task, memory
 from supernode.plan.memory import MemoryUse
-from supernode.simulate.event_loop import Times, critical_path_s, run_tasks
-from supernode.simulate.schedule import Schedule, schedule_stages
-from supernode.simulate.terms import Terms
-from supernode.simulate.work import Prices, Work
-from supernode.trace import COMPUTE, Stream
+from supernode.simulate.ask import Asks, CostOf
+from supernode.simulate.chain import Chains
+from supernode.simulate.line import lines
+from supernode.simulate.routine import Stint
+from supernode.simulate.schedule import schedule_stages
 
-Critical = Sequence[tuple[Work, float]]
-"""What the step waited for, each with how long it took."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a chip of each stage did. `tasks` and their `times` are those of all stages in turn."""
-
-    ranks: Sequence[int]
-    stages: Sequence[Schedule]
-    times: Times
-    memories: Sequence[MemoryUse]
-
-    @cached_property
-    def works(self) -> list[Work]:
-        """The work of each task."""
-        return [work for todo in self.stages for work in todo.works]
-
-    @cached_property
-    def tasks(self) -> list[Task]:
-        """The tasks of all stages."""
-        return [task for todo in self.stages for task in todo.tasks]
-
-    @cached_property
-    def alone_s(self) -> list[float]:
-        """How long each task takes by itself."""
-        return [work.price.timing.time_s for work in self.works]
-
-    @cached_property
-    def busiest(self) -> int:
-        """The stage that computes longest."""
-        return max(range(len(self.stages)), key=lambda stage: self._busy_s(stage, COMPUTE))
-
-    def mean_busy_s(self, stream: Stream) -> float:
-        """How long a stream is at work, on the mean of the stages."""
-        stages = range(len(self.stages))
-        return fsum(self._busy_s(stage, stream) for stage in stages) / len(self.stages)
-
-    def of_stage(self, stage: int) -> Critical:
-        """What a chip of a stage did, each with how long it took."""
-        first = sum(len(todo.works) for todo in self.stages[:stage])
-        works = self.stages[stage].works
-        return list(zip(works, self._durations_s[first : first + len(works)], strict=True))
-
-    def _busy_s(self, stage: int, stream: Stream) -> float:
-        works = self.of_stage(stage)
-        return fsum(time_s for work, time_s in works if work.price.stream == stream)
-
-    @cached_property
-    def _durations_s(self) -> list[float]:
-        return self.times.durations_s()
-
-    def roofline_s(self) -> float:
-        """The time that what the busiest stage computes takes at the datasheet's rates."""
-        return max(
-            fsum(w.price.timing.bound_s for w in todo.works if w.price.stream == COMPUTE)
-            for todo in self.stages
-        )
-
-    def critical_path_s(self) -> float:
-        """The longest chain of tasks that wait for each other, over all stages."""
-        order = sorted(range(len(self.tasks)), key=lambda place: self.times.start_s[place])
-        return critical_path_s(
-            [self.tasks[place] for place in order], [self.alone_s[place] for place in order]
-        )
-
-    def critical(self) -> Critical:
-        """What decided the length of the step, in order of time."""
-        places = self.times.critical_tasks()
-        return [(self.works[place], self._durations_s[place]) for place in places]
+Counts = NDArray[np.int64]
+Labels = NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """A chip of each stage, by its rank: what it has to do, and the memory that takes."""
+class Stages:
+    """The tasks of all stages in turn, each with its stint; `ranks` are the chips.
+
+    The ops of all tasks follow one another: those of task `i` begin with op `begins[i]`, op `j` is
+    number `positions[j]` of its chip, asks for `asked[j]` and belongs to `labels[j]` of the
+    pipeline's schedule. The tasks of stage `s` begin with task `first[s]`.
+    """
 
     ranks: Sequence[int]
-    stages: Sequence[Schedule]
     memories: Sequence[MemoryUse]
+    asks: Asks
+    chains: Chains
+    tasks: Sequence[Task]
+    stints: Sequence[Stint]
+    first: Sequence[int]
+    begins: Counts
+    asked: Counts
+    positions: Counts
+    labels: Labels
 
-    @staticmethod
-    def of(plan: Plan, prices: Prices) -> "Ready":
-        """The stages of `plan`, with their prices."""
-        ranks, programs = zip(*plan.stages(), strict=True)
-        stages = schedule_stages(programs, prices)
-        memories = [
-            memory(program, early=todo.early).lending(plan.lent_bytes(rank, in_place=True))
-            for rank, program, todo in zip(ranks, programs, stages, strict=True)
-        ]
-        return Ready(ranks=ranks, stages=stages, memories=memories)
 
-    def again(self, prices: Prices) -> "Ready":
-        """The same at other prices."""
-        stages = [replace(todo, works=prices.again(todo.works)) for todo in self.stages]
-        return replace(self, stages=stages)
+def stages_of(plan: Plan, cost: CostOf, *, fusion: bool, overlap: bool) -> Stages:
+    """The stages of `plan`; `Asks` says what else this depends on."""
+    ranks, programs = zip(*plan.stages(), strict=True)
+    asks = Asks(plan.mesh, cost, fusion=fusion, overlap=overlap)
+    todo = [list(lines(program)) for program in programs]
+    schedules = schedule_stages(todo, asks)
+    stints = [stint for schedule in schedules for stint in schedule.stints]
+    firsts = _counts(first for schedule in schedules for first in schedule.firsts)
+    sizes = _counts(len(stint.works) for stint in stints)
+    counts = [len(schedule.tasks) for schedule in schedules]
+    return Stages(
+        ranks=ranks,
+        memories=[
+            memory(program, early=schedule.early).lending(plan.lent_bytes(rank, in_place=True))
+            for rank, program, schedule in zip(ranks, programs, schedules, strict=True)
+        ],
+        asks=asks,
+        chains=Chains(todo, asks),
+        tasks=[task for schedule in schedules for task in schedule.tasks],
+        stints=stints,
+        first=np.cumsum([0, *counts]).tolist(),
+        begins=np.concatenate(([0], sizes.cumsum())),
+        asked=_chained([stint.asks for stint in stints]),
+        positions=_chained([stint.places for stint in stints]) + np.repeat(firsts, sizes),
+        labels=_labels(stints, [label for schedule in schedules for label in schedule.labels]),
+    )
 
-    def run(self, machine: Machine, terms: Terms) -> Run:
-        """A step in virtual time."""
-        tasks = [task for todo in self.stages for task in todo.tasks]
-        alone_s = [work.price.timing.time_s for todo in self.stages for work in todo.works]
-        times = run_tasks(tasks, alone_s, beside=terms.beside(machine.chip))
-        return Run(
-            ranks=self.ranks,
-            stages=self.stages,
-            times=times.after(terms.host_s(machine)),
-            memories=self.memories,
-        )
+
+def _counts(of: Iterable[int]) -> Counts:
+    return np.array(list(of), dtype=np.int64)
+
+
+def _chained(parts: Sequence[Counts]) -> Counts:
+    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
+
+
+def _labels(stints: Sequence[Stint], of_calls: Sequence[str]) -> Labels:
+    """Ops of a call belong where the call does, those between calls each where they say."""
+    found: list[str] = []
+    for stint, label in zip(stints, of_calls, strict=True):
+        if label:
+            found += [label] * len(stint.works)
+        else:
+            found += [work.op.site.task for work in stint.works]
+    return np.array(found, dtype=object)

@@ -1,0 +1,226 @@
+"""What the ops of a plan ask of a chip, whatever the machine: each distinct demand once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from supernode.errors import UnknownOp
+from supernode.ir import FETCH, RECEIVE, SEND, WAIT, Arg, Block, Op, Value, print_typed
+from supernode.ops import Cost
+from supernode.plan import ON_HOST, Mesh
+from supernode.simulate.collective_time import (
+    COLLECTIVE_OF,
+    COLLECTIVES,
+    Collective,
+    carried,
+    sent_bytes,
+)
+from supernode.simulate.comm.access import Access
+from supernode.simulate.comm.experts import Way
+from supernode.simulate.fusion import fused
+from supernode.trace import COMM, COMPUTE, COPY, Stream
+
+_EXPERTS: dict[str, Way] = {"fabric.dispatch": "dispatch", "fabric.combine": "combine"}
+"""All-to-alls by kernels made for routed tokens: `(values, axis, copies, once)`."""
+_COPIES = ("local.shard", "local.part", "local.pad", "local.unpad")
+
+MESSAGE = "send"
+FETCHED, STORED = "fetch", "store"
+"""What brings a value from where it lives, and takes it there."""
+SENDING = (*COLLECTIVES, MESSAGE, FETCHED, STORED)
+"""The kinds of what sends."""
+
+CostOf = Callable[[Op], Cost]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """A collective over groups of `size` chips, `stride` apart; bytes as in `collective_time`.
+
+    `way` is set where kernels for routed tokens do it: see `experts_time` for the rest. A `message`
+    from one stage of a pipeline to another is one way of an all-to-all of two.
+    """
+
+    collective: Collective
+    data_bytes: float
+    stride: int
+    size: int
+    way: Way | None = None
+    copies: int = 1
+    once: bool = False
+    message: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moving:
+    """A copy between a chip's memory and where a value lives, a peer's memory `stride` chips away
+    or the host's; both ways may go on at one time."""
+
+    way: Access
+    data_bytes: float
+    stride: int
+
+
+What = Cost | Sending | Moving
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What ops of one kind and shape ask, and on which stream it is done."""
+
+    what: What
+    stream: Stream
+
+    @property
+    def kind(self) -> str:
+        """`matmul` or `vector`, the collective, or the way of a copy."""
+        if isinstance(self.what, Cost):
+            return self.what.unit
+        if isinstance(self.what, Moving):
+            return FETCHED if self.what.way.endswith("read") else STORED
+        return MESSAGE if self.what.message else self.what.collective
+
+    @property
+    def flops(self) -> float:
+        """What is computed."""
+        return self.what.flops if isinstance(self.what, Cost) else 0.0
+
+    @property
+    def bytes(self) -> float:
+        """What is read and written, or sent."""
+        if isinstance(self.what, Cost):
+            return self.what.bytes_read + self.what.bytes_written
+        if isinstance(self.what, Moving):
+            return self.what.data_bytes
+        return sent_bytes(self.what.collective, self.what.data_bytes, self.what.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An op that takes time; `ask` is the number of what it asks."""
+
+    op: Op
+    ask: int
+
+
+class Asks:
+    """What the ops of a plan ask, numbered; ops that look alike ask the same.
+
+    `of[i]` is what has number `i`. With `fusion`, chains of ops are one kernel; with `overlap`,
+    communication has a stream of its own, and copies have one.
+    """
+
+    def __init__(self, mesh: Mesh, cost: CostOf, *, fusion: bool, overlap: bool) -> None:
+        self.of: list[Ask] = []
+        self._mesh, self._cost = mesh, cost
+        self._fusion, self._overlap = fusion, overlap
+        self._numbers: dict[What, int] = {}
+        self._seen: dict[object, int | None] = {}
+        self._works: dict[int, tuple[Block, list[Work | None]]] = {}
+
+    def works(self, block: Block) -> list[Work | None]:
+        """The ops of a block, None for one that takes no time; of each block found once."""
+        if id(block) not in self._works:  # whose id is its own as long as it is kept
+            self._works[id(block)] = block, self._found(block)
+        return self._works[id(block)][1]
+
+    def _found(self, block: Block) -> list[Work | None]:
+        ops = block.ops
+        joined = fused(ops, block.outputs, self._cost) if self._fusion else {}
+        numbers = [
+            self._number(joined[at]) if at in joined else self._alike(op)
+            for at, op in enumerate(ops)
+        ]
+        pairs = zip(ops, numbers, strict=True)
+        return [None if number is None else Work(op, number) for op, number in pairs]
+
+    def _alike(self, op: Op) -> int | None:
+        seen: dict[int, int] = {}
+        kwargs = tuple((name, _look(arg, seen)) for name, arg in op.kwargs)
+        args = op.args[:2] if op.name in (SEND, RECEIVE) else op.args  # not to whom
+        look = (op.name, _look(args, seen), kwargs)
+        if look not in self._seen:
+            self._seen[look] = self._number(self._what(op))
+        return self._seen[look]
+
+    def _number(self, what: What) -> int | None:
+        if _is_nothing(what):
+            return None
+        if what not in self._numbers:
+            self._numbers[what] = len(self.of)
+            self.of.append(Ask(what, self._stream(what)))
+        return self._numbers[what]
+
+    def _stream(self, what: What) -> Stream:
+        if isinstance(what, Cost) or not self._overlap:
+            return COMPUTE
+        return COMM if isinstance(what, Sending) else COPY
+
+    def _what(self, op: Op) -> What:
+        if op.name.startswith("place."):
+            return self._move(op)
+        if not op.name.startswith("fabric."):
+            return _copy(op) if op.name in _COPIES else self._cost(op)
+        if op.name in (SEND, RECEIVE):
+            return self._message(op)
+        way = _EXPERTS.get(op.name)
+        kind = COLLECTIVE_OF.get(op.name)
+        if kind is None:
+            fix = "add its time to src/supernode/simulate/collective_time.py"
+            wrong = f"no time is known for {op.name}"
+            raise UnknownOp(wrong, op=print_typed(op), where=str(op.site), fix=fix)
+        axis = op.args[1]
+        assert isinstance(axis, str)
+        return Sending(
+            collective=kind,
+            data_bytes=float(sum(value.type.size_bytes for value in carried(op))),
+            stride=self._mesh.stride(axis),
+            size=self._mesh.axis_size(axis),
+            way=way,
+            copies=int(op.args[2]) if way else 1,  # type: ignore[arg-type]
+            once=bool(op.args[3]) if way else False,
+        )
+
+    def _message(self, op: Op) -> Sending:
+        """What comes in takes no time of its own."""
+        axis = op.args[1]
+        assert isinstance(axis, str)
+        size_bytes = float(sum(value.type.size_bytes for value in op.inputs))
+        return Sending(
+            collective="all_to_all",
+            data_bytes=2 * size_bytes,
+            stride=self._mesh.stride(axis),
+            size=2 if size_bytes else 1,
+            message=True,
+        )
+
+    def _move(self, op: Op) -> What:
+        """Waiting takes no time of its own. A peer may be at the other end, the host is near."""
+        if op.name == WAIT:
+            return Cost()
+        data_bytes = float(op.outputs[0].type.size_bytes)
+        way: Access = "read" if op.name == FETCH else "write"
+        if op.args[1] != ON_HOST:
+            return Moving(way=way, data_bytes=data_bytes, stride=self._mesh.size - 1)
+        way = "host_read" if op.name == FETCH else "host_write"
+        return Moving(way=way, data_bytes=data_bytes, stride=1)
+
+
+def _is_nothing(what: What) -> bool:
+    if isinstance(what, Sending):
+        return what.size == 1
+    if isinstance(what, Moving):
+        return not what.data_bytes
+    return not (what.flops or what.bytes_read or what.bytes_written)
+
+
+def _look(arg: Arg, seen: dict[int, int]) -> object:
+    """What of an argument a cost may depend on; a value read twice moves once."""
+    if isinstance(arg, Value):
+        return arg.type, seen.setdefault(arg.id, len(seen))
+    return tuple(_look(item, seen) for item in arg) if isinstance(arg, tuple) else arg
+
+
+def _copy(op: Op) -> Cost:
+    """What is cut out, filled up or left is read and written."""
+    size_bytes = float(sum(value.type.size_bytes for value in op.outputs))
+    return Cost(bytes_read=size_bytes, bytes_written=size_bytes, unit="vector")

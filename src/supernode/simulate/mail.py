@@ -1,0 +1,36 @@
+"""What the stages of a pipeline send each other, and which tasks that comes from."""
+
+from dataclasses import replace
+
+from supernode.plan.progress import Task
+
+Tasks = tuple[int, ...]
+
+
+class Mail:
+    """Messages by number: a stand-in for the tasks that a value waits for on another stage."""
+
+    def __init__(self) -> None:
+        self._stands: dict[tuple[int, int], int] = {}
+        self._sent: dict[int, Tasks] = {}
+
+    def stand_in(self, stage: int, key: int) -> int:
+        """The number, below zero, that stands for the message `key` to a stage."""
+        return self._stands.setdefault((stage, key), -1 - len(self._stands))
+
+    def send(self, stage: int, key: int, made: Tasks) -> None:
+        """The message is there when these tasks have ended."""
+        self._sent[self.stand_in(stage, key)] = made
+
+    def delivered(self, task: Task) -> Task:
+        """The task with those that its messages wait for; one may be passed on as it came."""
+        deps = tuple(dep for dep in task.deps if isinstance(dep, int))
+        if not deps or min(deps) >= 0:
+            return task
+        return replace(task, deps=self._resolved(deps))
+
+    def _resolved(self, deps: Tasks) -> Tasks:
+        found: set[int] = set()
+        for dep in deps:
+            found.update((dep,) if dep >= 0 else self._resolved(self._sent[dep]))
+        return tuple(sorted(found))

@@ -1,0 +1,53 @@
+"""How long what is asked takes on a machine."""
+
+from dataclasses import dataclass
+
+from supernode.machine import Machine
+from supernode.plan import Mesh
+from supernode.simulate.ask import Ask, Moving, Sending
+from supernode.simulate.collective_time import collective_time
+from supernode.simulate.comm.access import access_time
+from supernode.simulate.comm.experts import experts_time
+from supernode.simulate.op_time import op_time
+from supernode.simulate.terms import Terms
+from supernode.simulate.timing import Timing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """The prices of a machine, for a plan on `mesh`."""
+
+    machine: Machine
+    mesh: Mesh
+    terms: Terms
+
+    def of(self, ask: Ask) -> Timing:
+        """The time that what is asked takes here."""
+        chip = self.machine.chip
+        what = ask.what
+        if isinstance(what, Sending):
+            return self._sent(what)
+        if isinstance(what, Moving):
+            return access_time(what.way, what.data_bytes, machine=self.machine, stride=what.stride)
+        timing = op_time(what, chip, rows_factor=self.terms.imbalance)
+        return self.terms.slowed(timing, chip, self.mesh.size)
+
+    def _sent(self, what: Sending) -> Timing:
+        if what.way is not None:
+            return experts_time(
+                what.way,
+                what.data_bytes,
+                copies=what.copies,
+                once=what.once,
+                machine=self.machine,
+                stride=what.stride,
+                size=what.size,
+            )
+        return collective_time(
+            what.collective,
+            what.data_bytes,
+            machine=self.machine,
+            stride=what.stride,
+            size=what.size,
+            small_at_once=self.terms.small_at_once,
+        )
