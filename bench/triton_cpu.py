@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench.result import Row, Section
 from bench.rounds import alternate
+from bench.triton_compile import compile_rows, interpreter_rows, numba_rows
 
 HOW = """\
 Both sides of a row take turns in one process; a round runs each until 20 ms have passed, and a
@@ -55,6 +56,10 @@ def measure(*, quick: bool = False) -> Section:
             mean = math.exp(sum(map(math.log, fused)) / len(fused))
             notes.append(f"Geometric mean against Inductor on {threads} threads: {mean:.2f}.")
         rows.append(_launch(rounds))
+        rows += [*compile_rows(), *interpreter_rows(quick)]
+        beside_numba, note = numba_rows(quick, rounds)
+        rows += beside_numba
+        notes.append(note)
     finally:
         torch.set_num_threads(before)
     return Section(
