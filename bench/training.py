@@ -1,4 +1,5 @@
-"""Train steps on two chips beside torchrun: DDP and FSDP2 over gloo, same model, same data."""
+"""Train steps on two chips beside torchrun: DDP, FSDP2 and a pipeline over gloo, same model, same
+data."""
 
 import os
 import socket
@@ -24,14 +25,17 @@ HOW = f"""\
 Both sides are alive at once and take turns: in each round each does the same number of steps while
 the other sleeps (ours in a futex, theirs in a read of a socket). Ours is `node.compile(...)` over
 `sn.connect("local:2")`, timed around whole calls that hand over the batch and give back the loss;
-theirs is DDP or FSDP2 (`fully_shard` of each block and of the model) under `torchrun` over gloo,
-timed inside the ranks, which have their part of the batch already and do not average the loss.
+theirs is DDP, FSDP2 (`fully_shard` of each block and of the model) or
+`torch.distributed.pipelining` (a stage a rank, 1F1B, cut and microbatches as ours) under `torchrun`
+over gloo, timed inside the ranks, which have their part of the batch already and do not average the
+loss.
 Model, start, data, optimizer and clipping are the same, one thread a process. The optimizer is the
 recipe's plain AdamW; `fused` is DDP with AdamW's fused kernel, for comparison. A ratio is their
 time over ours in the same round, the table shows the median. A round in which other processes used
 more than {QUIET_SHARE:.0%} of the cores is taken again. The losses of all steps must agree."""
 LOSS_TOLERANCE = 2e-3
 CHIPS = 2
+NAMES = {"ddp": "DDP", "fsdp2": "FSDP2", "pipeline": "pipelining (1F1B)"}
 START_S, ROUND_S, END_S = 180.0, 900.0, 30.0
 
 
@@ -46,6 +50,7 @@ class Case:
     layout: str
     torch: str
     fused: bool = False
+    parts: int = 1
 
     @property
     def size(self) -> str:
@@ -55,11 +60,11 @@ class Case:
     @property
     def rival(self) -> str:
         """The other side's name."""
-        return self.torch.upper() + (" with fused AdamW" if self.fused else "")
+        return NAMES[self.torch] + (" with fused AdamW" if self.fused else "")
 
 
 def cases(*, quick: bool = False) -> tuple[Case, ...]:
-    """DDP and FSDP2 at each size."""
+    """DDP, FSDP2 and 1F1B at each size."""
     large = Case(recipe="gpt-mini", batch=8, sequence=256, steps=2, layout="dp=2", torch="ddp")
     small = replace(large, batch=2, sequence=64, steps=8)
     tiny = replace(large, recipe="gpt-tiny", batch=2, sequence=16, steps=3)
@@ -70,8 +75,16 @@ def cases(*, quick: bool = False) -> tuple[Case, ...]:
             size,
             replace(size, fused=True),
             replace(size, layout="fsdp=2", torch="fsdp2"),
+            staged(size),
         )
     )
+
+
+def staged(size: Case) -> Case:
+    """Two stages with as many layers each."""
+    parts, half = min(4, size.batch), 3 if size.recipe == "gpt-mini" else 1
+    layout = f"pp=2,micro={parts},cut=blocks.{half}"
+    return replace(size, layout=layout, torch="pipeline", parts=parts)
 
 
 def measure(*, quick: bool = False) -> Section:
@@ -173,7 +186,13 @@ class Theirs:
 def _torchrun(case: Case, address: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={CHIPS}", "-m", "bench.torch_rank", address, case.torch]
-    command += [case.recipe, str(case.batch), str(case.sequence), str(int(case.fused))]
+    command += [
+        case.recipe,
+        str(case.batch),
+        str(case.sequence),
+        str(int(case.fused)),
+        str(case.parts),
+    ]
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path})
 

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import pytest
 from bench.__main__ import THEMES
 
-ROWS = {"training": 3, "one-chip": 2, "offload": 1, "fabric": 6, "planning": 12, "triton-cpu": 17}
+ROWS = {"training": 4, "one-chip": 2, "offload": 1, "fabric": 6, "planning": 12, "triton-cpu": 17}
 
 
 @pytest.mark.slow
