@@ -22,7 +22,7 @@ from supernode.checkpoint import (
 from supernode.errors import CheckpointError, InputError, SupernodeError
 from supernode.ir import HostType, Program, Type
 from supernode.machine import Machine, load_machine
-from supernode.partition import partition
+from supernode.partition import partition, partition_within
 from supernode.plan import Plan
 from supernode.run import STUCK_AFTER_S, LoadedStep
 from supernode.run import Node as Chips
@@ -66,6 +66,7 @@ class Node:
         optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] = (),
         *,
         layout: str | None = None,
+        memory: float | None = None,
         name: str | None = None,
     ) -> "Step":
         """`step`, written for one device, as a step over all chips of this node.
@@ -75,6 +76,10 @@ class Node:
         state: where two share a model (training and evaluation), `train.pull()` and then
         `evaluate.push()` bring the second up to date.
 
+        `memory` is how many bytes of its memory each chip may use. Where the layout alone needs
+        more, activations are computed again, then values offloaded; a plan that needs more even so
+        is refused, and a chip that used more in a step would fail.
+
         It computes what `step` does in plain PyTorch, within rounding. What `step` draws at random
         (dropout) is the same in every layout, from the seed that `torch.manual_seed` has set at
         the first call; the distributions are torch's, the numbers are not. Example:
@@ -82,7 +87,7 @@ class Node:
             step = node.compile(train_step, model, optimizer, layout="fsdp=4")
             loss = step(tokens, targets)
         """
-        return Step(self._chips, self._writer, step, model, optimizers, layout, name)
+        return Step(self._chips, self._writer, step, model, optimizers, layout, memory, name)
 
     def close(self) -> None:
         """Ends the chips' processes and frees their memory; a second call does nothing.
@@ -125,6 +130,7 @@ class Step:
         model: torch.nn.Module | None,
         optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         layout: str | None,
+        memory_bytes: float | None,
         name: str | None,
     ) -> None:
         self._chips = chips
@@ -133,6 +139,7 @@ class Step:
         self._model = model
         self._optimizers = optimizers
         self._layout = layout
+        self._memory_bytes = memory_bytes
         self._name = name or getattr(step, "__name__", "step")
         self._captured: Captured | None = None
         self._plan: Plan | None = None
@@ -145,6 +152,7 @@ class Step:
             CaptureError: the step can't be captured; the error gives the line and what to do.
             LayoutError: the layout does not fit the program or the number of chips.
             UnknownOp: more than one chip, and an op has no row in the op table.
+            DoesNotFit: each chip would need more than the memory it may use.
         """
         with _where_called():
             self._prepare(args, kwargs)
@@ -158,10 +166,16 @@ class Step:
             layout = self._layout
             if layout is None:
                 layout = default_layout(captured.program, self._chips.chips)
-            plan = partition(captured.program, layout, self._chips.chips)
+            plan = self._planned(captured.program, layout)
             values = captured.inputs()
-            self._loaded = self._chips.load(plan, values)
+            self._loaded = self._chips.load(plan, values, self._memory_bytes)
             self._captured, self._plan = captured, plan
+
+    def _planned(self, program: Program, layout: str) -> Plan:
+        chips, most = self._chips.chips, self._memory_bytes
+        if most is None:
+            return partition(program, layout, chips)
+        return partition_within(program, layout, most, chips, in_place=False)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the step on all chips; returns what the function returns, as global tensors.

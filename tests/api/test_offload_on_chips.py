@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from supernode import connect
 from supernode.api import Node
-from supernode.errors import ChipFailed
+from supernode.capture import capture
+from supernode.errors import ChipFailed, DoesNotFit
 from supernode.models import Job, recipe
+from supernode.partition import partition
+from supernode.trace import MEMORY
 
 STEPS = 3
 
@@ -127,3 +130,65 @@ def test_a_killed_chip_loses_nothing_and_leaves_no_memory() -> None:
         after = step.state_dict()
         assert all(torch.equal(kept[name], after[name]) for name in kept)
     assert rooms() == before
+
+
+@pytest.mark.slow
+def test_a_state_four_times_what_a_chip_may_hold_trains_exactly(one: Node) -> None:
+    """gpt-mini: 130 MB of weights and moments on a chip that may use a quarter of that."""
+    made, want = (recipe("gpt-mini").build(batch=2, sequence=64) for _ in range(2))
+    weights = sum(weight.nbytes for weight in made.model.parameters())
+    may_use = 3 * weights / 4  # AdamW has two moments for each weight
+    step = one.compile(made.step, made.model, made.optimizer, memory=may_use)
+    for _ in range(2):
+        assert float(step(*made.inputs)) == float(want.step(*want.inputs))
+    assert step.plan.layout == "recompute=full,offload=optimizer+parameters+gradients"
+    trace = step.traced_memory(*made.inputs)[1]
+    assert trace.peak(MEMORY, 0) <= may_use
+    want.step(*want.inputs)
+    step.pull()
+    got = state_of(made.model, made.optimizer)
+    assert sum(value.nbytes for value in got) > 4 * may_use - 1e6
+    pairs = zip(got, state_of(want.model, want.optimizer), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.slow
+def test_so_do_two_chips_with_all_of_the_state_each(two: Node) -> None:
+    made, want = (recipe("gpt-mini").build(batch=2, sequence=64) for _ in range(2))
+    may_use = 3 * sum(weight.nbytes for weight in made.model.parameters()) / 4
+    lines = {"dp=2": may_use, "dp=2,recompute=none": None}
+    losses = [
+        [float(step(*each.inputs)) for _ in range(2)]
+        for each, (line, most) in zip((made, want), lines.items(), strict=True)
+        for step in [two.compile(each.step, each.model, each.optimizer, layout=line, memory=most)]
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+def test_more_than_a_chip_may_hold_is_refused(one: Node) -> None:
+    made = job()
+    step = one.compile(
+        made.step, made.model, made.optimizer, layout="offload=optimizer", memory=1e6
+    )
+    with pytest.raises(DoesNotFit, match=r"needs .* on each chip, 1 MB are allowed; most for"):
+        step(*made.inputs)
+
+
+@pytest.mark.slow
+def test_a_chip_that_holds_more_than_it_may_fails(
+    one: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no plan foresees, as the rows that experts get: here a plan that is not looked at."""
+    made = job()
+    monkeypatch.setattr("supernode.run.engine.node.check_fits", lambda plan, most: plan)
+    monkeypatch.setattr("supernode.api.partition_within", lambda *_, **__: planned)
+    found = capture(made.step, made.model, made.optimizer, made.inputs)
+    planned = partition(found.program, "")
+    step = one.compile(made.step, made.model, made.optimizer, memory=2e6)
+    before = state_of(made.model, made.optimizer)
+    with pytest.raises(ChipFailed, match=r"it held .* MB of its memory, 2 MB are allowed"):
+        step(*made.inputs)
+    step.pull()
+    pairs = zip(before, state_of(made.model, made.optimizer), strict=False)
+    assert all(torch.equal(a, b) for a, b in pairs)

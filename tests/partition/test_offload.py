@@ -12,10 +12,10 @@ from torch import Tensor
 from emulate import run_plan
 from programs import Builder
 from supernode.capture import Captured, capture
-from supernode.errors import LayoutError, VerifyError
+from supernode.errors import DoesNotFit, LayoutError, VerifyError
 from supernode.ir import CALL, FETCH, STORE, WAIT, Op, Program, Value, verify
 from supernode.models import recipe
-from supernode.partition import parse_line, partition
+from supernode.partition import parse_line, partition, partition_within
 from supernode.partition.offload import KINDS, SMALL_BYTES
 from supernode.plan import Plan, memory, plan_from_json, plan_to_json
 from zoo import CNNS, zoo_step
@@ -227,3 +227,20 @@ def test_a_line_keeps_what_is_offloaded() -> None:
 def test_one_chip_has_no_peer() -> None:
     with pytest.raises(LayoutError, match="needs the memory of another chip, there is one chip"):
         partition(captured().program, "offload=all@peers")
+
+
+def test_what_recompute_alone_cannot_fit_is_offloaded_least_moved_first() -> None:
+    program = captured().program
+    again = planned("recompute=full").memory(in_place=True).peak_bytes
+    fits = partition_within(program, "", again - 1)
+    assert fits.layout == "recompute=full,offload=optimizer"
+    more = "recompute=full,offload=optimizer+parameters+gradients"
+    least = planned(more).memory(in_place=True).peak_bytes
+    assert partition_within(program, "", least).layout == more
+    assert partition_within(program, "recompute=none", again).layout.startswith(
+        "recompute=none,off"
+    )
+    with pytest.raises(DoesNotFit, match=r"are allowed; most for temporaries .*, parameters"):
+        partition_within(program, "", least - 1)
+    with pytest.raises(DoesNotFit, match="gpt-tiny needs"):
+        partition_within(program, "offload=optimizer", least)

@@ -59,7 +59,7 @@ Memory = Annotated[
     typer.Option(
         parser=parse_bytes,
         metavar="SIZE",
-        help="e.g. 64GiB: compute activations again until each chip needs no more than this",
+        help="e.g. 64GiB: compute activations again, then offload, until each chip needs no more",
     ),
 ]
 PrecisionOf = Annotated[

@@ -18,7 +18,17 @@ from supernode.cli.saving import Saving
 from supernode.errors import InputError
 from supernode.partition import parse_line
 from supernode.trace import MEMORY, Trace
-from supernode.units import format_bytes
+from supernode.units import format_bytes, parse_bytes
+
+MemoryLimit = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_bytes,
+        metavar="SIZE",
+        help="e.g. 2GiB: what each chip may use; activations are computed again and values "
+        "offloaded until it does, or the run is refused",
+    ),
+]
 
 LINE_EVERY = 10
 """Without a terminal, progress is one line every so many steps."""
@@ -78,6 +88,7 @@ def run(
         int | None,
         typer.Option(min=1, help="sequences a step, over all chips (default: the recipe's)"),
     ] = None,
+    memory: MemoryLimit = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="save into this folder: now and then, and at the end")
     ] = None,
@@ -115,7 +126,7 @@ def run(
         saving.check()
     elif resume:
         raise InputError("--resume goes on from a checkpoint", fix="add --checkpoint FOLDER")
-    record = _train(found, chips, steps, layout, batch, sample, trace, saving)
+    record = _train(found, chips, steps, layout, memory, batch, sample, trace, saving)
     if as_json:
         print(json.dumps(record.document()))
     else:
@@ -127,6 +138,7 @@ def _train(
     chips: int | None,
     steps: int,
     layout: str | None,
+    memory: float | None,
     batch: int | None,
     sample: int,
     trace: Path | None,
@@ -138,7 +150,9 @@ def _train(
     job = found.build(batch=batch)
     entropy = byte_entropy(standard_library_text())
     with connect("local" if chips is None else f"local:{chips}") as node:
-        step = node.compile(job.step, job.model, job.optimizer, layout=layout, name=found.name)
+        step = node.compile(
+            job.step, job.model, job.optimizer, layout=layout, memory=memory, name=found.name
+        )
         _say(f"capturing {found.name}, then loading {node.chips} chips")
         step.prepare(*job.inputs)
         start = saving.resumed(step, found.name, job.inputs, steps) if saving else 0

@@ -1,5 +1,6 @@
 """Program and layout to Plan: one pass a file, one ordered list. No torch."""
 
+from supernode.partition.fit import check_fits as check_fits
 from supernode.partition.fit import partition_within as partition_within
 from supernode.partition.line import SCHEMES as SCHEMES
 from supernode.partition.line import Line as Line

@@ -1,8 +1,11 @@
-"""The Plan that fits a memory: as few activations computed again as that takes."""
+"""The Plan that fits a memory: as little computed again, as little elsewhere as that takes."""
+
+from functools import partial
 
 from supernode.errors import DoesNotFit
 from supernode.ir import Program
 from supernode.partition.line import RECOMPUTE, parse_line
+from supernode.partition.offload import ALL, OFFLOAD
 from supernode.partition.partition import partition
 from supernode.partition.recompute import FULL, MODEL
 from supernode.plan import Plan
@@ -10,53 +13,77 @@ from supernode.units import format_bytes
 
 LIMITS = [str(2**power) for power in range(2, 17)]
 """The FLOP that may be spent for each byte not held, from what is nearly free on."""
+ELSEWHERE = ("optimizer", "optimizer+gradients", "optimizer+parameters+gradients", ALL)
+"""What may be offloaded, by how much is moved for it."""
+SHOWN_PARTS = 3
 
 
 def partition_within(
-    program: Program, layout: str, memory_bytes: float, chips: int | None = None
+    program: Program,
+    layout: str,
+    memory_bytes: float,
+    chips: int | None = None,
+    *,
+    in_place: bool = True,
 ) -> Plan:
     """The Plan whose peak memory per chip is at most `memory_bytes`, with the least recomputation.
 
-    What is cheapest to compute again for each byte not held is so first. A layout that says
-    `recompute=` itself is taken as it is.
+    What is cheapest to compute again for each byte not held is so first. Where that is not enough
+    all is, and values are offloaded, those first for which least is moved. A layout that says
+    `recompute=` or `offload=` itself keeps to that. `in_place` as in `Plan.memory`.
 
     Raises:
         LayoutError, UnknownOp: as `partition`.
-        DoesNotFit: even when all that can be is computed again.
+        DoesNotFit: even when all that can be is computed again and offloaded.
     """
     line = parse_line(layout, chips)
-    if line.recompute != MODEL:
-        return _checked(partition(program, layout, chips), memory_bytes)
     plan = partition(program, layout, chips)
-    if _peak(plan) <= memory_bytes:
+    modes = [*LIMITS, FULL] if line.recompute == MODEL else []
+    places = ELSEWHERE if line.offload is None else ()
+
+    def fits(tried: Plan) -> bool:
+        return tried.memory(in_place=in_place).peak_bytes <= memory_bytes
+
+    again = partial(_with, program, chips, layout)
+    if fits(plan):
         return plan
-    modes = [*LIMITS, FULL]
-    low, high = 0, len(modes) - 1
-    best = _again(program, layout, chips, modes[high])
-    while low < high:
-        middle = (low + high) // 2
-        tried = _again(program, layout, chips, modes[middle])
-        if _peak(tried) <= memory_bytes:
-            best, high = tried, middle
-        else:
-            low = middle + 1
-    return _checked(best, memory_bytes)
+    if modes and fits(best := again(f"{RECOMPUTE}={modes[-1]}")):
+        low, high = 0, len(modes) - 1
+        while low < high:
+            middle = (low + high) // 2
+            tried = again(f"{RECOMPUTE}={modes[middle]}")
+            if fits(tried):
+                best, high = tried, middle
+            else:
+                low = middle + 1
+        return best
+    most = f"{RECOMPUTE}={FULL}" if modes else ""
+    for kinds in places:
+        plan = again(most, f"{OFFLOAD}={kinds}")
+        if fits(plan):
+            return plan
+    return check_fits(plan if places or not modes else again(most), memory_bytes, in_place=in_place)
 
 
-def _again(program: Program, layout: str, chips: int | None, mode: str) -> Plan:
-    return partition(program, ",".join(filter(None, (layout, f"{RECOMPUTE}={mode}"))), chips)
+def _with(program: Program, chips: int | None, *words: str) -> Plan:
+    return partition(program, ",".join(filter(None, words)), chips)
 
 
-def _peak(plan: Plan) -> int:
-    return plan.memory(in_place=True).peak_bytes
+def check_fits(plan: Plan, memory_bytes: float, *, in_place: bool = False) -> Plan:
+    """`plan` itself if no chip needs more than `memory_bytes`.
 
-
-def _checked(plan: Plan, memory_bytes: float) -> Plan:
-    if (peak := _peak(plan)) > memory_bytes:
-        raise DoesNotFit(
-            f"{plan.program.name} needs {format_bytes(peak)} on each chip, "
-            f"{format_bytes(memory_bytes)} are allowed",
-            asked=f"layout {plan.layout or '(none)'}",
-            fix="more chips, micro=N, or a layout that keeps state in parts (fsdp, zero1, tp)",
-        )
-    return plan
+    Raises:
+        DoesNotFit: with what is needed, and for what.
+    """
+    use = plan.memory(in_place=in_place).fullest
+    if use.peak_bytes <= memory_bytes:
+        return plan
+    parts = sorted(use.parts.items(), key=lambda part: -part[1])[:SHOWN_PARTS]
+    held = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts if size)
+    raise DoesNotFit(
+        f"{plan.program.name} needs {format_bytes(use.peak_bytes)} on each chip, "
+        f"{format_bytes(memory_bytes)} are allowed; most for {held}",
+        asked=f"layout {plan.layout or '(none)'}",
+        fix=f"{RECOMPUTE}={FULL}, {OFFLOAD}={ALL}, micro=N, more chips, or a layout that keeps "
+        "state in parts (fsdp, zero1, tp)",
+    )

@@ -33,7 +33,13 @@ class LoadedStep:
     done does the node turn to the new one. A step that fails leaves the last whole one readable.
     """
 
-    def __init__(self, node: Node, plan: Plan, values: Mapping[str, Tensor | float]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        plan: Plan,
+        values: Mapping[str, Tensor | float],
+        memory_bytes: float | None = None,
+    ) -> None:
         program = plan.program
         self._settable = Expected(program, (*STATE, "host"))
         self._args, self._host = Expected(program, ("arg",)), Expected(program, ("host",))
@@ -59,7 +65,7 @@ class LoadedStep:
             for i, value in enumerate(program.main.inputs)
             if program.inputs[i].role == "arg"
         }
-        self._id, places = node.ship(plan, self._arguments, self._number_words)
+        self._id, places = node.ship(plan, self._arguments, self._number_words, memory_bytes)
         self._state = {
             i: [
                 [node.tensor(place.state[i][epoch]) for place in places]

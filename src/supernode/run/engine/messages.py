@@ -13,7 +13,8 @@ class Load:
     """To a worker: get ready to run `plan`.
 
     `arguments` say where, in the node's arena, the global tensors of the step's arguments will
-    lie, by input; `kernels` where the kernels are written that the plan runs.
+    lie, by input; `kernels` where the kernels are written that the plan runs. `memory_bytes` is
+    what the chip may use of its memory, if that is limited.
     """
 
     number: int
@@ -21,6 +22,7 @@ class Load:
     kernels: tuple[Origin, ...]
     arguments: dict[int, Spot]
     numbers: Spot
+    memory_bytes: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

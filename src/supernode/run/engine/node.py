@@ -14,6 +14,7 @@ from torch import Tensor
 
 from supernode.errors import ChipFailed, InputError, SupernodeError
 from supernode.kernels import is_making, origins
+from supernode.partition import check_fits
 from supernode.plan import AT_PEERS, Plan, Progress, Task
 from supernode.run.chips import ChipKind, chip_kind
 from supernode.run.engine.doorbell import MOST_CHIPS, Command, Doorbell
@@ -121,10 +122,19 @@ class Node:
         """The process ids of the workers, by rank."""
         return tuple(worker.pid for worker in self._workers)
 
-    def load(self, plan: Plan, values: Mapping[str, Tensor | float]) -> LoadedStep:
+    def load(
+        self,
+        plan: Plan,
+        values: Mapping[str, Tensor | float],
+        memory_bytes: float | None = None,
+    ) -> LoadedStep:
         """Ships `plan` to every chip, with its pieces of `values` (parameters, buffers, state).
 
+        Each chip may use `memory_bytes` of its memory, where that is given. A step in which one
+        used more fails.
+
         Raises:
+            DoesNotFit: the plan needs more than that.
             InputError: the plan is for another number of chips, or `values` do not fit it.
             ChipFailed: a chip could not make itself ready.
         """
@@ -136,13 +146,19 @@ class Node:
         if lent and not self.kind.state_in_arena:
             wrong = f"{self.kind.name} chips do not keep each other's state"
             raise InputError(wrong, asked=f"layout {plan.layout}", fix="leave out @peers")
+        if memory_bytes is not None:
+            check_fits(plan, memory_bytes)
         with self.turn:
-            loaded = LoadedStep(self, plan, values)
+            loaded = LoadedStep(self, plan, values, memory_bytes)
             self._loaded.append(loaded)
         return loaded
 
     def ship(
-        self, plan: Plan, arguments: Mapping[int, Tensor], numbers: Tensor
+        self,
+        plan: Plan,
+        arguments: Mapping[int, Tensor],
+        numbers: Tensor,
+        memory_bytes: float | None,
     ) -> tuple[int, list[Loaded]]:
         """Makes every worker load `plan`; gives its number and where each has its pieces."""
         load = Load(
@@ -151,6 +167,7 @@ class Node:
             kernels=origins(plan.program),
             arguments={i: spot_of(tensor, self._numbers.node) for i, tensor in arguments.items()},
             numbers=spot_of(numbers, self._numbers.node),
+            memory_bytes=memory_bytes,
         )
         self.check_usable()
         self._loads += 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from supernode.errors import ChipFailed
 from supernode.ir import HostType, Value
 from supernode.kernels import generate
 from supernode.plan import AT_PEERS, ON_HOST, destinations, slots_of
@@ -15,6 +16,7 @@ from supernode.run.engine.letters import letters_of, pipe_of
 from supernode.run.engine.messages import Load, Loaded, OpTimes
 from supernode.run.engine.window import Arenas, Window, spot_of
 from supernode.run.fabric import Fabric, HostRoom
+from supernode.units import format_bytes
 
 Number = Tensor | float
 
@@ -56,6 +58,12 @@ class Replica:
             device=str(site.device),
         )
         self._step.code(into=True, traced=False)
+        self._most_bytes = load.memory_bytes
+        self._sizes_vary = any(
+            op.name == "fabric.all_to_all_rows"
+            for block in self._local.all_blocks()
+            for op in block.ops
+        )
         self._numbers = site.node.tensor(load.numbers)
         self._arguments = {
             i: self._piece(i, site.node.tensor(s)) for i, s in load.arguments.items()
@@ -85,7 +93,30 @@ class Replica:
         """
         self._letters.begin(number)
         self._places.begin()
+        if self._most_bytes is not None:
+            self._watched_step(epoch, self._most_bytes)
+            return
         self._publish(self._step(self._inputs(epoch), self._into_epoch[(epoch + 1) % 2]))
+
+    def _watched_step(self, epoch: int, most_bytes: float) -> None:
+        """A step that fails if this chip holds more than it may; later ones hold as much, unless
+        the data decides how much that is."""
+        with self._site.kind.memory_watch() as watch:
+            inputs = self._inputs(epoch)
+            held_bytes = self._resident_bytes(inputs)
+            outputs = self._step(inputs, self._into_epoch[(epoch + 1) % 2])
+            self._site.kind.synchronize()
+            watch.mark()
+        held_bytes += max(watch.peaks)
+        if held_bytes > most_bytes:
+            raise ChipFailed(
+                f"it held {format_bytes(held_bytes)} of its memory, "
+                f"{format_bytes(most_bytes)} are allowed",
+                fix="allow more, recompute=full, offload=all, or more chips",
+            )
+        if not self._sizes_vary:
+            self._most_bytes = None
+        self._publish(outputs)
 
     def traced_step(self, number: int, epoch: int) -> OpTimes:
         """A step that notes when each op ran."""
