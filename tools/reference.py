@@ -44,6 +44,7 @@ def pages() -> dict[str, str]:
         "recipes.md": "".join(_recipes()),
     }
     titles = {name: text.splitlines()[0].removeprefix("# ") for name, text in made.items()}
+    titles["accuracy.md"] = "Accuracy: predictions against published measurements"
     titles["op-table.md"] = "The op table"
     titles["modules.md"] = "Modules of torch.nn"
     titles["op-coverage.md"] = "How far torch's samples try the op table"

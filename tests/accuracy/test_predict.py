@@ -1,6 +1,7 @@
 """A row is predicted by what the command line does, and one that can't be says why."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from supernode.accuracy.truth import Row
 from supernode.cli.main import call
 from supernode.machine import load_machine
 from supernode.models import recipe
-from supernode.simulate import collective_time
+from supernode.simulate import collective_time, experts_time
 
 SMALL = {"layers": 3, "hidden": 256, "heads": 4, "kv_heads": 2, "ffn": 512, "vocab": 1024}
 
@@ -88,6 +89,23 @@ def test_a_collective_takes_the_time_that_a_step_would_wait_for_it():
     machine = load_machine("hgx-h100")
     want = collective_time("all_gather", 2.0**20, machine=machine, stride=1, size=8)
     assert Predictor(None).predict(case).time_s == pytest.approx(want.time_s)
+
+
+def test_routed_rows_go_by_kernels_made_for_them():
+    (_, step), *_ = small_case("ep=8").parts
+    shape = (
+        recipe("llama3-8b").with_shape(SMALL | {"experts": 8, "topk": 2, "expert_ffn": 128}).shape
+    )
+    assert isinstance(step, Step)
+    assert shape is not None
+    machine = load_machine("gb200-nvl72")
+    sim = Predictor(None).simulated(replace(step, shape=shape, copies=2), machine)
+    spans = [span for span in sim.trace.spans if span.name == "fabric.all_to_all_rows"]
+    rows_bytes = 8 * 128 // 8 * 2 * SMALL["hidden"] * 2
+    want = experts_time(
+        "dispatch", rows_bytes, copies=2, once=True, machine=machine, stride=1, size=8
+    )
+    assert {round(span.duration_s / want.time_s, 6) for span in spans} == {1.0}
 
 
 def test_an_op_is_measured_in_its_time_at_the_peak():

@@ -17,6 +17,13 @@ def test_errors_are_predicted_over_measured_minus_one():
     assert found.worst == "b (-30%)"
 
 
+def test_errors_of_unlike_sign_cancel():
+    assert score("x", [judged("a", 1.0, 1.2), judged("b", 1.0, 0.9)], 0).left == pytest.approx(
+        1 / 3
+    )
+    assert score("x", [judged("a", 1.0, 1.0)], 0).left is None
+
+
 def test_without_rows_there_is_no_error():
     found = score("x", [], skipped=3)
     assert (found.rows, found.median_abs_error, found.covered) == (3, None, None)
@@ -89,8 +96,8 @@ def test_the_document_has_the_promised_keys_for_every_regime():
 
 def test_the_page_and_its_plot_show_every_scored_row():
     rows = judgement(judged("a", 1.0, 1.1), judged("b", 10.0, 9.0, regime="decode"))
-    text = page(rows)
+    text = page(rows, "2026-11-27")
     assert "| training-dense | 1 | 0 | 10.0% | 10.0% | +10.0% | 100.0% | a (+10%) |" in text
     assert plot(rows).count("<circle") == 2
-    assert page(judgement()) != ""
+    assert page(judgement(), "2026-11-27") != ""
     assert plot(judgement()).endswith("</svg>\n")

@@ -1,5 +1,7 @@
 """Each family against the implementation in transformers, with the same weights; and serving."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -35,6 +37,14 @@ LLAMAS = {
     "Mixtral": Shape(**MIXED),
     "Qwen3Moe": Shape(**MIXED, qk_norm=True, head_dim=16),
 }
+
+
+def test_attention_op_by_op_is_that_of_the_kernel() -> None:
+    shape = Shape(family="gpt", **SMALL, bias=True)
+    fused, apart = (replace(shape, fused_attention=each).model(CONTEXT) for each in (True, False))
+    apart.load_state_dict(fused.state_dict())
+    tokens = torch.randint(VOCAB, (2, CONTEXT))
+    torch.testing.assert_close(apart(tokens, tokens), fused(tokens, tokens))
 
 
 def deepseek(n_groups: int = 2, n_ahead: int = 1) -> DeepSeek:

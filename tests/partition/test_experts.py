@@ -49,6 +49,17 @@ def test_no_token_is_dropped_where_all_go_to_few_experts(
     check(moe_step(layers=2, top=top, towards=towards), line)
 
 
+def test_tensor_parallel_splits_the_matrices_of_experts() -> None:
+    made = partition(captured(moe_step(layers=2)).program, "tp=2")
+    ports = zip(made.program.inputs, made.program.main.inputs, made.inputs, strict=True)
+    split = [
+        layout.split_axes
+        for port, value, layout in ports
+        if layout and port.role == "param" and len(value.tensor.shape) == 3
+    ]
+    assert split == [("tp",)] * len(split) != []
+
+
 def exchanges(plan: Plan) -> list[Op]:
     """The exchanges of rows in one step."""
     counts = plan.local.counts()

@@ -9,6 +9,7 @@ from supernode.errors import UnknownName
 from supernode.machine import Machine
 from supernode.plan import Mesh, Plan
 from supernode.simulate import Rehearsal, Terms, simulate
+from supernode.simulate.timing import timing
 from tiny import Builder, layered, machine, number, plan
 
 ONE, FOUR = Mesh(()), Mesh((("dp", 4),))
@@ -110,6 +111,28 @@ def test_what_is_read_outside_is_still_written() -> None:
     target = machine()
     spans = simulate(chain, replace(target, chip=replace(target.chip, fuses=True))).trace.spans
     assert [span.bytes / (512 * 512 * 4) for span in spans] == [3, 3, 3]
+
+
+def test_products_of_the_same_activations_are_one() -> None:
+    builder = Builder(512)
+    x, v, w = builder.input("x", "arg"), builder.input("v"), builder.input("w")
+    pair = builder.op("aten.mm", x, v), builder.op("aten.mm", x, w)
+    layers = plan(builder.program(builder.op("aten.mm", *pair)), ONE)
+    target = machine()
+    fused = simulate(layers, replace(target, chip=replace(target.chip, fuses=True)))
+    size = 512 * 512 * 4
+    assert [span.bytes / size for span in fused.trace.spans] == [5, 3]
+    assert [span.flops / (2 * 512**3) for span in fused.trace.spans] == [2, 1]
+
+
+def test_attention_by_older_kernels_takes_longer() -> None:
+    chip = replace(machine().chip, older_attention={"flash-1": number(2.0, "inferred")})
+    alone = timing(((1e-3, "measured"),), 1e-4)
+    older = Terms(attention="flash-1").by_generation(alone, chip)
+    assert (older.time_s, older.bound_s) == (pytest.approx(2e-3), 1e-4)
+    assert older.by_kind == {"measured": 1e-3, "inferred": pytest.approx(1e-3)}
+    assert Terms().by_generation(alone, chip) == alone
+    assert Terms(attention="flash-9").by_generation(alone, chip) == alone
 
 
 def test_a_term_that_is_none_is_refused() -> None:

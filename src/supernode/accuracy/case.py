@@ -22,7 +22,10 @@ class NotExpressed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """`supernode simulate` of a model's step: what is captured, and how it is laid out."""
+    """`supernode simulate` of a model's step: what is captured, and how it is laid out.
+
+    `attention` and `copies` say what kernels the run had, as in `Terms`.
+    """
 
     shape: Shape
     dtype: str
@@ -33,6 +36,8 @@ class Step:
     chips: int
     ahead: int = 1
     precision: str = "bf16"
+    attention: str = ""
+    copies: int = 0
 
     @property
     def capture_key(self) -> tuple[object, ...]:

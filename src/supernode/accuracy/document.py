@@ -3,8 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
+from supernode.accuracy.case import REGIMES
 from supernode.accuracy.judge import Judged, Judgement
-from supernode.accuracy.score import by_regime, changes, ranking, scored
+from supernode.accuracy.score import by_regime, changes, ranking, scored, without_each_source
 
 
 def document(judgement: Judgement) -> dict[str, Any]:
@@ -21,9 +22,11 @@ def document(judgement: Judgement) -> dict[str, Any]:
                 "p90_abs_error": each.p90_abs_error,
                 "bias": each.bias,
                 "covered": each.covered,
+                "left_when_cancelled": each.left,
+                "median_without_source": dict(without_each_source(judgement, regime)),
                 "worst": each.worst,
             }
-            for each in by_regime(judgement)
+            for regime, each in zip(REGIMES, by_regime(judgement), strict=True)
         ],
         "ranking": asdict(ranking(found)),
         "changes": [asdict(each) for each in changes(found)],

@@ -65,8 +65,9 @@ def judge(
 ) -> Judgement:
     """Predicts the rows; those that can't be asked for, and those no plan can have, are skipped.
 
-    With a `cache` folder a row is predicted once for one state of the code. After so many `minutes`
-    no more captures are begun, and rows that were not reached are skipped, of every source alike.
+    With a `cache` folder a row is predicted once for one state of the code, and a run that was cut
+    off goes on. After so many `minutes` no more captures are begun, and rows that were not reached
+    are skipped, of every source alike.
     `say` is told how far it is.
     """
     made, skipped = cases(rows)
@@ -136,10 +137,11 @@ def predict_group(
     group: Sequence[Case], cache: Path | None, until_s: float = math.inf
 ) -> list[Result]:
     """The cases of one capture, predicted or with the reason why not."""
-    if time.monotonic() > until_s:
-        return [(case.id, "not reached in the time given") for case in group]
     predictor = Predictor(None if cache is None else cache / "programs")
-    return [(case.id, _predicted(case, predictor, cache)) for case in sorted(group, key=_layout)]
+    return [
+        (case.id, _predicted(case, predictor, cache, until_s))
+        for case in sorted(group, key=_layout)
+    ]
 
 
 def _layout(case: Case) -> str:
@@ -147,15 +149,15 @@ def _layout(case: Case) -> str:
     return spec.layout if isinstance(spec, Step) else case.id
 
 
-def _predicted(case: Case, predictor: Predictor, cache: Path | None) -> Prediction | str:
-    path = None
-    if cache is not None:
-        asked = (case.parts, case.machine, case.network_bytes_per_s)
-        key = hashlib.sha256(f"{asked}{code_version()}".encode()).hexdigest()[:24]
-        path = cache / "rows" / f"{key}.json"
-        if path.is_file():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            return kept if isinstance(kept, str) else Prediction(**kept)
+def _predicted(
+    case: Case, predictor: Predictor, cache: Path | None, until_s: float
+) -> Prediction | str:
+    path = None if cache is None else cache / "rows" / f"{_key(case)}.json"
+    if path is not None and path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return kept if isinstance(kept, str) else Prediction(**kept)
+    if time.monotonic() > until_s:
+        return "not reached in the time given"
     try:
         found: Prediction | str = predictor.predict(case)
     except NotExpressed as reason:
@@ -169,3 +171,9 @@ def _predicted(case: Case, predictor: Predictor, cache: Path | None) -> Predicti
         part.write_text(json.dumps(found if isinstance(found, str) else asdict(found)))
         part.replace(path)
     return found
+
+
+def _key(case: Case) -> str:
+    """Of what is asked and of the code that answers: rows that repeat another share its answer."""
+    asked = (case.parts, case.machine, case.network_bytes_per_s)
+    return hashlib.sha256(f"{asked}{code_version()}".encode()).hexdigest()[:24]

@@ -120,7 +120,15 @@ def _layer(row: Row) -> Step:
     words += [f"recompute={again}"] if again else []
     hidden, heads = int(sizes["h"]), int(sizes["heads"])
     return Step(
-        shape=Shape(family="gpt", layers=4, hidden=hidden, heads=heads, vocab=51_200, bias=True),
+        shape=Shape(
+            family="gpt",
+            layers=4,
+            hidden=hidden,
+            heads=heads,
+            vocab=51_200,
+            bias=True,
+            fused_attention=False,  # before FlashAttention
+        ),
         dtype="float16",
         phase="train",
         batch=int(sizes["b"]),

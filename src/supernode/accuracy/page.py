@@ -32,14 +32,16 @@ predicted count as rows and are listed at the end with the reason.
 """
 
 
-def page(judgement: Judgement) -> str:
-    """The page, whole."""
-    return "".join(f"{part}\n" for part in _parts(judgement))
+def page(judgement: Judgement, date: str) -> str:
+    """The page, whole, of rows predicted on a `date`."""
+    return "".join(f"{part}\n" for part in _parts(judgement, date))
 
 
-def _parts(judgement: Judgement) -> Iterator[str]:
+def _parts(judgement: Judgement, date: str) -> Iterator[str]:
     found = scored(judgement)
     yield _HEAD
+    missing = len(judgement.skipped)
+    yield f"Predicted on {date}: {len(found)} rows scored, {missing} not predicted.\n"
     yield "## By regime\n"
     yield _scores(by_regime(judgement))
     yield "## By machine\n"
@@ -53,7 +55,7 @@ def _parts(judgement: Judgement) -> Iterator[str]:
     yield _order(found)
     yield _changes(changes(found))
     yield "## Where the errors cancel\n"
-    yield _cancelled(found)
+    yield _cancelled(judgement)
     yield "## Not predicted\n"
     yield from _skipped(judgement)
 
@@ -125,14 +127,12 @@ def _changes(found: Iterable[Change]) -> str:
     )
 
 
-def _cancelled(found: Sequence[Judged]) -> str:
-    """Errors of rows that differ in sign cancel in an average; this says how much."""
-    sizes = sum(abs(each.error) for each in found)
-    left = abs(sum(each.error for each in found))
-    share = 1 - left / sizes if sizes else None
+def _cancelled(judgement: Judgement) -> str:
+    head = "rows of | sum of errors over the sum of their sizes"
+    rows = [(each.name, _share(each.left)) for each in by_regime(judgement)]
     return (
-        "Were all rows one run, errors of unlike sign would hide "
-        f"{_share(share)} of the error; so they are reported row by row.\n"
+        "Errors of unlike sign cancel in an average: 0 % where they cancel out, 100 % where all "
+        "are to one side.\n\n" + _table(head, rows)
     )
 
 

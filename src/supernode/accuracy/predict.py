@@ -84,8 +84,10 @@ class Predictor:
         """The step as it is, whole."""
         parse_line(step.layout, step.chips)  # a line that can't be is refused before a capture
         machine.level_spanning(step.chips)
-        serving = Terms(small_at_once=step.phase != "train")
-        return self._rehearsal(step).on(machine, terms=serving)
+        terms = Terms(
+            small_at_once=step.phase != "train", copies=step.copies, attention=step.attention
+        )
+        return self._rehearsal(step).on(machine, terms=terms)
 
     def _rehearsal(self, step: Step) -> Rehearsal:
         """The last ones are kept: rows often differ in machine alone."""

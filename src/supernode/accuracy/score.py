@@ -20,7 +20,10 @@ NEAR = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Errors of some rows; all but the counts are None where no row was predicted."""
+    """Errors of some rows; all but the counts are None where no row was predicted.
+
+    `left` is what remains when errors of unlike sign cancel: |sum of errors| / sum of |errors|.
+    """
 
     name: str
     rows: int
@@ -28,6 +31,7 @@ class Score:
     median_abs_error: float | None
     p90_abs_error: float | None
     bias: float | None
+    left: float | None
     covered: float | None
     worst: str
 
@@ -102,6 +106,7 @@ def score(name: str, found: Sequence[Judged], skipped: int) -> Score:
         median_abs_error=_median(sizes),
         p90_abs_error=sizes[ceil(0.9 * len(sizes)) - 1] if sizes else None,
         bias=_median(errors),
+        left=abs(sum(errors)) / sum(sizes) if sum(sizes) else None,
         covered=mean(each.covered for each in found) if found else None,
         worst=f"{worst.case.id} ({worst.error:+.0%})" if worst else "",
     )

@@ -123,9 +123,15 @@ def _step(row: Row, batch: float, length: float, layout: str, chips: int, phase:
         sequence=round(length),
         layout=layout,
         chips=chips,
+        copies=_routed_copies(row, phase),
         ahead=2 if phase == "decode" and "MTP on" in row.text("note") else 1,
         precision=row.text("precision") or "bf16",
     )
+
+
+def _routed_copies(row: Row, phase: str) -> int:
+    """Of prefills by DeepEP's kernels; those of CloudMatrix send every copy."""
+    return 0 if phase != "prefill" or row.source.startswith("CM384") else served_shape(row).topk
 
 
 def _expert_line(row: Row, chips: int) -> str:

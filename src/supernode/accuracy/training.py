@@ -1,5 +1,7 @@
 """Rows of training runs: the model, the layout line, and the measured step time."""
 
+from dataclasses import replace
+
 from supernode.accuracy.case import Case, NotExpressed, Step
 from supernode.accuracy.machines import machine_of, network_of
 from supernode.accuracy.shapes import trained_shape
@@ -11,6 +13,13 @@ _SPLIT_STATE = ("Megatron-Core", "Megatron-Bridge", "Megatron-LM examples")
 _NO_TOKEN_SPLIT = ("Megatron-LM SC'21", "no sequence parallelism")
 """Where tensor parallel ranks do not split tokens; elsewhere they do (the default since 2022)."""
 
+_BY_SCORES = ("Megatron-LM SC'21", "Korthikanti", "Megatron-LM 2019", "OPT-175B")
+"""Whose runs of before FlashAttention hold all scores in memory."""
+_FLASH_1 = "llm-foundry"
+"""Whose runs of 2023 have FlashAttention in its first version or in Triton's."""
+_ROUTED = ("Megatron-Bridge", "DeepSeek")
+"""Whose routed rows go by kernels made for that (DeepEP, HybridEP)."""
+
 
 def training_case(row: Row) -> Case:
     """The step of a row.
@@ -20,7 +29,8 @@ def training_case(row: Row) -> Case:
     """
     if row.noted("kind") == "LoRA":
         raise NotExpressed("low-rank adapters (LoRA) are no recipe")
-    shape, batch, sequence = trained_shape(row), _stated(row, "global_batch"), _stated(row, "seq")
+    shape = replace(trained_shape(row), fused_attention=not row.source.startswith(_BY_SCORES))
+    batch, sequence = _stated(row, "global_batch"), _stated(row, "seq")
     machine, chips = machine_of(row)
     step = Step(
         shape=shape,
@@ -31,6 +41,8 @@ def training_case(row: Row) -> Case:
         layout=layout_line(row, chips),
         chips=chips,
         precision=row.text("precision"),
+        attention="flash-1" if row.source.startswith(_FLASH_1) else "",
+        copies=shape.topk if row.source.startswith(_ROUTED) and row.count("ep", 1) > 1 else 0,
     )
     return Case(
         id=row.id,

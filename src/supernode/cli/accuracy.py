@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,7 @@ def accuracy(
     rows = [row for row in load_truth(truth or DATA) if _wanted(row.id, row.source, only)]
     found = judge(rows, processes=processes, cache=cache_folder(), minutes=minutes, say=_say)
     if write is not None:
-        write.write_text(page(found), encoding="utf-8")
+        write.write_text(page(found, datetime.now(UTC).date().isoformat()), encoding="utf-8")
         write.with_suffix(".svg").write_text(plot(found), encoding="utf-8")
     if as_json:
         print(json.dumps(document(found)))

@@ -71,7 +71,8 @@ class Chip:
     computes chains of pointwise ops in one pass. While a chip communicates, `comm_share` of its
     cores are busy with that; `host_launch_s` is what the host takes to launch an op that is in no
     captured graph; `jitter` is the spread of the chips' speed, as a part of it. `host_link` is the
-    way to the memory of the host.
+    way to the memory of the host. Attention by the kernels of an earlier generation takes
+    `older_attention` times as long as by those measured.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Chip:
     host_launch_s: Sourced | None = None
     jitter: Sourced | None = None
     host_link: HostLink | None = None
+    older_attention: Mapping[str, Sourced] = field(default_factory=dict[str, Sourced], hash=False)
 
     def kernel(self, family: str, dtype: str) -> Fit | None:
         """What was measured of kernels of `family` in the type that serves `dtype` here.

@@ -91,12 +91,20 @@ def _chip(table: Table, sources: Sources, like: Like) -> Chip:
         host_link=_host_link(table.table("host_link"), sources)
         if "host_link" in table.entries
         else None,
+        older_attention=_older_attention(table, sources),
     )
 
 
 def _peaks(table: Table, sources: Sources) -> Mapping[str, Sourced]:
     table.allow(MATRIX_DTYPES)
     return {dtype: sourced(table, dtype, sources) for dtype in table.entries}
+
+
+def _older_attention(table: Table, sources: Sources) -> Mapping[str, Sourced]:
+    if "older_attention" not in table.entries:
+        return {}
+    older = table.table("older_attention")
+    return {name: sourced(older, name, sources) for name in older.entries}
 
 
 def _memory(table: Table, sources: Sources) -> Memory:

@@ -10,6 +10,7 @@ units can be split over chips with no remainder.
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,6 +34,7 @@ class GPTConfig:
     d_feed_forward: int | None = None
     bias: bool = False
     tied: bool = False
+    fused_attention: bool = True
 
 
 class GPT(LanguageModel):
@@ -95,6 +97,7 @@ class Attention(Remembers):
         super().__init__()
         self.n_heads = config.n_heads
         self.d_head = config.d_model // config.n_heads
+        self.fused = config.fused_attention
         self.cache: KVCache | None = None
         self.query = nn.Linear(config.d_model, config.d_model, bias=config.bias)
         self.key = nn.Linear(config.d_model, config.d_model, bias=config.bias)
@@ -110,10 +113,18 @@ class Attention(Remembers):
             for project in (self.query, self.key, self.value)
         )
         if self.cache is None:
-            y_BHTK = attend(q_BHTK, k_BHTK, v_BHTK)
+            y_BHTK = (attend if self.fused else by_scores)(q_BHTK, k_BHTK, v_BHTK)
         else:
             y_BHTK = self.cache.attend(q_BHTK, k_BHTK, v_BHTK, at.positions_T, fresh=at.fresh)
         return self.output(y_BHTK.transpose(1, 2).flatten(2))
+
+
+def by_scores(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> Tensor:
+    """Causal attention op by op, with all its scores in memory, as before fused kernels."""
+    tokens, width = q_BHTK.shape[2:]
+    scores_BHTT = q_BHTK @ k_BHTK.transpose(2, 3) * width**-0.5
+    later_TT = torch.ones(tokens, tokens, dtype=torch.bool, device=q_BHTK.device).triu(1)
+    return scores_BHTT.masked_fill(later_TT, -torch.inf).softmax(-1) @ v_BHTK
 
 
 class MLP(nn.Module):

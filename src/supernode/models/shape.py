@@ -44,6 +44,7 @@ class Shape:
     bias: bool = False
     qk_norm: bool = False
     tied: bool = False
+    fused_attention: bool = True
 
     def model(self, context: int) -> LanguageModel:
         """The model for sequences of up to `context` tokens, from torch's global generator."""
@@ -76,6 +77,7 @@ def _gpt(shape: Shape, context: int) -> LanguageModel:
             vocab=shape.vocab,
             bias=bool(shape.bias),
             tied=bool(shape.tied),
+            fused_attention=bool(shape.fused_attention),
         )
     )
 

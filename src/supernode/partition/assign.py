@@ -177,7 +177,8 @@ def _arguments(program: Program) -> Iterator[Value]:
 
 
 def inner_classes(program: Program, classes: Classes) -> list[Part]:
-    """One dim class of each weight matrix: the side of the two that sums fewer bytes.
+    """One dim class of each weight matrix, also of those of experts: the side of the two that sums
+    fewer bytes.
 
     Weight matrices join classes in pairs (residual width with hidden units, with heads, with the
     vocabulary). Of the two sides of each connected piece, splitting one leaves partial sums after
@@ -190,9 +191,12 @@ def inner_classes(program: Program, classes: Classes) -> list[Part]:
     neighbours: dict[Part, dict[Part, None]] = defaultdict(dict)
     lone: list[Part] = []
     for port, value in zip(program.inputs, program.main.inputs, strict=True):
-        if port.role != "param" or len(value.tensor.shape) != 2:
+        rank = len(value.tensor.shape) if port.role == "param" else 0
+        if rank not in (2, 3):
             continue
-        a, b = (classes.of("main", value, dim) for dim in (0, 1))
+        a, b = (classes.of("main", value, dim) for dim in (rank - 2, rank - 1))
+        if rank == 3 and not (a in summed and b in summed):  # no matrices one behind the other
+            continue
         # A table that is only looked up (a bias by relative position) is no weight matrix.
         if a != b and a in summed and b in summed:
             neighbours[a][b] = neighbours[b][a] = None

@@ -37,7 +37,8 @@ class Sending:
     """A collective over groups of `size` chips, `stride` apart; bytes as in `collective_time`.
 
     `way` is set where kernels for routed tokens do it: see `experts_time` for the rest. A `message`
-    from one stage of a pipeline to another is one way of an all-to-all of two.
+    from one stage of a pipeline to another is one way of an all-to-all of two. `rows` are those of
+    tokens that a router has sent to experts.
     """
 
     collective: Collective
@@ -48,6 +49,7 @@ class Sending:
     copies: int = 1
     once: bool = False
     message: bool = False
+    rows: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +180,7 @@ class Asks:
             way=way,
             copies=int(op.args[2]) if way else 1,  # type: ignore[arg-type]
             once=bool(op.args[3]) if way else False,
+            rows=op.name == "fabric.all_to_all_rows",
         )
 
     def _message(self, op: Op) -> Sending:

@@ -5,15 +5,19 @@ computed in the cores and written once: values that nothing outside reads never 
 there is one launch. In the optimizer, whose stretches hold the same few ops for every weight, a
 stretch is one kernel over all of them.
 
+Layers that read the same activations (queries, keys and values; gate and up) are one product, as
+stacks for training and serving lay their weights side by side.
+
 **Source:** Ansel et al., "PyTorch 2", ASPLOS 2024, section 4.3; multi-tensor kernels: NVIDIA
 apex, `multi_tensor_apply`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from math import fsum
 
 from supernode.ir import Op, Value
-from supernode.ops import Cost, fuses, is_view
+from supernode.ops import Cost, Product, fuses, is_view
 
 CostOf = Callable[[Op], Cost]
 
@@ -24,13 +28,51 @@ def fused(ops: Sequence[Op], kept: Iterable[Value], cost: CostOf) -> dict[int, C
     `kept` are the values that are read after `ops`. Ops that stay alone are not in the answer.
     """
     readers = _readers(ops, kept)
-    found: dict[int, Cost] = {}
+    found = _products(ops, cost)
     for stretch in _stretches(ops):
         for kernel in _kernels(ops, stretch):
             if len(kernel) > 1:
                 found |= dict.fromkeys(kernel, Cost())
                 found[kernel[-1]] = _cost(ops, kernel, readers, cost)
     return found
+
+
+_LEFT = {"aten.mm": 0, "aten.addmm": 1}
+"""Which operand of a product of a linear layer are the activations."""
+
+
+def _products(ops: Sequence[Op], cost: CostOf) -> dict[int, Cost]:
+    """Products of one left operand, in forward: all of them at the last one."""
+    base: dict[int, int] = {}
+    alike: dict[tuple[int, int], list[int]] = {}
+    for at, op in enumerate(ops):
+        if is_view(op) and op.inputs:
+            base |= {out.id: base.get(op.inputs[0].id, op.inputs[0].id) for out in op.outputs}
+        if op.name in _LEFT and op.site.phase == "forward":
+            left = op.inputs[_LEFT[op.name]]
+            alike.setdefault((base.get(left.id, left.id), left.tensor.shape[0]), []).append(at)
+    found: dict[int, Cost] = {}
+    for group in alike.values():
+        if len(group) > 1:
+            found |= dict.fromkeys(group, Cost())
+            found[group[-1]] = _side_by_side([cost(ops[at]) for at in group])
+    return found
+
+
+def _side_by_side(costs: Sequence[Cost]) -> Cost:
+    """One product whose right operands are side by side, so that the left one is read once."""
+    shapes = [each.shape for each in costs if isinstance(each.shape, Product)]
+    assert len(shapes) == len(costs)
+    first = shapes[0]
+    again = sum(each.bytes_read * s.m / (s.m + s.n) for each, s in zip(costs, shapes, strict=True))
+    again -= costs[0].bytes_read * first.m / (first.m + first.n)
+    return replace(
+        costs[0],
+        flops=fsum(each.flops for each in costs),
+        bytes_read=fsum(each.bytes_read for each in costs) - again,
+        bytes_written=fsum(each.bytes_written for each in costs),
+        shape=replace(first, n=sum(shape.n for shape in shapes)),
+    )
 
 
 _OUTSIDE = -1

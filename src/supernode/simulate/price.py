@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from supernode.machine import Machine
+from supernode.ops import Scores
 from supernode.plan import Mesh
 from supernode.simulate.ask import Ask, Moving, Sending
 from supernode.simulate.collective_time import collective_time
@@ -30,15 +31,18 @@ class Prices:
         if isinstance(what, Moving):
             return access_time(what.way, what.data_bytes, machine=self.machine, stride=what.stride)
         timing = op_time(what, chip, rows_factor=self.terms.imbalance)
+        if isinstance(what.shape, Scores):
+            timing = self.terms.by_generation(timing, chip)
         return self.terms.slowed(timing, chip, self.mesh.size)
 
     def _sent(self, what: Sending) -> Timing:
-        if what.way is not None:
+        routed = what.rows and self.terms.copies > 0
+        if what.way is not None or routed:
             return experts_time(
-                what.way,
+                what.way or "dispatch",
                 what.data_bytes,
-                copies=what.copies,
-                once=what.once,
+                copies=self.terms.copies if routed else what.copies,
+                once=routed or what.once,
                 machine=self.machine,
                 stride=what.stride,
                 size=what.size,

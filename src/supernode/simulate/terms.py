@@ -19,7 +19,10 @@ class Terms:
     - `interference`: the cores that communication takes slow computation beside it;
     - `jitter`: a step waits for the slowest of its chips, the slower the more there are.
 
-    `small_at_once` is for serving stacks, whose own kernels add small arrays in one step.
+    `small_at_once` is for serving stacks, whose own kernels add small arrays in one step;
+    `copies` for stacks with kernels for routed rows, which send a token once to chips that hold
+    several of its so many experts (0: rows go by an all-to-all). `attention` names kernels of an
+    earlier generation (`flash-1`) where the chip's file knows them.
     `imbalance` is how many rows the fullest chip's experts get, over the mean: 1 for a balanced
     router.
     """
@@ -32,6 +35,8 @@ class Terms:
     jitter: bool = True
     small_at_once: bool = False
     imbalance: float = 1.0
+    copies: int = 0
+    attention: str = ""
 
     def without(self, *names: str) -> "Terms":
         """These terms with some switched off.
@@ -47,6 +52,11 @@ class Terms:
     def host_s(self, machine: Machine) -> float:
         """What the host adds to a step."""
         return machine.host_step_s.value if self.host and machine.host_step_s else 0.0
+
+    def by_generation(self, timing: Timing, chip: Chip) -> Timing:
+        """An attention's time by the kernels that run it."""
+        older = chip.older_attention.get(self.attention)
+        return timing.longer(timing.time_s * (older.value - 1), older.kind) if older else timing
 
     def slowed(self, timing: Timing, chip: Chip, chips: int) -> Timing:
         """An op's time with its launch by the host and with the jitter of so many chips.
