@@ -4,7 +4,8 @@
 that is installed (nothing of it is copied here). It runs `python/test/unit/language/FILE`
 (default: test_core.py) unmodified, with `--device cpu`, and writes docs/reference/triton-tests.md:
 counts, each failing test, and each reason for which tests were skipped. `--most N` runs at most N
-cases of each test, spread over its parameters.
+cases of each test, spread over its parameters. It takes hours of one core: `--reports FOLDER` keeps
+what a file gave, so that files can be run one by one, and a file that is there is not run again.
 """
 
 import argparse
@@ -49,12 +50,14 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
         ]
 
 
-def run(sources: Path, files: list[str], workers: int, select: str, most: int) -> list[ET.Element]:
+def run(
+    sources: Path, file: str, reports: Path, workers: int, select: str, most: int
+) -> list[ET.Element]:
     """One element a test case."""
     folder = sources / "python/test/unit/language"
-    with TemporaryDirectory() as temporary:
-        report = Path(temporary) / "report.xml"
-        command = [sys.executable, "-m", "pytest", *files, "--device=cpu", "-q", "--tb=line"]
+    report = reports / f"{file}.xml"
+    if not report.exists():
+        command = [sys.executable, "-m", "pytest", file, "--device=cpu", "-q", "--tb=line"]
         command += ["-p", "no:cacheprovider", "-W", "ignore", f"--junitxml={report}"]
         command += ["--rootdir", str(sources / "python"), "--confcutdir", str(sources / "python")]
         command += ["-p", Path(__file__).stem]
@@ -63,14 +66,14 @@ def run(sources: Path, files: list[str], workers: int, select: str, most: int) -
         environment = {
             "TRITON_DEFAULT_BACKEND": "cpu",
             "TRITON_DEFAULT_FP_FUSION": "1",
-            "TRITON_CACHE_DIR": str(Path(temporary) / "cache"),
+            "TRITON_CACHE_DIR": str(reports / "cache"),
             "TRITON_CPU_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *_python_path()]),
             MOST: str(most),
         }
         subprocess.run(command, cwd=folder, env={**os.environ, **environment}, check=False)
-        return list(ET.parse(report).getroot().iter("testcase"))
+    return list(ET.parse(report).getroot().iter("testcase"))
 
 
 def _python_path() -> list[str]:
@@ -78,7 +81,7 @@ def _python_path() -> list[str]:
     return given.split(os.pathsep) if given else []
 
 
-def page(version: str, files: list[str], cases: list[ET.Element], most: int) -> str:
+def page(version: str, files: list[str], cases: list[ET.Element], most: int, note: str = "") -> str:
     """The text of the page."""
     passed, failed = 0, []
     skipped: collections.Counter[str] = collections.Counter()
@@ -101,7 +104,7 @@ def page(version: str, files: list[str], cases: list[ET.Element], most: int) -> 
     part = f", at most {most} cases of each test" if most else ""
     lines.append(f"Triton {version}, {', '.join(files)}{part}:")
     counts = f"{passed} passed, {len(failed)} failed, {sum(skipped.values())} left out."
-    lines.append(f"{counts}\n\n## Failing\n")
+    lines.append(f"{counts}{f' {note}' if note else ''}\n\n## Failing\n")
     lines += sorted(failed) or ["None."]
     lines += ["\n## Left out, and why\n", "| tests | reason |", "| ---: | --- |"]
     lines += [f"| {count} | {reason} |" for reason, count in skipped.most_common()]
@@ -120,12 +123,19 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes (needs pytest-xdist)")
     parser.add_argument("-k", dest="select", default="", help="pytest's selection of tests")
     parser.add_argument("--most", type=int, default=0, help="cases of each test; 0: all")
+    parser.add_argument("--reports", type=Path, help="a folder that keeps what each file gave")
+    parser.add_argument("--note", default="", help="a sentence for the page")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}; else print it")
     asked = parser.parse_args()
     import triton
 
-    cases = run(asked.sources.resolve(), asked.files, asked.workers, asked.select, asked.most)
-    text = page(triton.__version__, asked.files, cases, asked.most)
+    with TemporaryDirectory() as temporary:
+        reports = (asked.reports or Path(temporary)).resolve()
+        given = reports, asked.workers, asked.select, asked.most
+        cases = [
+            case for file in asked.files for case in run(asked.sources.resolve(), file, *given)
+        ]
+    text = page(triton.__version__, asked.files, cases, asked.most, asked.note)
     if asked.write:
         PAGE.write_text(text, encoding="utf-8")
     else:
