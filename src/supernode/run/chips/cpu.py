@@ -12,6 +12,7 @@ from supernode.errors import DoesNotFit
 from supernode.run.chips.allocations import Allocations
 from supernode.run.chips.carrier import Carrier
 from supernode.run.chips.chip import MemoryWatch
+from supernode.run.chips.region import end_inheritance, region_environment
 from supernode.run.fabric import Fabric
 from supernode.units import GIB, KIB, format_bytes
 
@@ -57,14 +58,16 @@ class Cpu:
         """The number of threads: an even share of the cores, or fewer if this process has fewer.
 
         One chip so computes with the threads, and the bits, of plain PyTorch here. Triton is told
-        that tensors are in the host's memory, also where there is a GPU.
+        that tensors are in the host's memory, also where there is a GPU. And the allocator of
+        tensors is one that keeps them close together.
         """
         threads = min(self.count() // chips, torch.get_num_threads())
-        return {_THREADS: str(max(1, threads)), _TRITON: "cpu"}
+        return {_THREADS: str(max(1, threads)), _TRITON: "cpu", **region_environment()}
 
     def prepare(self, rank: int, chips: int) -> torch.device:
         """Keeps the threads to what the node has said, and freed memory in the process."""
         torch.set_num_threads(int(os.environ[_THREADS]))
+        end_inheritance()
         keep_freed_memory()
         return torch.device("cpu")
 
