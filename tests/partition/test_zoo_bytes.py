@@ -93,7 +93,6 @@ TENSOR_PARALLEL = {
 KNOWN_OVER = {
     "gpt2": "the heads inside its fused (3 h e) projection are not split: design record 0005",
     "deepseek-v3": "the axis is given the width of the model, not its heads",
-    "bert": "the gradients of what query, key and value read meet a residual one by one",
     "mamba2": "the parts of its fused projection are not split: design record 0005",
 }
 

@@ -13,6 +13,7 @@ from supernode.partition.offload import offloaded
 from supernode.partition.pipeline import pipelined
 from supernode.partition.recompute import recompute
 from supernode.partition.spread import LocalBlock, Spreader
+from supernode.partition.sums import sums_first
 from supernode.partition.unroll import Tag, unroll, untimed
 from supernode.plan import Layout, Mesh, Plan, Starts, breaks, variant_ranks, verify_plan
 
@@ -71,13 +72,15 @@ def _spread(
     def local(at: Mapping[str, int]) -> tuple[Spreader, LocalBlock, Program, list[Tag]]:
         spreader = Spreader(source, classes, assignment, axes, at)
         main = spreader.main(goals)
-        made = replace(source, main=main.block, blocks=tuple(spreader.blocks))
+        blocks = tuple(sums_first(block, time) for block in spreader.blocks)
+        made = replace(source, main=sums_first(main.block, time), blocks=blocks)
         tags = untimed(made)
         for axis in axes:
             if axis.scheme.time:
                 made, tags = unroll(made, axis.name, axis.size)
         return spreader, main, made, tags
 
+    time = [axis.name for axis in axes if axis.scheme.time]
     mesh = mesh_of(tuple(axis for axis in axes if not axis.scheme.time))
     spreader, main, first, tags = local({})
     starts = _starts(spreader, axes)
