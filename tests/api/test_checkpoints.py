@@ -28,12 +28,15 @@ REDUCED = 1024
 
 
 class Model(nn.Module):
-    """Dropout, a buffer that steps change, one that no state dict has, and tied weights."""
+    """Dropout, a buffer that steps change, one that no state dict has, tied weights, and a
+    projection to three parts of which tensor parallel cuts each."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 64) -> None:
         super().__init__()
         self.table = nn.Embedding(16, 32)
-        self.up, self.down = nn.Linear(32, 64), nn.Linear(64, 32)
+        self.parts = (width // 2, width // 4, width // 4)
+        self.up = nn.Linear(32, width)
+        self.down, self.gated = nn.Linear(width // 2, 32), nn.Linear(width // 4, 32)
         self.head = nn.Linear(32, 16, bias=False)
         self.head.weight = self.table.weight
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
@@ -42,7 +45,8 @@ class Model(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         self.seen.add_(1)
         h = self.table(x) * self.scale
-        h = h + self.down(nn.functional.dropout(torch.relu(self.up(h)), 0.1))
+        a, b, c = self.up(h).split(self.parts, -1)
+        h = h + self.down(nn.functional.dropout(torch.relu(a), 0.1)) + self.gated(b * c)
         return nn.functional.cross_entropy(self.head(h).flatten(0, 1), y.flatten())
 
 
@@ -51,9 +55,7 @@ class Job:
 
     def __init__(self, width: int = 64) -> None:
         torch.manual_seed(0)
-        self.model = Model()
-        if width != 64:
-            self.model.up, self.model.down = nn.Linear(32, width), nn.Linear(width, 32)
+        self.model = Model(width)
         # A large eps, as elsewhere: m / sqrt(v) of near nothing would show rounding as signs.
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-2, eps=1e-3)
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, [2, 3, 5], 0.5)

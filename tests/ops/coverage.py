@@ -1,10 +1,11 @@
 """How far torch's own samples cover the op table: per row, what was claimed, tried and held."""
 
+import math
 from dataclasses import dataclass
 
 from ops.calls import Sample
 from ops.opinfo import MESHES
-from ops.prove import expansion, prove
+from ops.prove import expansion, prove, stretch_lengths
 from supernode.ops import Row, table
 
 PER_OPERATOR, PER_ROW = 6, 10
@@ -41,6 +42,9 @@ def cover(row: Row, samples: list[Sample]) -> Coverage:
         named = {d[0] for dims in formula.inputs + formula.outputs for d in dims if d}
         found.samples += 1
         found.claimed += sum(formula.splittable(f) and formula.sizes[f] != 1 for f in named)
+        found.claimed += sum(
+            math.gcd(*stretch_lengths(formula, factor)) > 1 for factor in formula.stretches
+        )
         found.split += len(proof.splits)
         found.linear += bool(proof.linear)
         found.expanded += proof.expands

@@ -1,8 +1,8 @@
 """Is a row of the op table true? Found out by running the op in parts.
 
 Every claim of a row is tried on a sample: splits of each factor (and of two at once), in unequal
-parts where the chips do not divide it, partial sums through linear inputs, other partial results
-through `moves` and `passes`, the expansion.
+parts where the chips do not divide it, of all stretches of one together, partial sums through
+linear inputs, other partial results through `moves` and `passes`, the expansion.
 """
 
 import itertools
@@ -19,6 +19,7 @@ from ops.calls import Sample, execute
 from supernode.ir import HostType, Op, TensorType, Type, Value, map_values
 from supernode.ops import Formula, Row, Split
 from supernode.ops.formula import shape_of
+from supernode.partition.cuts import with_stretches
 from supernode.plan import Layout, Mesh, cut, cut_axis, piece_size
 
 KINDS = ("sum", "mean", "max", "min", "norm2")
@@ -68,6 +69,11 @@ def prove(row: Row, sample: Sample, meshes: Sequence[Mesh] = MESHES) -> Proof:
             with _claim(sample, f"split {split}"):
                 _try_split(row, sample, formula, split, mesh)
             proof.splits |= set(split)
+        for factor in formula.stretches:
+            for split in _stretched(formula, factor, mesh):
+                with _claim(sample, f"stretches of {factor} split {split}"):
+                    _try_stretches(row, sample, formula, split, mesh)
+                proof.splits.add(factor)
     for factor in sorted(proof.splits):
         for i in range(len(sample.op.outputs)):
             if kind := formula.kind(factor, i):
@@ -142,6 +148,22 @@ def _splits(formula: Formula, mesh: Mesh) -> Iterator[Split]:
                 yield {factor: _cuts(length, n, (axis,)) for factor, length, n, axis in each}
 
 
+def _stretched(formula: Formula, factor: str, mesh: Mesh) -> Iterator[Split]:
+    """All axes in every stretch of a factor, if each stretch has parts for them."""
+    chips, lengths = mesh.size, stretch_lengths(formula, factor)
+    if _has_parts_for(unit := math.gcd(*lengths), chips):
+        units = unit if unit % chips else 0
+        words = tuple(cut(axis, lengths, units) for axis, _ in mesh.axes)
+        yield with_stretches(formula, {factor: words})
+
+
+def stretch_lengths(formula: Formula, factor: str) -> tuple[int, ...]:
+    """How long the stretches of a factor are, with what lies between them."""
+    size, starts = formula.sizes[factor], formula.stretches[factor]
+    ends = {0, size, *starts.values(), *(at + formula.sizes[s] for s, at in starts.items())}
+    return tuple(b - a for a, b in itertools.pairwise(sorted(ends)))
+
+
 def _has_parts_for(length: int, chips: int) -> bool:
     return length % chips == 0 or length > chips
 
@@ -178,6 +200,30 @@ def _try_split(row: Row, sample: Sample, formula: Formula, split: Split, mesh: M
             _compare(sample, got, want, NOISE * _length(formula))
         else:
             _compare(sample, got, want, _length(formula))
+
+
+def _try_stretches(row: Row, sample: Sample, formula: Formula, split: Split, mesh: Mesh) -> None:
+    op = sample.op
+    ins, outs = (
+        [_layout(dims, split) for dims in side] for side in (formula.inputs, formula.outputs)
+    )
+    held = {value.id: layout for value, layout in zip(op.inputs, ins, strict=True)}
+    wholes = [torch.empty_like(want) for want in sample.outputs]
+    for rank in range(mesh.size):
+        local = _local_op(row, op, split, held, outs, mesh, rank)
+        pieces: list[Tensor] = []
+        for x, value, layout in zip(sample.inputs, op.inputs, ins, strict=True):
+            shape = value.tensor.shape
+            pieces.append(x.new_empty(layout.local_shape(shape, mesh, rank)))
+            for there, here in layout.boxes(shape, mesh, rank):
+                pieces[-1][here] = x[there]
+        results = execute(local, pieces, mesh, mesh.coordinates(rank))
+        for result, value, whole, layout in zip(results, local.outputs, wholes, outs, strict=True):
+            _check_type("local output", result, value.type)
+            for there, here in layout.boxes(tuple(whole.shape), mesh, rank):
+                whole[there] = result[here]
+    for got, want in zip(wholes, sample.outputs, strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
 
 
 def _layout(dims: Sequence[tuple[str, ...]], split: Split) -> Layout:

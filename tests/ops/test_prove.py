@@ -9,8 +9,8 @@ import torch
 from ops.calls import Sample, call
 from ops.prove import Refuted, prove
 from ops.samples import f, g, ids, samples
-from supernode.ir import Op
-from supernode.ops import Formula, Fresh, Row, table
+from supernode.ir import Op, Type
+from supernode.ops import Formula, Fresh, Row, Split, table
 from supernode.ops.formula import broadcast, from_template
 from supernode.ops.row import linear_in, linear_in_all, passing, same, with_arg
 
@@ -151,6 +151,16 @@ def test_an_expansion_of_wrong_types_is_refuted():
     sample = call("aten._log_softmax", f(4, 8), 1, False)
     with pytest.raises(Refuted, match=r"expand: aten\.amax in the expansion is f32\[4, 1\]"):
         prove(planted("aten._log_softmax", expand=in_double), sample)
+
+
+def test_stretches_that_are_taken_from_elsewhere_are_refuted():
+    def from_the_first(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
+        length = op.outputs[0].tensor.shape[0]
+        return replace(op, args=(op.args[0], 0, 0, length)) if "i0" in split else op
+
+    sample = call("aten.slice.Tensor", f(12, 2), 0, 4, 12)
+    with pytest.raises(Refuted, match="stretches of i0 split"):
+        prove(planted("aten.slice.Tensor", local=from_the_first), sample)
 
 
 def test_a_sample_whose_types_are_not_those_of_its_results_is_refuted():

@@ -79,15 +79,15 @@ def layouts(draw: st.DrawFn, shape: tuple[int, ...], grouped: bool, free: str = 
     dims: list[tuple[str, ...]] = [() for _ in shape]
     for axis in draw(st.permutations(free)):
         dim = draw(st.integers(-1, len(shape) - 1))
-        groups = draw(st.sampled_from([1, 7])) if grouped and dim == 0 else 1
-        inside = shape[dim] // groups
-        cuts = (*dims[dim], cut(axis, groups, draw(st.sampled_from([0, inside, inside // 2]))))
+        within = draw(st.sampled_from([1, 7, (4, 2, 1)])) if grouped and dim == 0 else 1
+        inside = shape[dim] // (1 if within == 1 else 7)
+        cuts = (*dims[dim], cut(axis, within, draw(st.sampled_from([0, inside, inside // 2]))))
         if dim >= 0 and fits(cuts, shape[dim], MESH):
             dims[dim] = cuts
     return Layout(tuple(dims))
 
 
-SHAPE = (7 * 10, 8, 5)
+SHAPE = (7 * 12, 8, 5)
 
 
 @settings(max_examples=200)

@@ -65,6 +65,15 @@ SOFTMAX = 4 * BATCH * TOKENS * FLOAT
 ENDS = 2 * HIDDEN + SOFTMAX + LOSS_BYTES
 """The embedding forward, the output head backward, the softmax between them."""
 DECODER = LAYERS * 4 * HIDDEN + ENDS
+
+
+def decoder(tokens: int) -> int:
+    """With so many tokens in a sequence."""
+    return (DECODER - LOSS_BYTES) * tokens // TOKENS + LOSS_BYTES
+
+
+SEEN = BATCH * 16 * WIDTH * FLOAT
+"""An activation of a tower that sees images in 4 x 4 patches."""
 FRAMES = BATCH * 16 * WIDTH * FLOAT
 PATCHES = BATCH * (1 + (PIXELS // 8) ** 2) * WIDTH * FLOAT
 STAGES = tuple(
@@ -86,15 +95,20 @@ TENSOR_PARALLEL = {
     "t5": LAYERS * (4 + 6 + 1) * HIDDEN + HIDDEN + ENDS,
     "whisper": LAYERS * (4 * FRAMES + 6 * HIDDEN + FRAMES) + ENDS,
     "mamba2": LAYERS * 2 * HIDDEN + ENDS,  # one product in, one out
+    # Beside its decoder of 16 tokens, a tower, and what merges four patches to one token: a layer
+    # whose result is a fourth of an activation, the gradient of what it reads a whole one.
+    "qwen2.5-vl": decoder(16) + LAYERS * 4 * SEEN + SEEN // 4 + SEEN,
+    "paligemma": decoder(12) + LAYERS * 4 * SEEN // 4,  # its tower sees 2 x 2 patches
     "vit": LAYERS * 4 * PATCHES + LOSS_BYTES + BATCH * WIDTH * FLOAT,
     "swin": sum(4 * blocks * size for blocks, size in STAGES),
     "convnext": sum(2 * blocks * size for blocks, size in STAGES) + LOSS_BYTES + SOFTMAX,
 }
-KNOWN_OVER = {
-    "gpt2": "the heads inside its fused (3 h e) projection are not split: design record 0005",
-    "deepseek-v3": "the axis is given the width of the model, not its heads",
-    "mamba2": "the parts of its fused projection are not split: design record 0005",
-}
+
+
+KNOWN_OVER = dict.fromkeys(
+    ("mixtral", "qwen3-moe", "deepseek-v3"),
+    "results of experts are added up over chips before those of a token are: twice the rows",
+)
 
 
 def _tensor_parallel(name: str) -> object:

@@ -111,6 +111,7 @@ def _rows(forward: str, backward: str) -> list[Row]:
             cost=lambda op: _cost(op, 0, 1, 1),
             linear=nonlinear,
             local=_local(4, CAUSAL),
+            placed=frozenset("s"),
             note=_FORWARD_NOTE,
         ),
         Row(
@@ -119,6 +120,7 @@ def _rows(forward: str, backward: str) -> list[Row]:
             cost=lambda op: _cost(op, 1, 3, 2),
             linear=linear_in((0,)),
             local=_local(7, CAUSAL_BACKWARD),
+            placed=frozenset("s"),
             note=_BACKWARD_NOTE,
         ),
     ]

@@ -27,6 +27,9 @@ class Formula:
     that no output has is reduced: each part gives a partial result of kind `reduced[factor]`.
     Of the inputs in `unread` no element is read, so any layout will do. Where a factor is split,
     the inputs in `partial[factor]` are read as they are on each chip: partial sums.
+
+    `stretches[factor]` are the factors that lie in it, with where each starts: of a `cat` of a and
+    b along n, {"n": {"a": 0, "b": size of a}}. They split together, each in its own parts.
     """
 
     inputs: tuple[Dims, ...]
@@ -36,10 +39,16 @@ class Formula:
     reduced: Mapping[str, str] = field(default_factory=dict[str, str])
     unread: frozenset[int] = frozenset()
     partial: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    stretches: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
+
+    @property
+    def inside(self) -> frozenset[str]:
+        """The factors that are stretches of others."""
+        return frozenset().union(*self.stretches.values())
 
     def splittable(self, factor: str) -> bool:
         """Whether parts of `factor` can be computed apart: it is outermost wherever it appears."""
-        if factor in self.whole:
+        if factor in self.whole | self.inside or factor in self.stretches:
             return False
         dims = [dim for dims in self.inputs + self.outputs for dim in dims if factor in dim]
         return all(dim[0] == factor for dim in dims)
@@ -47,6 +56,8 @@ class Formula:
     def kind(self, factor: str, output: int) -> str | None:
         """How parts of `factor` combine in `output`: None where the output is split."""
         if any(factor in dim for dim in self.outputs[output]):
+            return None
+        if factor in self.stretches or factor in self.inside:
             return None
         return self.reduced.get(factor, SUM)
 

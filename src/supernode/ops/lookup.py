@@ -81,6 +81,7 @@ ROWS = [
         cost=_lookup_cost,
         linear=linear_in((0,)),
         local=_local_embedding,
+        placed=frozenset("v"),
         note="rows of a table by index",
     ),
     Row(
@@ -89,6 +90,7 @@ ROWS = [
         cost=streaming(1),
         linear=linear_in((0,)),
         local=_local_embedding_backward,
+        placed=frozenset("v"),
         note="adds each gradient to its row of a zeroed table",
     ),
     Row(
@@ -97,6 +99,7 @@ ROWS = [
         cost=_lookup_cost,
         linear=linear_in((0,)),
         local=_local_pick,
+        placed=frozenset("v"),
         note="x[i, index[i]], zero where this chip does not have the column",
     ),
     Row(
@@ -105,6 +108,7 @@ ROWS = [
         cost=streaming(0),
         linear=linear_in((0,)),
         local=_local_unpick,
+        placed=frozenset("v"),
         note="the adjoint of pick: zeros but for x[i] at column index[i]",
     ),
     Row(

@@ -45,6 +45,7 @@ class Row:
       them; `moves` ops only rearrange elements, so any kind does.
     - `cost`: FLOP and bytes by shapes.
     - `local`: the op on local shapes, given the split of its factors and the local output types.
+    - `placed`: the factors of which the local form must know where its part lies: it is one range.
     - `expand`: the same as several ops, used where a factor that the formula marks whole must be
       split; None for arguments it has no steps for.
     - `view`: the output shares its first input's memory.
@@ -55,6 +56,7 @@ class Row:
     cost: Callable[[Op], Cost]
     linear: Callable[[Op], tuple[tuple[int, ...], ...]]
     local: Callable[[Op, Split, tuple[Type, ...]], Op]
+    placed: frozenset[str] = frozenset()
     expand: Callable[[Op, Fresh], list[Op] | None] | None = None
     passes: Callable[[Op], frozenset[str]] = lambda op: frozenset()
     moves: bool = False

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate
 
-from supernode.ir import HostType, Op, Type
+from supernode.ir import Arg, HostType, Op, Type, Value
 from supernode.ops.formula import Dim, Dims, Formula, alike_but, regroup, shape_of
 from supernode.ops.row import (
     Row,
@@ -20,6 +21,8 @@ from supernode.ops.row import (
 Rule = Callable[[Op], Formula]
 Local = Callable[[Op, Split, tuple[Type, ...]], Op]
 
+END = 2**63 - 1
+"""Where a slice stops that has no end."""
 _SQUEEZES = ("squeeze", "squeeze.dim", "squeeze.dims")
 
 
@@ -79,15 +82,106 @@ def _expand(op: Op) -> Formula:
 
 
 def _slice(op: Op) -> Formula:
-    changed = shape_of(op.inputs[0]) != shape_of(op.outputs[0])
-    rank = len(shape_of(op.inputs[0]))
-    return alike_but(op, {_int(op.arg(1, "dim")) % rank} if changed else set())
+    rank, dim = len(shape_of(op.inputs[0])), _int(op.arg(1, "dim"))
+    return _stretch(op, dim % rank, op.args[2:], backward=False)
 
 
 def _slice_backward(op: Op) -> Formula:
-    changed = shape_of(op.inputs[0]) != shape_of(op.outputs[0])
-    rank = len(shape_of(op.outputs[0]))
-    return alike_but(op, {_int(op.arg(2)) % rank} if changed else set())
+    rank, dim = len(shape_of(op.outputs[0])), _int(op.arg(2))
+    return _stretch(op, dim % rank, op.args[3:], backward=True)
+
+
+def _stretch(op: Op, dim: int, args: tuple[Arg, ...], *, backward: bool) -> Formula:
+    """One stretch of a dim. It is split together with the rest where the arguments tell for any
+    size where it starts."""
+    sides = [op.inputs[0], op.outputs[0]]
+    piece, whole = sides if backward else sides[::-1]
+    if shape_of(whole) == shape_of(piece):
+        return alike_but(op, set())
+    start, stop, step = _bounds(args)
+    told = start == 0 or stop == END or start + shape_of(piece)[dim] == stop
+    if step != 1 or start < 0 or not told:
+        return alike_but(op, {dim})
+    of_whole, (of_piece,), sizes, stretches = _in_stretches(whole, dim, [(piece, start)])
+    ins, outs = (of_piece, of_whole) if backward else (of_whole, of_piece)
+    return Formula(inputs=(ins,), outputs=(outs,), sizes=sizes, stretches=stretches)
+
+
+def _bounds(args: tuple[Arg, ...]) -> tuple[int, int, int]:
+    start, stop, step = (*args, None, None, None)[:3]
+    return _int(start), _int(stop, END), _int(step, 1)
+
+
+def _local_bounds(args: tuple[Arg, ...], whole: int, length: int) -> tuple[int, int]:
+    """Where a stretch starts and stops in what a chip has of the whole: all scale alike."""
+    start, stop, _ = _bounds(args)
+    if start and stop == END:
+        start = whole - length
+    elif start:
+        start = start * length // (stop - start)
+    return start, start + length
+
+
+def _local_slice(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
+    dim = _int(op.arg(1, "dim")) % len(shape_of(op.inputs[0]))
+    if f"i{dim}" not in split:
+        return op
+    sizes = shape_of(op.inputs[0])[dim], shape_of(op.outputs[0])[dim]
+    return replace(op, args=(op.args[0], dim, *_local_bounds(op.args[2:], *sizes)))
+
+
+def _local_slice_backward(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
+    shape = shape_of(op.outputs[0])
+    dim = _int(op.arg(2)) % len(shape)
+    if f"i{dim}" not in split:
+        return with_arg(op, 1, shape)
+    bounds = _local_bounds(op.args[3:], shape[dim], shape_of(op.inputs[0])[dim])
+    return replace(op, args=(op.args[0], shape, dim, *bounds, 1))
+
+
+def _in_stretches(
+    whole: Value, dim: int, pieces: Sequence[tuple[Value, int]]
+) -> tuple[Dims, list[Dims], dict[str, int], dict[str, dict[str, int]]]:
+    """Dims of a value and of pieces of it that start at these places along a dim; sizes of all
+    factors; which factors are stretches of which, none where one can't be cut."""
+    shape = shape_of(whole)
+    names = _names(len(shape))
+    sizes = dict(zip(names, shape, strict=True))
+    lengths = {f"s{k}": shape_of(piece)[dim] for k, (piece, _) in enumerate(pieces)}
+    cut = min(lengths.values(), default=0) > 1
+
+    def along(name: str) -> Dims:
+        return tuple(((name,) if cut else ()) if k == dim else (n,) for k, n in enumerate(names))
+
+    starts = {f"s{k}": start for k, (_, start) in enumerate(pieces)}
+    return (
+        along(names[dim]),
+        [along(name) for name in lengths],
+        sizes | lengths,
+        {names[dim]: starts} if cut else {},
+    )
+
+
+def _split(op: Op) -> Formula:
+    shape = shape_of(op.inputs[0])
+    dim = _int(op.arg(2, "dim")) % len(shape)
+    of_whole, of_pieces, sizes, stretches = _in_stretches(
+        op.inputs[0], dim, _behind_each_other(op.outputs, dim)
+    )
+    return Formula(inputs=(of_whole,), outputs=tuple(of_pieces), sizes=sizes, stretches=stretches)
+
+
+def _behind_each_other(values: Sequence[Value], dim: int) -> list[tuple[Value, int]]:
+    ends = accumulate((shape_of(value)[dim] for value in values), initial=0)
+    return list(zip(values, ends, strict=False))
+
+
+def _local_split(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
+    dim = _int(op.arg(2, "dim")) % len(shape_of(op.inputs[0]))
+    if f"i{dim}" not in split:
+        return op
+    lengths = tuple(shape_of(value)[dim] for value in op.outputs)
+    return with_arg(op, 1, lengths if "with_sizes" in op.name else lengths[0])
 
 
 def _along(position: int, name: str = "dim") -> Rule:
@@ -101,10 +195,15 @@ def _along(position: int, name: str = "dim") -> Rule:
 def _cat(op: Op) -> Formula:
     rank = len(shape_of(op.outputs[0]))
     dim = _int(op.arg(1, "dim")) % rank
-    joined = tuple(() if k == dim else (f"i{k}",) for k in range(rank))
-    # Of old, an empty tensor of one dim joins tensors of any rank.
-    ins = [joined if len(shape_of(value)) == rank else ((),) for value in op.inputs]
-    return _formula(op, ins, [joined])
+    if any(len(shape_of(value)) != rank for value in op.inputs):
+        # Of old, an empty tensor of one dim joins tensors of any rank.
+        joined = tuple(() if k == dim else (f"i{k}",) for k in range(rank))
+        ins = [joined if len(shape_of(value)) == rank else ((),) for value in op.inputs]
+        return _formula(op, ins, [joined])
+    of_whole, of_pieces, sizes, stretches = _in_stretches(
+        op.outputs[0], dim, _behind_each_other(op.inputs, dim)
+    )
+    return Formula(inputs=tuple(of_pieces), outputs=(of_whole,), sizes=sizes, stretches=stretches)
 
 
 def _pad(op: Op) -> Formula:
@@ -219,13 +318,13 @@ VIEWS = [
     _view("aten.transpose.int", _permuted(_transpose)),
     _view("aten.permute", _permuted(_permute)),
     _view("aten.expand", _expand, local=sized(1)),
-    _view("aten.slice.Tensor", _slice),
+    _view("aten.slice.Tensor", _slice, local=_local_slice),
     _view("aten.select.int", _select),
     _view("aten.unbind.int", _unbind),
-    _view("aten.split.Tensor", _along(2)),
-    _view("aten.split_with_sizes", _along(2)),
-    _view("aten.unsafe_split.Tensor", _along(2)),
-    _view("aten.unsafe_split_with_sizes", _along(2)),
+    _view("aten.split.Tensor", _split, local=_local_split),
+    _view("aten.split_with_sizes", _split, local=_local_split),
+    _view("aten.unsafe_split.Tensor", _split, local=_local_split),
+    _view("aten.unsafe_split_with_sizes", _split, local=_local_split),
     _view("aten.detach", _same_dims),
     _view("aten.alias", _same_dims),
 ]
@@ -236,7 +335,7 @@ MOVES = [
     _move("aten.cat", _cat),
     _move("aten.stack", _stack),
     _move("aten.repeat", _repeat, local=_repeated),
-    _move("aten.slice_backward", _slice_backward, local=sized(1)),
+    _move("aten.slice_backward", _slice_backward, local=_local_slice_backward),
     _move("aten.select_backward", _select_backward, local=sized(1)),
     _move("aten.slice_scatter", _along(2)),
     _move("aten.select_scatter", _select_scatter),

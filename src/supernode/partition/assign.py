@@ -2,15 +2,16 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from supernode.errors import LayoutError
 from supernode.ir import HostType, Port, Program, Value
-from supernode.partition.classes import Classes, Part, contractions
+from supernode.partition.classes import Classes, Part
 from supernode.partition.line import Axis, mesh_of
+from supernode.partition.matrices import inner_classes
 from supernode.partition.reader import pointed
-from supernode.plan import Layout, Mesh, cut, fits, piece_size
+from supernode.plan import Layout, Mesh, beside, fits, is_contiguous, piece_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +121,7 @@ def _inner(program: Program, classes: Classes, axis: Axis, line: str) -> list[Pa
         for dim, size in enumerate(value.tensor.shape if port.role == "param" else ()):
             place = classes.of("main", value, dim)
             sizes[place] = max(sizes[place], size)
-    return [place for place in found if sizes[place] >= axis.size] or found
+    return [place for place in found if sizes.get(place, axis.size) >= axis.size] or found
 
 
 def _tokens(program: Program, classes: Classes, axis: Axis, line: str) -> list[Part]:
@@ -176,57 +177,6 @@ def _arguments(program: Program) -> Iterator[Value]:
             yield value
 
 
-def inner_classes(program: Program, classes: Classes) -> list[Part]:
-    """One dim class of each weight matrix, also of those of experts: the side of the two that sums
-    fewer bytes.
-
-    Weight matrices join classes in pairs (residual width with hidden units, with heads, with the
-    vocabulary). Of the two sides of each connected piece, splitting one leaves partial sums after
-    the matmuls that contract it; the cheaper side is taken.
-    """
-    summed: dict[Part, int] = defaultdict(int)
-    for places, size, count in contractions(program, classes):
-        for place in dict.fromkeys(places):
-            summed[place] += size * count
-    neighbours: dict[Part, dict[Part, None]] = defaultdict(dict)
-    lone: list[Part] = []
-    for port, value in zip(program.inputs, program.main.inputs, strict=True):
-        rank = len(value.tensor.shape) if port.role == "param" else 0
-        if rank not in (2, 3):
-            continue
-        a, b = (classes.of("main", value, dim) for dim in (rank - 2, rank - 1))
-        if rank == 3 and not (a in summed and b in summed):  # no matrices one behind the other
-            continue
-        # A table that is only looked up (a bias by relative position) is no weight matrix.
-        if a != b and a in summed and b in summed:
-            neighbours[a][b] = neighbours[b][a] = None
-        elif a != b and (a in summed or b in summed):
-            lone += [min((a, b), key=lambda place: summed[place])]
-    # A single layer without a loss: nothing sums its outputs.
-    chosen: list[Part] = [] if neighbours else lone
-    seen: set[Part] = set()
-    for start in neighbours:
-        if start not in seen:
-            sides = _two_sides(start, neighbours, seen)
-            chosen += min(sides, key=lambda side: sum(summed[place] for place in side))
-    return chosen
-
-
-def _two_sides(
-    start: Part, neighbours: dict[Part, dict[Part, None]], seen: set[Part]
-) -> tuple[list[Part], list[Part]]:
-    sides: tuple[list[Part], list[Part]] = ([], [])
-    queue = [(start, 0)]
-    while queue:
-        place, side = queue.pop(0)
-        if place in seen:
-            continue
-        seen.add(place)
-        sides[side].append(place)
-        queue += [(other, 1 - side) for other in neighbours[place]]
-    return sides
-
-
 def _units(
     program: Program,
     classes: Classes,
@@ -244,8 +194,12 @@ def _units(
     for port, value in zip(program.inputs, program.main.inputs, strict=True):
         if port.role not in ("param", "arg", "buffer") or isinstance(value.type, HostType):
             continue
-        for dim, size in enumerate(value.type.shape):
-            place = classes.of("main", value, dim)
+        dims = [
+            (dim, size, place)
+            for dim, size in enumerate(value.type.shape)
+            for place in _places(classes, value, dim, port, parts)
+        ]
+        for dim, size, place in dims:
             # No op splits a dim that divides by nothing; it is still kept in parts.
             count, divisor = parts.get(place, 1), classes.divisor(place) or size
             if divisor % count:
@@ -257,6 +211,16 @@ def _units(
                     raise pointed(error, program, classes, split, value)
                 units[place] = divisor
     return units
+
+
+def _places(
+    classes: Classes, value: Value, dim: int, port: Port, parts: Mapping[Part, int]
+) -> Iterator[Part]:
+    """The class of a dim, and those that are split in groups or stretches of a weight."""
+    for groups, part in classes.parts("main", value, dim).items():
+        inside = classes.stretches(part, parts.__contains__) or ((1, part),)
+        if groups == 1 or port.role == "param":
+            yield from dict.fromkeys(place for _, place in inside)
 
 
 def _misfit(
@@ -291,14 +255,15 @@ def _home(
     why: list[str] = []
     for axis in axes:
         wanted = [
-            (split[axis.name][place], dim)
+            (way[0], dim, way[1])
             for dim in range(len(shape))
-            if (place := classes.of("main", value, dim)) in split[axis.name]
-            and _may_split(port, axis, split[axis.name][place])
+            for groups, part in classes.parts("main", value, dim).items()
+            if (way := classes.way(part, groups, axis.name, split[axis.name], units))
+            and _may_split(port, axis, way[0])
+            and (port.role != "arg" or is_contiguous(way[1]))
         ]
         if wanted:
-            dim = min(wanted)[1]
-            each = cut(axis.name, units=units.get(classes.of("main", value, dim), 0))
+            _, dim, each = min(wanted, key=lambda each: each[:2])
             dims[dim] = (*dims[dim], each)
             why.append(f"{axis.name} splits dim {dim} ({axis.scheme.summary})")
     for axis in axes:
@@ -333,11 +298,12 @@ def _stored(
     """The dim to cut, and how: an uncut one that divides, else one that is cut already, else the
     one of which the largest part is smallest; None for what is too small."""
     for dim in sorted(range(len(shape)), key=lambda dim: (len(dims[dim]), dim)):
-        if fits((*dims[dim], axis.name), shape[dim], mesh):
-            return dim, axis.name
+        each = beside(dims[dim], axis.name)
+        if fits((*dims[dim], each), shape[dim], mesh):
+            return dim, each
     uneven: list[tuple[float, int, str]] = []
     for dim, size in enumerate(shape):
-        each = cut(axis.name, units=size)
+        each = beside(dims[dim], axis.name, size)
         if fits((*dims[dim], each), size, mesh):
             now, then = (
                 piece_size(cuts, size, mesh, {}) for cuts in (dims[dim], (*dims[dim], each))

@@ -1,5 +1,6 @@
 """Which factor of an op each mesh axis splits: the assigned one, else what moves fewest bytes."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -7,9 +8,25 @@ from supernode.ir import HostType, Op, Value
 from supernode.ops import Formula, Row
 from supernode.ops.formula import SUM
 from supernode.ops.row import same
-from supernode.partition.cuts import Split, cuts_of, factor_of, split_of
+from supernode.partition.cuts import (
+    Split,
+    cuts_of,
+    cuts_stretches,
+    factor_of,
+    split_of,
+    with_stretches,
+)
 from supernode.partition.emit import Emitter
-from supernode.plan import Layout, by_expert, by_token, cut_axis, cut_groups, fits
+from supernode.plan import (
+    Layout,
+    by_expert,
+    by_token,
+    cut_axis,
+    cut_groups,
+    fits,
+    has_stretches,
+    is_contiguous,
+)
 
 Found = tuple[str, str]
 """A factor and how an axis cuts it."""
@@ -91,9 +108,9 @@ def choose(question: Question) -> Choice:
             if found is not None:
                 reasons.append(f"{axis} splits {found[0]}: its operands lie so")
         if found is not None:
-            factor, how = found
-            split[factor] = (*split.get(factor, ()), how)
+            split = _with(split, found)
     ordered = {factor: _order(question, factor, cuts) for factor, cuts in split.items()}
+    ordered = with_stretches(question.formula, ordered)
     return Choice(split=ordered, passing=passing, experts=experts, reasons=tuple(reasons))
 
 
@@ -151,11 +168,35 @@ def _assigned(question: Question, axis: str, split: Split, *, first: bool) -> Fo
 
 
 def _can_split(question: Question, found: Found, split: Split) -> bool:
-    factor, how = found
-    if factor in question.formula.whole | question.fixed:
+    (factor, how), formula = found, question.formula
+    if factor in formula.whole or factor in question.fixed or factor in formula.inside:
         return False
     cuts = (*split.get(factor, ()), how)
-    return fits(cuts, question.formula.sizes[factor], question.emitter.mesh)
+    if not fits(cuts, formula.sizes[factor], question.emitter.mesh):
+        return False
+    if not is_contiguous(how) and factor in question.row.placed:
+        return False
+    return cuts_stretches(formula, factor, how) and _stands_alone(question, found, split)
+
+
+def _stands_alone(question: Question, found: Found, split: Split) -> bool:
+    """Whether nothing else cuts the dims in which stretches are cut one by one."""
+    formula, then = question.formula, _with(split, found)
+    if not any(map(has_stretches, then.values())):
+        return True
+    for dims in formula.inputs + formula.outputs:
+        for dim in dims:
+            cuts = cuts_of(dim, then, formula.sizes) if found[0] in dim and len(dim) > 1 else ()
+            if has_stretches(cuts) and not fits(
+                cuts, math.prod(formula.sizes[each] for each in dim), question.emitter.mesh
+            ):
+                return False
+    return True
+
+
+def _with(split: Split, found: Found) -> Split:
+    factor, how = found
+    return {**split, factor: (*split.get(factor, ()), how)}
 
 
 def _passes(question: Question, axis: str) -> str | None:
@@ -238,10 +279,10 @@ def _cut_by(formula: Formula, position: int, found: Found | None) -> tuple[int, 
     """The dim of an operand that a split of a factor cuts, and how."""
     if found is None:
         return None
-    factor, how = found
+    split = with_stretches(formula, {found[0]: (found[1],)})
     for i, dim in enumerate(formula.inputs[position]):
-        if factor in dim:
-            return i, cuts_of(dim, {factor: (how,)}, formula.sizes)[0]
+        if cuts := cuts_of(dim, split, formula.sizes):
+            return i, cuts[0]
     return None
 
 
@@ -256,4 +297,4 @@ def _order(question: Question, factor: str, cuts: tuple[str, ...]) -> tuple[str,
         )
         if held is not None and set(held.get(factor, ())) == set(cuts):
             return held[factor]
-    return tuple(sorted(cuts, key=cut_groups))
+    return cuts if has_stretches(cuts) else tuple(sorted(cuts, key=cut_groups))

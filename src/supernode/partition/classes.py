@@ -5,16 +5,19 @@ batch a third. A layout assigns classes to mesh axes, so no module or op needs t
 
 A dim may be made of several things: `(b s)` of 8 sequences is the batch as a whole and, inside
 each of its 8 groups, the tokens. Dims that some op takes for one and the same share all of these;
-a reshape tells what they are made of.
+a reshape tells what they are made of. What a split or a concatenation tells is which classes lie in
+stretches of another: query, key and value in the output of their fused projection.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from typing import TypeVar
 
-from supernode.ir import CALL, Block, HostType, Program, Value
+from supernode.ir import CALL, Block, HostType, Op, Program, Value
 from supernode.ops import Formula, row
 from supernode.partition.routing import find_routing
+from supernode.plan import cut
 
 Place = tuple[str, int, int]
 """Block name, value id, dim."""
@@ -34,6 +37,7 @@ class Classes:
         self._parts: dict[Place, dict[int, Part]] = {}
         self._class: dict[Part, Part] = {}
         self._divisor: dict[Part, int] = {}
+        self._stretches: dict[Part, dict[tuple[Fraction, Fraction], Part]] = {}
         self._program = program
         self.routing = find_routing(program)
         self._formulas: dict[tuple[str, int], Formula] = {}
@@ -59,6 +63,45 @@ class Classes:
         """The greatest number of equal parts every dim of this class can be cut in; 0 if no op
         reads one."""
         return self._divisor.get(_root(self._class, part), 0)
+
+    def stretches(
+        self, part: Part, wanted: Callable[[Part], bool]
+    ) -> tuple[tuple[Fraction, Part], ...] | None:
+        """A part as stretches of wanted classes, each with its share, in order: all of it, if its
+        own class is wanted; None if some stretch is of none."""
+        if wanted(part):
+            return ((Fraction(1), part),)
+        if part not in self._stretches:
+            return None
+        found: list[tuple[Fraction, Part]] = []
+        at = Fraction(0)
+        for (start, stop), inside in sorted(self._stretches[part].items()):
+            if start == at and (inner := self.stretches(_root(self._class, inside), wanted)):
+                found += [(share * (stop - start), each) for share, each in inner]
+                at = stop
+        return tuple(found) if at == 1 else None
+
+    def way(
+        self,
+        part: Part,
+        groups: int,
+        axis: str,
+        chosen: Mapping[Part, int],
+        units: Mapping[Part, int],
+    ) -> tuple[int, str] | None:
+        """How `axis` cuts a part inside of `groups` groups, if it splits the `chosen` classes: the
+        preference and the cut. `units[class]` is in how many units a class is cut unevenly."""
+        if part in chosen:
+            return chosen[part], cut(axis, groups, units.get(part, 0))
+        found = self.stretches(part, chosen.__contains__) if groups == 1 else None
+        if found is None:
+            return None
+        counts = {units.get(inside, 0) for _, inside in found}
+        if len(counts) > 1:
+            return None
+        unit = math.lcm(*(share.denominator for share, _ in found))
+        within = tuple(int(share * unit) for share, _ in found)
+        return max(chosen[inside] for _, inside in found), cut(axis, within, *counts)
 
     def formula(self, block: str, position: int) -> Formula:
         """The Formula of the op at `position` of `block`."""
@@ -98,6 +141,11 @@ class Classes:
                         self._join(alone.setdefault(factor, place), place)
                     self._join_parts(parts.setdefault(factor, part), part)
                     groups *= formula.sizes[factor]
+        for factor, starts in formula.stretches.items():
+            size = formula.sizes[factor]
+            for inside, start in starts.items():
+                ends = Fraction(start, size), Fraction(start + formula.sizes[inside], size)
+                self._lies_in(parts[factor], ends, parts[inside])
 
     def _join_values(self, block: str, a: Value, other: str, b: Value) -> None:
         for dim in range(_rank(a)):
@@ -110,6 +158,10 @@ class Classes:
     def _limit(self, part: Part, size: int) -> None:
         root = _root(self._class, part)
         self._divisor[root] = math.gcd(self._divisor.get(root, 0), size)
+
+    def _lies_in(self, part: Part, ends: tuple[Fraction, Fraction], inside: Part) -> None:
+        known = self._stretches.setdefault(_root(self._class, part), {})
+        self._join_parts(known.setdefault(ends, inside), inside)
 
     def _join(self, a: Place, b: Place) -> None:
         """The two dims are one and the same, and so are their parts."""
@@ -129,6 +181,9 @@ class Classes:
         divisor = math.gcd(self._divisor.get(a, 0), self._divisor.pop(b, 0))
         if divisor:
             self._divisor[a] = divisor
+        if b in self._stretches:
+            for ends, inside in self._stretches.pop(b).items():
+                self._lies_in(a, ends, inside)
 
 
 def _root(parent: dict[Node, Node], node: Node) -> Node:
@@ -149,21 +204,39 @@ def is_host(name: str) -> bool:
 def contractions(program: Program, classes: Classes) -> Iterator[tuple[tuple[Part, ...], int, int]]:
     """Per op that sums a dim away: the classes summed, the output's size, how often it runs."""
     counts = program.counts()
+    for block, op, formula in _formulas(program, classes):
+        summed = tuple(
+            part
+            for value, dims in zip(op.inputs, formula.inputs, strict=True)
+            for i, dim in enumerate(dims)
+            if dim and all(formula.kind(dim[0], k) for k in range(len(op.outputs)))
+            for part in classes.parts(block, value, i).values()
+        )
+        if summed:
+            yield summed, op.outputs[0].type.size_bytes, counts.get(block, 1)
+
+
+def read_whole(program: Program, classes: Classes) -> set[Part]:
+    """The classes that some op of the forward phase can't split."""
+    found: set[Part] = set()
+    for block, op, formula in _formulas(program, classes):
+        if op.site.phase != "forward":
+            continue
+        whole = formula.whole if row(op).expand is None else ()
+        for at, (value, dims) in enumerate(zip(op.inputs, formula.inputs, strict=True)):
+            for i, dim in enumerate(dims):
+                apart = not dim or dim[0] in whole or dim[0] in formula.stretches
+                if apart and at not in formula.unread and value.tensor.shape[i] > 1:
+                    found.add(classes.of(block, value, i))
+    return found
+
+
+def _formulas(program: Program, classes: Classes) -> Iterator[tuple[str, Op, Formula]]:
+    """The ops on tensors, with their blocks."""
     for block in program.all_blocks():
         for position, op in enumerate(block.ops):
-            if op.name == CALL or is_host(op.name):
-                continue
-            formula = classes.formula(block.name, position)
-            kept = {factor for dims in formula.outputs for dim in dims for factor in dim}
-            summed = tuple(
-                classes.of(block.name, value, i)
-                for value, dims in zip(op.inputs, formula.inputs, strict=True)
-                for i, dim in enumerate(dims)
-                if dim and dim[0] not in kept
-            )
-            if summed:
-                size = op.outputs[0].type.size_bytes
-                yield summed, size, counts.get(block.name, 1)
+            if op.name != CALL and not is_host(op.name):
+                yield block.name, op, classes.formula(block.name, position)
 
 
 def _rank(value: Value) -> int:

@@ -7,6 +7,7 @@ longest before them, and the padding is dropped behind.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 from supernode.ir import Arg, Site, TensorType, Type, Value
@@ -17,9 +18,13 @@ from supernode.plan import (
     cut_axis,
     cut_groups,
     cut_units,
+    has_stretches,
+    is_contiguous,
     is_uneven,
+    piece_size,
     pieces,
     share,
+    stretches,
     units_left,
 )
 
@@ -82,7 +87,7 @@ class _Move:
             where = now.where(axis)
             if where is None or now.dims[where[0]][-1] != where[1]:
                 continue
-            if cut_groups(where[1]) == cut_groups(each) == 1:
+            if is_contiguous(where[1]) and is_contiguous(each):
                 return self._exchange(local, where[0], dim, each)
         if done:
             return self._reduce(local, time or done[0], None)
@@ -96,6 +101,7 @@ class _Move:
 
     def _shard(self, local: Value, dim: int, each: str) -> tuple[Value, Layout]:
         layout = _with_dim(self.layout, dim, (*self.layout.dims[dim], each))
+        local = self._by_chip(local, dim, layout.dims[dim])
         grouped, at = self._grouped(local, dim, each)
         parts = self._parts(layout, dim)
         args: tuple[Arg, ...] = (grouped, at, cut_axis(each))
@@ -114,6 +120,7 @@ class _Move:
         whole = _resized(grouped.tensor, at, parts.most * parts.chips)
         out = self._emit("fabric.all_gather", args, whole)
         out = self._unpadded(out, at, parts, every=True)
+        out = self._by_chip(out, dim, self.layout.dims[dim], back=True)
         return self._flat(out, layout, each), layout
 
     def _exchange(self, local: Value, old: int, new: int, each: str) -> tuple[Value, Layout]:
@@ -143,6 +150,7 @@ class _Move:
         else:
             dim, each = into
             layout = _with_dim(layout, dim, (*layout.dims[dim], each))
+            local = self._by_chip(local, dim, layout.dims[dim])
             parts = self._parts(layout, dim)
             grouped, at = self._grouped(local, dim, each)
             grouped = self._padded(grouped, at, parts, every=True)
@@ -159,6 +167,8 @@ class _Move:
 
     def _grouped(self, local: Value, dim: int, each: str) -> tuple[Value, int]:
         """The value with the groups that a cut cuts one by one as a dim of their own."""
+        if has_stretches((each,)):
+            return local, dim
         groups = cut_groups(each)
         if groups == 1:
             return local, dim
@@ -171,20 +181,57 @@ class _Move:
 
     def _flat(self, local: Value, layout: Layout, each: str) -> Value:
         """The value without the dim that `_grouped` has made for a cut."""
-        if cut_groups(each) == 1:
+        if is_contiguous(each) or has_stretches((each,)):
             return local
         type_ = self._local(layout)
         return self._emit("aten.reshape", (local, type_.shape), type_)
 
+    def _by_chip(
+        self, local: Value, dim: int, cuts: tuple[str, ...], *, back: bool = False
+    ) -> Value:
+        """The value with a dim in the order of the chips of its innermost cut where that cuts
+        stretches, what each has of all of them together; or `back` from there."""
+        if not has_stretches(cuts):
+            return local
+        mesh, axis, known = (
+            self.writer.mesh,
+            cut_axis(cuts[-1]),
+            list(stretches(cuts, self._size(dim))),
+        )
+        here, there = range(len(known)), range(mesh.axis_size(axis))
+        lengths = {
+            (i, chip): piece_size(inside, size, mesh, {**self.writer.at, axis: chip})
+            for i, (_, size, inside) in enumerate(known)
+            for chip in there
+        }
+        by_stretch = [(i, chip) for i in here for chip in there]
+        by_chip = [(i, chip) for chip in there for i in here]
+        source, target = (by_chip, by_stretch) if back else (by_stretch, by_chip)
+        ends = accumulate((lengths[each] for each in source), initial=0)
+        starts = dict(zip(source, ends, strict=False))
+        parts = tuple(
+            self._emit(
+                "aten.slice.Tensor",
+                (local, dim, starts[each], starts[each] + lengths[each]),
+                _resized(local.tensor, dim, lengths[each]),
+            )
+            for each in target
+        )
+        return self._emit("aten.cat", (parts, dim), local.tensor)
+
     def _parts(self, layout: Layout, dim: int) -> "_Parts":
         """What the innermost cut of a dim gives each chip along its axis, grouped by the cut."""
         cuts, mesh, at = layout.dims[dim], self.writer.mesh, self.writer.at
-        axis, groups = cut_axis(cuts[-1]), cut_groups(cuts[-1])
+        axis = cut_axis(cuts[-1])
         chips = mesh.axis_size(axis)
         units = units_left(cuts, self._size(dim), mesh, at)
         if uneven := is_uneven(cuts, self._size(dim), mesh):
             self.writer.uneven.add((cuts, self._size(dim)))
-        whole = math.prod(n for of, n in self._levels(cuts[:-1], dim, groups) if of >= groups)
+        if has_stretches(cuts):
+            whole = piece_size(cuts[:-1], self._size(dim), mesh, at)
+        else:
+            groups = cut_groups(cuts[-1])
+            whole = math.prod(n for of, n in self._levels(cuts[:-1], dim, groups) if of >= groups)
         unit = whole // max(units, 1)
         return _Parts(
             units=units,

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from supernode.ir import Block, Op, Program, Value
 from supernode.partition.assign import Assignment
-from supernode.partition.classes import Classes
+from supernode.partition.classes import Classes, Part
 from supernode.partition.emit import Emitter
 from supernode.partition.line import Axis
-from supernode.partition.walk import Walk
+from supernode.partition.walk import Preference, Walk
 from supernode.partition.wanted import Wanted, wanted_in
 from supernode.plan import Layout, Placement
 
@@ -48,6 +48,7 @@ class Spreader:
         self.placements: list[Placement] = []
         self.blocks: list[Block] = []
         self._known: dict[Signature, LocalBlock] = {}
+        self._ways: dict[tuple[str, Part, int], Preference | None] = {}
 
     def main(self, outputs: tuple[Layout | None, ...]) -> LocalBlock:
         """The local main; `outputs[i]` is the layout output `i` must leave in, None: any whole
@@ -61,6 +62,14 @@ class Spreader:
             if (home := homes[value.id]) is not None:
                 self.note("main", value, home, reason)
         return self._spread(main, self.assignment.homes, wanted, outputs, "main")
+
+    def way(self, axis: str, part: Part, groups: int) -> Preference | None:
+        """How an axis cuts a part inside of so many groups, if it does."""
+        key = (axis, part, groups)
+        if key not in self._ways:
+            chosen, units = self.assignment.split[axis], self.assignment.units
+            self._ways[key] = self.classes.way(part, groups, axis, chosen, units)
+        return self._ways[key]
 
     def note(self, block: str, value: Value, layout: Layout, reason: str) -> None:
         """Records where a value lies, as its chips hold it: parts in time are none of them."""

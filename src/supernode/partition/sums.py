@@ -21,8 +21,8 @@ follows their operands, and their type."""
 
 def sums_first(block: Block, time: Collection[str]) -> Block:
     """`block` with one reduction for each sum of several alike; those over axes of `time` stay."""
-    finder = _Finder(block, time)
-    return _Writer(block, finder.groups()).write() if finder.sums else block
+    places = _Finder(block, time).groups()
+    return _Writer(block, places).write() if places else block
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class _Finder:
         self._once = {value for value, count in counts.items() if count == 1}
         self._time = time
         self._reduction = {op.outputs[0].id: op for op in block.ops if self._is_reduction(op)}
-        self.sums = [op for op in block.ops if _is_sum(op)]
+        self._sums = [op for op in block.ops if _is_sum(op)] if self._reduction else []
 
     def _is_reduction(self, op: Op) -> bool:
         return (
@@ -55,7 +55,7 @@ class _Finder:
     def groups(self) -> dict[int, _Place]:
         """By the result of a reduction."""
         inside: dict[int, dict[Alike, list[int]]] = {}
-        for op in self.sums:
+        for op in self._sums:
             found: dict[Alike, list[int]] = {}
             for value in op.inputs:
                 if value.id not in self._once:
@@ -91,9 +91,10 @@ class _Writer:
             place = self._places.get(op.outputs[0].id) if op.outputs else None
             if place is not None:
                 self._reduction(op, place)
-            elif _is_sum(op) and any(self._now(value) is None for value in op.inputs):
-                a, b = map(self._now, op.inputs)
-                self._stands[op.outputs[0].id] = a or b
+            elif not any(value.id in self._stands for value in op.inputs):
+                self._ops.append(op)
+            elif _is_sum(op) and None in (now := [self._now(value) for value in op.inputs]):
+                self._stands[op.outputs[0].id] = now[0] or now[1]
             else:
                 self._ops.append(renamed(op, {v.id: self._there(v) for v in op.inputs}))
         outputs = tuple(map(self._there, self._block.outputs))

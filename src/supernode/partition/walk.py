@@ -25,7 +25,7 @@ from supernode.partition.classes import is_host
 from supernode.partition.cuts import factor_of, layout_of
 from supernode.partition.emit import Emitter
 from supernode.partition.wanted import Wanted
-from supernode.plan import Layout, cut, cut_axis, cut_groups, is_uneven, piece_size
+from supernode.plan import Layout, cut_axis, is_contiguous, is_uneven, piece_size
 
 if TYPE_CHECKING:
     from supernode.partition.spread import Spreader
@@ -72,18 +72,17 @@ class Walk:
     def _preferences(self, op: Op, formula: Formula) -> Preferences:
         """Which factors of the op belong to a class that an axis splits, and how it cuts them."""
         found: Preferences = {}
-        classes, units = self.spreader.classes, self.spreader.assignment.units
-        for axis, chosen in self.spreader.assignment.split.items():
+        classes = self.spreader.classes
+        for axis in self.spreader.assignment.split:
             found[axis] = {}
             for value, dims in zip(
                 (*op.inputs, *op.outputs), formula.inputs + formula.outputs, strict=True
             ):
                 for i, dim in enumerate(dims):
                     for groups, part in classes.parts(self.block.name, value, i).items():
-                        if part in chosen:
-                            cut_ = cut(axis, groups, units.get(part, 0))
-                            if (where := factor_of(dim, cut_, formula.sizes)) is not None:
-                                found[axis].setdefault(where[0], (chosen[part], where[1]))
+                        way = self.spreader.way(axis, part, groups)
+                        if way and (where := factor_of(dim, way[1], formula.sizes)) is not None:
+                            found[axis].setdefault(where[0], (way[0], where[1]))
         return found
 
     def _compute(
@@ -328,7 +327,7 @@ def _in_order(arg: Arg, values: Iterator[Value]) -> Arg:
 def _plain(layout: Layout, time: tuple[str, ...]) -> Layout:
     """The same without partial results, parts in time and cuts of groups, as a plan may hand it
     out."""
-    dims = tuple(dim if all(cut_groups(each) == 1 for each in dim) else () for dim in layout.dims)
+    dims = tuple(dim if all(map(is_contiguous, dim)) else () for dim in layout.dims)
     plain = Layout(dims)
     for axis in time:
         plain = plain.without(axis)

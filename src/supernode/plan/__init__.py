@@ -2,6 +2,9 @@
 
 from supernode.plan.away import Slots as Slots
 from supernode.plan.away import slots_of as slots_of
+from supernode.plan.cut import Within as Within
+from supernode.plan.cut import beside as beside
+from supernode.plan.cut import bounds as bounds
 from supernode.plan.cut import breaks as breaks
 from supernode.plan.cut import by_expert as by_expert
 from supernode.plan.cut import by_token as by_token
@@ -10,11 +13,15 @@ from supernode.plan.cut import cut_axis as cut_axis
 from supernode.plan.cut import cut_groups as cut_groups
 from supernode.plan.cut import cut_name as cut_name
 from supernode.plan.cut import cut_units as cut_units
+from supernode.plan.cut import cut_within as cut_within
 from supernode.plan.cut import fits as fits
+from supernode.plan.cut import has_stretches as has_stretches
+from supernode.plan.cut import is_contiguous as is_contiguous
 from supernode.plan.cut import is_uneven as is_uneven
 from supernode.plan.cut import piece_size as piece_size
 from supernode.plan.cut import pieces as pieces
 from supernode.plan.cut import share as share
+from supernode.plan.cut import stretches as stretches
 from supernode.plan.cut import time_axis as time_axis
 from supernode.plan.cut import units_left as units_left
 from supernode.plan.inplace import destinations as destinations

@@ -3,8 +3,11 @@
 A cut is a word. `dp` cuts a dim in equal parts. `cp:8` cuts each of 8 equal groups of it: of a dim
 `(b s)` of 8 sequences every chip has some tokens of each. `tp/6` cuts it in 6 equal units, of
 which the first chips may get one more than the others; `cp:8/9` does so in each group.
+`tp:4+1+1` cuts each of three stretches that are to each other as 4 to 1 to 1, and a chip has its
+pieces of them one behind another: of a projection to q, k and v, some heads of each.
 
 Several cuts of a dim apply one after another, outermost first; those of larger groups are inside.
+Cuts of stretches are all of the same ones.
 """
 
 from __future__ import annotations
@@ -12,22 +15,46 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from supernode.plan.mesh import Mesh
 
 Cuts = tuple[str, ...]
+Within = int | tuple[int, ...]
+"""What a cut cuts one by one: so many equal groups of a dim, or stretches of these relative sizes.
+
+Stretches of one size are groups.
+"""
 
 
-def cut(axis: str, groups: int = 1, units: int = 0) -> str:
-    """The word for a cut by `axis` of each of `groups` groups; `units` 0 stands for equal parts.
+def cut(axis: str, within: Within = 1, units: int = 0) -> str:
+    """The word for a cut by `axis` of each group or stretch; `units` 0 stands for equal parts.
 
-    >>> cut("dp"), cut("cp", 8), cut("tp", units=6), cut("cp", 8, 9)
-    ('dp', 'cp:8', 'tp/6', 'cp:8/9')
+    >>> cut("dp"), cut("cp", 8), cut("tp", units=6), cut("cp", 8, 9), cut("tp", (64, 16, 16))
+    ('dp', 'cp:8', 'tp/6', 'cp:8/9', 'tp:4+1+1')
     """
-    return axis + (f":{groups}" if groups > 1 else "") + (f"/{units}" if units else "")
+    if not isinstance(within, int):
+        unit = math.gcd(*within)
+        within = len(within) if {*within} == {unit} else tuple(size // unit for size in within)
+    if isinstance(within, int):
+        inside = f":{within}" if within > 1 else ""
+    else:
+        inside = ":" + "+".join(map(str, within))
+    return axis + inside + (f"/{units}" if units else "")
+
+
+def beside(cuts: Cuts, axis: str, size: int = 0) -> str:
+    """A cut by `axis` inside of others, of the same groups or stretches; in the smallest units that
+    a dim of `size` gives, if that is not 0.
+
+    >>> beside(("tp:2+1",), "dp"), beside(("tp:2+1",), "dp", 12), beside((), "dp", 12)
+    ('dp:2+1', 'dp:2+1/4', 'dp/12')
+    """
+    within = cut_within(cuts[0]) if cuts else 1
+    ends = bounds(cuts[0], size) if cuts else (0, size)
+    return cut(axis, within, math.gcd(*(b - a for a, b in pairwise(ends))))
 
 
 def by_expert(each: str) -> str:
@@ -36,13 +63,13 @@ def by_expert(each: str) -> str:
     How many rows a chip has is then known only when the step runs; types of local values give the
     number for balanced routing.
     """
-    name, groups = cut_name(each), cut_groups(each)
-    return each if name.endswith("~") else cut(f"{name}~", groups, cut_units(each))
+    name = cut_name(each)
+    return each if name.endswith("~") else cut(f"{name}~", cut_within(each), cut_units(each))
 
 
 def by_token(each: str) -> str:
     """The same cut by where tokens are."""
-    return cut(cut_axis(each), cut_groups(each), cut_units(each))
+    return cut(cut_axis(each), cut_within(each), cut_units(each))
 
 
 def cut_name(each: str) -> str:
@@ -64,9 +91,26 @@ def time_axis(parts: int) -> str:
     return f"*{parts}"
 
 
-def cut_groups(each: str) -> int:
-    """How many groups a cut cuts one by one; 1 where it cuts the dim as a whole."""
+def cut_within(each: str) -> Within:
+    """What a cut cuts one by one; 1 where it cuts the dim as a whole."""
     return _parsed(each)[1]
+
+
+def is_contiguous(each: str) -> bool:
+    """Whether it gives a chip one range of the dim."""
+    return cut_within(each) == 1
+
+
+def cut_groups(each: str) -> int:
+    """How many equal groups a cut cuts one by one; 1 where it cuts the dim as a whole."""
+    within = cut_within(each)
+    assert isinstance(within, int), f"{each} cuts stretches"
+    return within
+
+
+def has_stretches(cuts: Cuts) -> bool:
+    """Whether what is cut is stretches of unequal sizes."""
+    return any(not isinstance(cut_within(each), int) for each in cuts)
 
 
 def cut_units(each: str) -> int:
@@ -75,10 +119,37 @@ def cut_units(each: str) -> int:
 
 
 @cache
-def _parsed(each: str) -> tuple[str, int, int]:
+def _parsed(each: str) -> tuple[str, Within, int]:
     head, _, units = each.partition("/")
-    axis, _, groups = head.partition(":")
-    return axis, int(groups or 1), int(units or 0)
+    axis, _, inside = head.partition(":")
+    first, *others = map(int, (inside or "1").split("+"))
+    return axis, (first, *others) if others else first, int(units or 0)
+
+
+def bounds(each: str, size: int) -> tuple[int, ...]:
+    """Where in a dim of `size` what a cut cuts one by one ends, and 0 before.
+
+    Raises:
+        AssertionError: it does not come out.
+
+    >>> bounds("tp:4+1+1", 12), bounds("cp:4", 8)
+    ((0, 8, 10, 12), (0, 2, 4, 6, 8))
+    """
+    within = cut_within(each)
+    sizes = (1,) * within if isinstance(within, int) else within
+    assert size % sum(sizes) == 0, f"{size} is not made of {within}"
+    return tuple(accumulate((size // sum(sizes) * one for one in sizes), initial=0))
+
+
+def stretches(cuts: Cuts, size: int) -> Iterator[tuple[int, int, Cuts]]:
+    """Where each stretch that the cuts name starts, how long it is, and how it is cut."""
+    if not has_stretches(cuts):
+        yield 0, size, cuts
+        return
+    assert len({cut_within(each) for each in cuts}) == 1, f"{cuts} cut different stretches"
+    inside = tuple(cut(cut_name(each), units=cut_units(each)) for each in cuts)
+    for start, stop in pairwise(bounds(cuts[0], size)):
+        yield start, stop - start, inside
 
 
 def share(units: int, parts: int, index: int) -> tuple[int, int]:
@@ -100,8 +171,8 @@ def pieces(
     no cut names. The piece of the dim is as long as the product of all lengths.
     """
     found: list[tuple[int, int, int]] = []
-    bounds = sorted({1, groups, *map(cut_groups, cuts)})
-    for low, high in pairwise((*bounds, size)):
+    levels = sorted({1, groups, *map(cut_groups, cuts)})
+    for low, high in pairwise((*levels, size)):
         extent = high // low
         start, length = 0, extent
         for each in cuts:
@@ -117,11 +188,16 @@ def pieces(
 
 def piece_size(cuts: Cuts, size: int, mesh: Mesh, at: Mapping[str, int]) -> int:
     """How long the piece of a dim is that the chip at `at` has."""
-    return math.prod(length for _, _, length in pieces(cuts, size, mesh, at))
+    return sum(
+        math.prod(length for _, _, length in pieces(inside, extent, mesh, at))
+        for _, extent, inside in stretches(cuts, size)
+    )
 
 
 def units_left(cuts: Cuts, size: int, mesh: Mesh, at: Mapping[str, int]) -> int:
-    """How many units, or equal parts, the last cut shares out among the chips around `at`."""
+    """How many units, or equal parts, the last cut shares out among the chips around `at`; of
+    stretches, in each."""
+    (_, size, cuts), *_ = stretches(cuts, size)
     *outer, last = cuts
     axis, groups, units = cut_axis(last), cut_groups(last), cut_units(last)
     if not units:
@@ -171,8 +247,13 @@ def _counted(cuts: Cuts, size: int, mesh: Mesh) -> Iterator[tuple[str, int, set[
 
     Chips along axes further out may have one more or one less.
     """
-    bounds = sorted({1, *map(cut_groups, cuts)})
-    for low, high in pairwise((*bounds, size)):
+    for _, extent, inside in stretches(cuts, size):
+        yield from _counted_by_level(inside, extent, mesh)
+
+
+def _counted_by_level(cuts: Cuts, size: int, mesh: Mesh) -> Iterator[tuple[str, int, set[int]]]:
+    levels = sorted({1, *map(cut_groups, cuts)})
+    for low, high in pairwise((*levels, size)):
         assert high % low == 0, f"{cuts} of {size}: groups of {low} are not groups of {high}"
         extent = high // low
         lengths = {extent}

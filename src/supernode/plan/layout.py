@@ -1,9 +1,11 @@
 """Layout: how one value lies on a mesh."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise, product
 
-from supernode.plan.cut import cut_axis, cut_groups, cut_name, cut_units, piece_size, pieces
+from supernode.plan.cut import cut_axis, cut_name, cut_units, is_contiguous, piece_size, pieces
 from supernode.plan.mesh import Mesh
 
 ON_HOST, AT_PEERS = "host", "peers"
@@ -17,10 +19,10 @@ class Layout:
 
     `Layout((("dp",), (), ("tp",)))` splits dim 0 over dp and dim 2 over tp. An axis named nowhere
     holds the same values in each of its chips. `partial=(("tp", "sum"),)` says that the true value
-    is the sum over tp of what its chips hold. An axis may cut groups of a dim, or in unequal
-    parts, see `cut`. `only=(("pp", 2),)` says that no chip but those at 2 along pp holds any of it.
-    `place` is where a chip's piece lives when it is not in use: in its own memory if empty, else
-    `ON_HOST` or `AT_PEERS`.
+    is the sum over tp of what its chips hold. An axis may cut groups or stretches of a dim, or in
+    unequal parts, see `cut`. `only=(("pp", 2),)` says that no chip but those at 2 along pp holds
+    any of it. `place` is where a chip's piece lives when it is not in use: in its own memory if
+    empty, else `ON_HOST` or `AT_PEERS`.
 
     >>> print(Layout((("dp", "fsdp"), ()), (("tp", "sum"),)))
     [dp*fsdp, -] sum(tp)
@@ -45,7 +47,7 @@ class Layout:
     def is_plain(self) -> bool:
         """Whether every chip's piece is one contiguous range of each dim."""
         cuts = [each for dim in self.dims for each in dim]
-        return all(cut_groups(c) == 1 and cut_name(c) == cut_axis(c) for c in cuts)
+        return all(is_contiguous(c) and cut_name(c) == cut_axis(c) for c in cuts)
 
     def where(self, axis: str) -> tuple[int, str] | None:
         """The dim that `axis` splits and how it cuts it, or None."""
@@ -123,6 +125,23 @@ class Layout:
             ((_, start, length),) = pieces(cuts, size, mesh, at)
             out.append(slice(start, start + length))
         return tuple(out)
+
+    def boxes(
+        self, shape: tuple[int, ...], mesh: Mesh, rank: int
+    ) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+        """Each box of the whole value of `shape` that chip `rank` holds, and where it is in its
+        piece: one for a plain layout, more where groups or stretches of dims are cut."""
+        if shape and not self.holds(mesh, rank):
+            return
+        assert all(cut_name(each) == cut_axis(each) for dim in self.dims for each in dim)
+        found: list[list[tuple[slice, slice]]] = []
+        for cuts, size in zip(self.dims, shape, strict=True):
+            ranges = mesh.ranges(size, cuts, rank)
+            ends = pairwise((0, *accumulate(map(len, ranges))))
+            pairs = zip(ranges, ends, strict=True)
+            found.append([(slice(r.start, r.stop), slice(*within)) for r, within in pairs])
+        for box in product(*found):
+            yield tuple(whole for whole, _ in box), tuple(piece for _, piece in box)
 
     def __str__(self) -> str:
         dims = ", ".join("*".join(dim) or "-" for dim in self.dims)

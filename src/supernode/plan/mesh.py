@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from supernode.plan.cut import Cuts, cut_axis, cut_units, pieces, share
+from supernode.plan.cut import Cuts, cut_axis, cut_units, pieces, share, stretches
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class Mesh:
     def ranges(self, size: int, cuts: Sequence[str], rank: int, part: int = 0) -> tuple[range, ...]:
         """Where in a dim of `size`, cut so (outermost first), the piece of `rank` lies.
 
-        The indices of its elements, in their order; each group that is cut gives a range. `part` is
-        that of a cut by time.
+        The indices of its elements, in their order; each group or stretch that is cut gives a
+        range. `part` is that of a cut by time.
 
         >>> Mesh((("dp", 2), ("cp", 2))).ranges(24, ("dp", "cp:4"), 1)
         (range(3, 6), range(9, 12))
@@ -55,13 +55,15 @@ class Mesh:
         time = {cut_axis(each): int(cut_axis(each)[1:]) for each in cuts if each.startswith("*")}
         at = self.coordinates(rank) | dict.fromkeys(time, part)
         timed = Mesh((*self.axes, *time.items()))
-        levels = pieces(tuple(cuts), size, timed, at)
-        steps = [size // groups for groups, _, _ in levels[1:]]
         found: list[range] = []
-        *outer, (_, first, length) = levels
-        for places in product(*(range(start, start + n) for _, start, n in outer)):
-            base = first + sum(place * step for place, step in zip(places, steps, strict=True))
-            found.append(range(base, base + length))
+        for begin, extent, inside in stretches(tuple(cuts), size):
+            levels = pieces(inside, extent, timed, at)
+            steps = [extent // groups for groups, _, _ in levels[1:]]
+            *outer, (_, first, length) = levels
+            for places in product(*(range(start, start + n) for _, start, n in outer)):
+                offsets = (place * step for place, step in zip(places, steps, strict=True))
+                base = begin + first + sum(offsets)
+                found.append(range(base, base + length))
         return tuple(found)
 
     def rank(self, coordinates: Mapping[str, int]) -> int:

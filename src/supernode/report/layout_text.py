@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from supernode.ir import short_dtype
-from supernode.plan import by_token, cut_groups
+from supernode.plan import by_token, has_stretches, is_contiguous
 from supernode.report.layouts import Explanation, Laid
 from supernode.report.tables import counted, new_table, sized, spaced
 from supernode.report.traffic import Traffic
@@ -112,8 +112,10 @@ def _activation_table(rows: Iterable[Laid]) -> Table:
 def _legend(rows: Iterable[Laid]) -> Text:
     signs = ["8/dp: a dim of 8, split over dp"]
     cuts = [each for row in rows for dim in row.layout.dims for each in dim]
-    if any(cut_groups(each) > 1 for each in cuts):
+    if any(not is_contiguous(each) and not has_stretches((each,)) for each in cuts):
         signs.append("8/cp:2: each half of it is split over cp")
+    if has_stretches(tuple(cuts)):
+        signs.append("8/tp:2+1+1: so are three stretches of it, of 4, 2 and 2, over tp")
     if any(by_token(each) != each for each in cuts):
         signs.append("8/ep~: rows are where their experts are, 8 if evenly")
     signs.append("sum(tp): the parts along tp are yet to be added up")

@@ -10,8 +10,9 @@ import math
 
 from supernode.errors import LayoutError
 from supernode.ir import Program
-from supernode.partition.assign import batch_classes, inner_classes
+from supernode.partition.assign import batch_classes
 from supernode.partition.classes import Classes
+from supernode.partition.matrices import inner_classes
 
 STATE_SHARE = 0.25
 """State beyond this share of a chip's memory is kept in parts; the rest is for activations."""

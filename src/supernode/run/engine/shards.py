@@ -11,7 +11,8 @@ from supernode.plan import Layout, Mesh
 def scatter(whole: Tensor, layout: Layout, mesh: Mesh, pieces: Sequence[Tensor]) -> None:
     """Writes each chip's piece of `whole` into `pieces`, by rank."""
     for rank, piece in enumerate(pieces):
-        piece.copy_(whole[layout.slices(tuple(whole.shape), mesh, rank)])
+        for there, here in layout.boxes(tuple(whole.shape), mesh, rank):
+            piece[here].copy_(whole[there])
 
 
 def gather(shape: tuple[int, ...], layout: Layout, mesh: Mesh, pieces: Sequence[Tensor]) -> Tensor:
@@ -23,11 +24,11 @@ def gather(shape: tuple[int, ...], layout: Layout, mesh: Mesh, pieces: Sequence[
     if not layout.split_axes:
         return pieces[holders[0]].clone()
     whole = torch.empty(shape, dtype=pieces[0].dtype)
-    seen: set[tuple[int, ...]] = set()
+    seen: set[str] = set()
     for rank in holders:
-        slices = layout.slices(shape, mesh, rank)
-        start = tuple(part.start for part in slices)
-        if start not in seen:
-            seen.add(start)
-            whole[slices] = pieces[rank]
+        boxes = list(layout.boxes(shape, mesh, rank))
+        if str(boxes) not in seen:
+            seen.add(str(boxes))
+            for there, here in boxes:
+                whole[there] = pieces[rank][here]
     return whole
