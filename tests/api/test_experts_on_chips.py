@@ -24,7 +24,7 @@ def trained_alike(
 @pytest.mark.slow
 def test_tokens_go_to_their_experts_and_come_back() -> None:
     with sn.connect("local:4") as node:
-        for line in ("ep=4", "dp=2,ep=2"):
+        for line in ("ep=4", "dp=2,ep=2", "ep=2,tp=2"):
             trained_alike(moe_step(layers=2), moe_step(layers=2), node, line)
         trained_alike(moe_step(batch=7), moe_step(batch=7), node, "dp=2,ep=2")
 
@@ -41,5 +41,5 @@ def test_an_expert_may_have_all_tokens_and_others_none(top: int) -> None:
 @pytest.mark.slow
 def test_a_published_mixture_of_experts() -> None:
     pytest.importorskip("transformers")
-    with sn.connect("local:2") as node:
-        trained_alike(zoo_step("qwen3-moe"), zoo_step("qwen3-moe"), node, "ep=2")
+    with sn.connect("local:4") as node:
+        trained_alike(zoo_step("qwen3-moe"), zoo_step("qwen3-moe"), node, "ep=2,tp=2")

@@ -21,11 +21,12 @@ LINES = (
     "zero1=2,ep=2",
     "ep=2,tp=2",
     "ep=2,tp=2,sp",
+    "fsdp=2,ep=2,tp=2",
     "ep=2,cp=2",
     "micro=2,ep=2",
 )
-FLOAT = 4
-"""Bytes of a float32."""
+FLOAT, INT = 4, 8
+"""Bytes of a float32 and an int64."""
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -83,6 +84,34 @@ def test_each_token_travels_twice_each_way(line: str, layers: int) -> None:
     textbook = (4 * layers - 1) * rows * WIDTH * FLOAT * (size - 1) / size
     sent = [each.sent_bytes for each in totals(plan) if each.collective == "all_to_all"]
     assert textbook <= sum(sent) <= 1.05 * textbook
+
+
+@pytest.mark.parametrize("layers", [2, 6])
+@pytest.mark.parametrize("line", ["ep=2,tp=2", "dp=2,tp=2", "ep=2,tp=2,sp"])
+@pytest.mark.parametrize("mix", [put_back, add_up])
+def test_parts_of_an_expert_add_up_tokens_not_rows(mix: Mix, line: str, layers: int) -> None:
+    """Forward and backward of a layer, and the gradients of its scores."""
+    made = moe_step(mix, layers=layers, top=2)
+    plan = partition(captured(made).program, line)
+    tokens = made.args[0].shape[:2].numel() // 2
+    activation, scores = tokens * WIDTH * FLOAT, tokens * 2 * FLOAT
+    textbook = (2 * layers - 1) * activation + layers * scores
+    if "sp" in line:
+        # A reduce-scatter and an all-gather are an all-reduce; places and weights of rows are more.
+        textbook += activation / 2 + layers * (tokens * 2 * (INT + FLOAT)) / 2
+        textbook += sum(p.nbytes for n, p in made.model.named_parameters() if "gate" in n)
+    # An all-reduce over two chips sends each chip's bytes once.
+    got = sum(each.sent_bytes for each in totals(plan) if each.axis == "tp")
+    assert got <= textbook, f"{got} bytes, textbook {textbook}"
+
+
+def test_a_chip_holds_its_part_of_its_experts() -> None:
+    plan = partition(captured(moe_step()).program, "dp=2,ep=2,tp=2")
+    names = [port.name for port in plan.program.inputs]
+    for name in ("0.up", "0.down", "optimizer.momentum_buffer[0.up]"):
+        at = names.index(name)
+        whole, local = (block.inputs[at].tensor for block in (plan.program.main, plan.local.main))
+        assert whole.numel == 4 * local.numel
 
 
 def test_gradients_of_experts_are_complete_where_their_weights_are() -> None:

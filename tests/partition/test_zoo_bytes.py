@@ -9,6 +9,7 @@ import pytest
 from torch import nn
 
 from supernode.partition import partition
+from supernode.report.traffic import totals
 from wires import parameter_bytes, passes
 from zoo import BATCH, CNN, PIXELS, TOKENS, ZOO, zoo_step
 from zoo_runs import Subject
@@ -121,3 +122,24 @@ def _tensor_parallel(name: str) -> object:
 @pytest.mark.parametrize("name", [_tensor_parallel(name) for name in TENSOR_PARALLEL])
 def test_tensor_parallel_adds_up_four_activations_a_layer(name: str) -> None:
     check(name, "tp=2", 2 * TENSOR_PARALLEL[name])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "mixtral" else pytest.mark.zoo)
+        for name in ("mixtral", "qwen3-moe", "deepseek-v3")
+    ],
+)
+def test_tensor_parallel_inside_experts_adds_up_tokens(name: str) -> None:
+    """As many bytes as without experts, and each chip holds its part of its experts."""
+    plan = partition(subject(name).captured.program, "ep=2,tp=2")
+    got = sum(each.sent_bytes for each in totals(plan) if each.axis == "tp")
+    # ep halves the batch; an all-reduce over two chips sends what it adds up once.
+    textbook = TENSOR_PARALLEL[name] / 2
+    assert got <= OVER * textbook, f"{got} bytes, textbook {textbook}: {got / textbook:.3f} times"
+    for port, whole, local in zip(
+        plan.program.inputs, plan.program.main.inputs, plan.local.main.inputs, strict=True
+    ):
+        if ".experts." in port.name and whole.type.size_bytes > FLOAT:
+            assert whole.tensor.numel == 4 * local.tensor.numel, port.name

@@ -1,5 +1,6 @@
 """Program: types, values, ops, repeated blocks, printer, verifier, JSON. No torch."""
 
+from supernode.ir.fills import filled as filled
 from supernode.ir.fills import free_fills as free_fills
 from supernode.ir.fills import free_scalars as free_scalars
 from supernode.ir.fold import fold as fold

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from supernode.ir.program import Block, Op, Program
-from supernode.ir.types import DType, TensorType
+from supernode.ir.types import DType, TensorType, Value
 from supernode.ir.verify import verify
 
 _FILLS = {
@@ -43,9 +43,15 @@ def _shape(op: Op) -> tuple[int, ...]:
 
 
 def _freed(op: Op) -> Op:
+    return op if (made := filled(op, op.outputs[0])) is None else made
+
+
+def filled(op: Op, out: Value) -> Op | None:
+    """The op that makes `out` of nothing, of what `op` makes its output; None if that is not one
+    number all over."""
     fill = _FILLS.get(op.name)
     if fill is None:
-        return op
-    out = op.outputs[0].tensor
-    kwargs = (("dtype", DType(out.dtype)),)
-    return replace(op, name="aten.full", args=(out.shape, fill), kwargs=kwargs)
+        return None
+    kwargs = (("dtype", DType(out.tensor.dtype)),)
+    args = (out.tensor.shape, fill)
+    return Op(name="aten.full", args=args, kwargs=kwargs, outputs=(out,), site=op.site)

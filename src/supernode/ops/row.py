@@ -49,6 +49,8 @@ class Row:
     - `expand`: the same as several ops, used where a factor that the formula marks whole must be
       split; None for arguments it has no steps for.
     - `view`: the output shares its first input's memory.
+    - `sizes`: whether the local form holds sizes that differ with the number of rows; None: if it
+      is not the op itself.
     """
 
     name: str
@@ -61,7 +63,13 @@ class Row:
     passes: Callable[[Op], frozenset[str]] = lambda op: frozenset()
     moves: bool = False
     view: bool = False
+    sizes: bool | None = None
     note: str
+
+    @property
+    def ragged(self) -> bool:
+        """Whether it takes rows of which it is known only when the step runs how many there are."""
+        return self.local is same if self.sizes is None else not self.sizes
 
 
 _TABLE: dict[str, Row] = {}

@@ -283,7 +283,7 @@ def _reshaped(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
     return replace(op, name="aten.reshape", args=(op.args[0], out.shape))
 
 
-def _view(name: str, formula: Rule, *, local: Local = same) -> Row:
+def _view(name: str, formula: Rule, *, local: Local = same, sizes: bool | None = None) -> Row:
     return Row(
         name=name,
         formula=formula,
@@ -292,6 +292,7 @@ def _view(name: str, formula: Rule, *, local: Local = same) -> Row:
         local=local,
         moves=True,
         view=True,
+        sizes=sizes,
         note="a view: nothing is computed, nothing moves",
     )
 
@@ -321,10 +322,11 @@ VIEWS = [
     _view("aten.slice.Tensor", _slice, local=_local_slice),
     _view("aten.select.int", _select),
     _view("aten.unbind.int", _unbind),
-    _view("aten.split.Tensor", _split, local=_local_split),
-    _view("aten.split_with_sizes", _split, local=_local_split),
-    _view("aten.unsafe_split.Tensor", _split, local=_local_split),
-    _view("aten.unsafe_split_with_sizes", _split, local=_local_split),
+    *(
+        _view(f"aten.{unsafe}{name}", _split, local=_local_split, sizes=False)
+        for unsafe in ("", "unsafe_")
+        for name in ("split.Tensor", "split_with_sizes")
+    ),
     _view("aten.detach", _same_dims),
     _view("aten.alias", _same_dims),
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from supernode.errors import LayoutError
 from supernode.ir import HostType, Port, Program, Value
-from supernode.partition.classes import Classes, Part
+from supernode.partition.classes import Classes, Part, expert_classes
 from supernode.partition.line import Axis, mesh_of
 from supernode.partition.matrices import inner_classes
 from supernode.partition.reader import pointed
@@ -19,13 +19,14 @@ class Assignment:
     """`split[axis][class]` is the rank of preference (0 first) where an op has several such
     classes; `units[class]` in how many units a class is cut that its axes do not divide;
     `homes[i]` is the layout of input `i`, None for a host number; `reasons[i]` why. `experts` is
-    the axis that splits experts, if any."""
+    the axis that splits experts, if any; `inside` are those that split each of them."""
 
     split: dict[str, dict[Part, int]]
     units: dict[Part, int]
     homes: tuple[Layout | None, ...]
     reasons: tuple[str, ...]
     experts: str | None
+    inside: frozenset[str]
 
 
 def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str) -> Assignment:
@@ -63,6 +64,9 @@ def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str
         homes=tuple(homes),
         reasons=tuple(reasons),
         experts=next((axis.name for axis in axes if axis.scheme.experts), None),
+        inside=frozenset(
+            axis.name for axis in axes if axis.scheme.inner and expert_classes(classes)
+        ),
     )
 
 
@@ -146,17 +150,6 @@ def _experts(classes: Classes, axis: Axis, line: str) -> list[Part]:
             fix="split the batch (dp, fsdp) or the weights (tp)",
         )
     return found
-
-
-def expert_classes(classes: Classes) -> list[Part]:
-    """The classes of the dims that count experts: of matrices that rows are multiplied with in
-    groups, where each chip sorts its own rows."""
-    found: dict[Part, None] = {}
-    for block, values, formula in classes.grouped():
-        for value, dims in zip(values, formula.inputs + formula.outputs, strict=True):
-            if len(dims) == 3:
-                found[classes.of(block, value, dims.index(("e",)))] = None
-    return list(found)
 
 
 def _token_classes(program: Program, classes: Classes) -> list[Part]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from supernode.ir import HostType, Op, Value
 from supernode.ops import Formula, Row
 from supernode.ops.formula import SUM
-from supernode.ops.row import same
 from supernode.partition.cuts import (
     Split,
     cuts_of,
@@ -65,6 +64,7 @@ class Question:
     rows: frozenset[int]  # pinned operands that may be sent to the chips of their experts
     experts: str | None  # the axis that splits experts
     counts: bool  # whether it carries partial sums on that stay so
+    alike: frozenset[str]  # the axes along which all chips do the same
 
     @property
     def fixed(self) -> frozenset[str]:
@@ -93,7 +93,7 @@ def choose(question: Question) -> Choice:
             passing |= dict(layout.partial)
     taken = {cut_axis(each) for cuts in split.values() for each in cuts} | set(passing)
     for axis, size in question.emitter.mesh.axes:
-        if axis in taken:
+        if axis in taken or axis in question.alike:
             continue
         found = _assigned(question, axis, split, first=True)
         if found is None and (kind := _passes(question, axis)):
@@ -150,7 +150,7 @@ def _among_experts(question: Question) -> bool:
         return formula.sizes["e"] % question.emitter.mesh.axis_size(axis) == 0
     kinds = {formula.reduced.get(factor, SUM) for factor in question.fixed}
     together = all(each == by_expert(each) for each in cuts)
-    return together and question.row.local is same and kinds <= {SUM, "max", "min"}
+    return together and question.row.ragged and kinds <= {SUM, "max", "min"}
 
 
 def _assigned(question: Question, axis: str, split: Split, *, first: bool) -> Found | None:
@@ -215,9 +215,11 @@ def _passes(question: Question, axis: str) -> str | None:
         return None
     for group in question.row.linear(question.op):
         # Only while it is carried along, also to places that integers name: before real work the
-        # parts are added up first.
+        # parts are added up first. Parts of rows wait for those of their token, which are fewer.
         others = [v.tensor for p, v, _ in question.operands() if p not in group]
-        if set(kinds) == set(group) and all(t.numel == 1 or "int" in t.dtype for t in others):
+        carried = all(t.numel == 1 or "int" in t.dtype for t in others)
+        rows = question.rows.issuperset(kinds) and not question.formula.partial
+        if set(kinds) == set(group) and (carried or rows):
             return kind
     return None
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import TypeVar
 
-from supernode.ir import CALL, Block, HostType, Op, Program, Value
-from supernode.ops import Formula, row
+from supernode.ir import CALL, Block, HostType, Op, Program, Value, filled
+from supernode.ops import Dim, Formula, row
 from supernode.partition.routing import find_routing
 from supernode.plan import cut
 
@@ -129,16 +129,16 @@ class Classes:
                 self._join_factors(block.name, formula, (*op.inputs, *op.outputs))
 
     def _join_factors(self, block: str, formula: Formula, values: tuple[Value, ...]) -> None:
-        alone: dict[str, Place] = {}
+        alike: dict[Dim, Place] = {}
         parts: dict[str, Part] = {}
         for value, dims in zip(values, formula.inputs + formula.outputs, strict=True):
             for i, dim in enumerate(dims):
                 place, groups = (block, value.id, i), 1
+                if dim:
+                    self._join(alike.setdefault(dim, place), place)
                 for factor in dim:
                     part = self._part(place, groups)
                     self._limit(part, formula.sizes[factor])
-                    if dim == (factor,):
-                        self._join(alone.setdefault(factor, place), place)
                     self._join_parts(parts.setdefault(factor, part), part)
                     groups *= formula.sizes[factor]
         for factor, starts in formula.stretches.items():
@@ -201,9 +201,24 @@ def is_host(name: str) -> bool:
     return name.startswith("host.") or name == "aten._local_scalar_dense"
 
 
+def expert_classes(classes: Classes) -> list[Part]:
+    """The classes of the dims that count experts: of matrices that rows are multiplied with in
+    groups, where each chip sorts its own rows."""
+    found: dict[Part, None] = {}
+    for block, values, formula in classes.grouped():
+        for value, dims in zip(values, formula.inputs + formula.outputs, strict=True):
+            if len(dims) == 3:
+                found[classes.of(block, value, dims.index(("e",)))] = None
+    return list(found)
+
+
 def contractions(program: Program, classes: Classes) -> Iterator[tuple[tuple[Part, ...], int, int]]:
-    """Per op that sums a dim away: the classes summed, the output's size, how often it runs."""
+    """Per op that sums a dim away: the classes summed, the output's size, how often it runs.
+
+    Of sorted rows the size is what they are added up to.
+    """
     counts = program.counts()
+    rows = {block.name: _Rows(block, classes) for block in program.all_blocks()}
     for block, op, formula in _formulas(program, classes):
         summed = tuple(
             part
@@ -213,7 +228,49 @@ def contractions(program: Program, classes: Classes) -> Iterator[tuple[tuple[Par
             for part in classes.parts(block, value, i).values()
         )
         if summed:
-            yield summed, op.outputs[0].type.size_bytes, counts.get(block, 1)
+            yield summed, rows[block].least_bytes(op.outputs[0]), counts.get(block, 1)
+
+
+class _Rows:
+    """How many bytes the parts of sorted rows have where they are fewest: partial sums are carried
+    along as far as ops are linear in them."""
+
+    def __init__(self, block: Block, classes: Classes) -> None:
+        self._name, self._routing = block.name, classes.routing
+        self._readers: dict[int, list[Op]] = {}
+        self._blank: set[int] = set()
+        for op in block.ops:
+            if op.name == CALL or is_host(op.name):
+                continue
+            if filled(op, op.outputs[0]) is not None:
+                self._blank.add(op.outputs[0].id)
+                continue
+            for value in dict.fromkeys(op.inputs):
+                self._readers.setdefault(value.id, []).append(op)
+        self._known: dict[int, int] = {}
+
+    def least_bytes(self, value: Value) -> int:
+        """Those of a value, which need not be rows."""
+        here = value.type.size_bytes
+        if (self._name, value.id) not in self._routing.sorted_rows:
+            return here
+        return min(here, self._behind(value))
+
+    def _behind(self, value: Value) -> int:
+        if value.id not in self._known:
+            readers = self._readers.get(value.id, [])
+            carried = all(self._carries(op, value) for op in readers)
+            outs = [out for op in readers for out in op.outputs]
+            least = sum(min(out.type.size_bytes, self._behind(out)) for out in outs)
+            self._known[value.id] = least if carried and readers else value.type.size_bytes
+        return self._known[value.id]
+
+    def _carries(self, op: Op, value: Value) -> bool:
+        at = op.inputs.index(value)
+        return op.inputs.count(value) == 1 and any(
+            at in group and all(i == at or op.inputs[i].id in self._blank for i in group)
+            for group in row(op).linear(op)
+        )
 
 
 def read_whole(program: Program, classes: Classes) -> set[Part]:

@@ -3,9 +3,8 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from supernode.ir import Arg, HostType, Op, Phase, Site, TensorType, Type, Value
+from supernode.ir import Arg, HostType, Op, Phase, Site, TensorType, Type, Value, filled
 from supernode.ops import row
-from supernode.ops.row import same
 from supernode.partition.cuts import layout_of, split_of
 from supernode.partition.experts import Experts, sent_along
 from supernode.partition.line import Axis, mesh_of
@@ -24,6 +23,7 @@ class Held:
     versions: dict[Layout, Value] = field(default_factory=dict[Layout, Value])
     phases: dict[Layout, Phase] = field(default_factory=dict[Layout, Phase])
     moved_by: Op | None = None
+    filled_by: Op | None = None
 
     @property
     def layout(self) -> Layout:
@@ -103,13 +103,20 @@ class Emitter:
         return out
 
     def define(
-        self, value: Value, layout: Layout, local: Value, moved_by: Op | None = None
+        self,
+        value: Value,
+        layout: Layout,
+        local: Value,
+        *,
+        moved_by: Op | None = None,
+        filled_by: Op | None = None,
     ) -> None:
         """Records that the chips hold the global `value` as `local`.
 
-        `moved_by` is the op that made it if that only rearranges its one operand.
+        `moved_by` is the op that made it if that only rearranges its one operand, `filled_by` if it
+        is one number all over.
         """
-        self.held[value.id] = Held(value.type, {layout: local}, moved_by=moved_by)
+        self.held[value.id] = Held(value.type, {layout: local}, {}, moved_by, filled_by)
 
     def get(self, value: Value, target: Layout, site: Site) -> Value:
         """The local value of the global `value` in layout `target`, moved there if need be."""
@@ -118,7 +125,7 @@ class Emitter:
         # A gathered weight is gathered again in the next phase rather than kept in memory.
         if known is not None and held.phases.get(target, site.phase) == site.phase:
             return known
-        local = self._at_the_root(held, target, site)
+        local = self._filled(held, target) or self._at_the_root(held, target, site)
         if local is None and (way := sent_along(held.layout, target)):
             local = self._sent(value, target, *way, site)
         elif local is None:
@@ -154,6 +161,15 @@ class Emitter:
         # The newest stays what it was: later ops start from the stored pieces.
         held.versions = {target: local} | {k: v for k, v in held.versions.items() if k != target}
 
+    def _filled(self, held: Held, target: Layout) -> Value | None:
+        """What is one number all over, made once more where it is wanted."""
+        if held.filled_by is None or held.layout.partial or sent_along(held.layout, target):
+            return None
+        made = filled(held.filled_by, self.fresh(self.local_type(held.whole, target)))
+        assert made is not None
+        self.ops.append(made)
+        return made.outputs[0]
+
     def _at_the_root(self, held: Held, target: Layout, site: Site) -> Value | None:
         """A rearrangement of split pieces is gathered before it: a weight is gathered once for
         all its views, keys and values before they are repeated for every head. Rows are sent to
@@ -163,7 +179,7 @@ class Emitter:
         gathers = set(held.layout.split_axes) - set(target.split_axes)
         if op is None or held.layout.partial or not (gathers or sent):
             return None
-        if sent and row(op).local is not same:
+        if sent and not row(op).ragged:
             return None
         if not row(op).view and self._least_bytes(op) >= held.whole.size_bytes:
             return None

@@ -4,7 +4,7 @@ from collections import defaultdict
 from itertools import product
 
 from supernode.ir import Program, Value
-from supernode.partition.classes import Classes, Part, contractions, read_whole
+from supernode.partition.classes import Classes, Part, contractions, expert_classes, read_whole
 
 
 def inner_classes(program: Program, classes: Classes) -> list[Part]:
@@ -40,15 +40,19 @@ class _Matrices:
         for places, size, count in contractions(program, classes):
             for each in dict.fromkeys(each for part in places for each in self._in(part)):
                 self._summed[each] += size * count
+        experts = expert_classes(classes)
         for port, value in zip(program.inputs, program.main.inputs, strict=True):
-            if port.role == "param" and len(value.tensor.shape) in (2, 3):
-                self._add(value)
+            if port.role != "param":
+                continue
+            dims = [*range(len(value.tensor.shape))]
+            # Each expert has a matrix of its own.
+            if len(dims) == 3 and classes.of("main", value, 0) in experts:
+                dims = dims[1:]
+            if len(dims) == 2:
+                self._add(value, dims)
 
-    def _add(self, value: Value) -> None:
-        rank = len(value.tensor.shape)
-        for a, b in product(*(self._side(value, dim) for dim in (rank - 2, rank - 1))):
-            if rank == 3 and not (a in self._summed and b in self._summed):
-                continue  # no matrices one behind the other
+    def _add(self, value: Value, dims: list[int]) -> None:
+        for a, b in product(*(self._side(value, dim) for dim in dims)):
             # A table that is only looked up (a bias by relative position) is no weight matrix.
             if a != b and a in self._summed and b in self._summed:
                 nbytes = self.neighbours[a].get(b, 0) + value.type.size_bytes

@@ -16,6 +16,7 @@ from supernode.ir import (
     Site,
     Type,
     Value,
+    filled,
     map_values,
     print_typed,
 )
@@ -24,6 +25,7 @@ from supernode.partition.choose import Choice, NeedsExpansion, Question, choose
 from supernode.partition.classes import is_host
 from supernode.partition.cuts import factor_of, layout_of
 from supernode.partition.emit import Emitter
+from supernode.partition.routing import SORTS
 from supernode.partition.wanted import Wanted
 from supernode.plan import Layout, cut_axis, is_contiguous, is_uneven, piece_size
 
@@ -58,9 +60,13 @@ class Walk:
         else:
             formula = self.spreader.classes.formula(self.block.name, position)
             preferences = self._preferences(op, formula)
-            rule = self.routing.rows.get((self.block.name, position))
+            at = self.block.name, position
+            rule = self.routing.rows.get(at)
+            # The parts of an expert get the same rows.
+            rows = op.name in SORTS and at in self.routing.formulas
+            alike = self.spreader.assignment.inside if rows else frozenset[str]()
             try:
-                self._compute(op, formula, preferences, rule)
+                self._compute(op, formula, preferences, rule, alike)
             except SupernodeError as error:
                 error.complete(op=print_typed(op, self._layout_note), where=str(op.site))
                 raise
@@ -86,7 +92,12 @@ class Walk:
         return found
 
     def _compute(
-        self, op: Op, formula: Formula, preferences: Preferences, rule: Row | None = None
+        self,
+        op: Op,
+        formula: Formula,
+        preferences: Preferences,
+        rule: Row | None = None,
+        alike: frozenset[str] = frozenset(),
     ) -> None:
         question = Question(
             op=op,
@@ -104,6 +115,7 @@ class Walk:
             experts=self.spreader.assignment.experts,
             counts=any((self.block.name, v.id) in self.routing.counts for v in op.outputs)
             and op.name != "aten.histc",
+            alike=alike,
         )
         try:
             choice = choose(question)
@@ -225,9 +237,16 @@ class Walk:
         mapped = replace(op, args=args, kwargs=kwargs, outputs=outputs)
         emitter.ops.append(rule.local(mapped, choice.split, types))
         moves = rule.moves and len(op.inputs) == 1 == len(op.outputs)
+        fills = filled(op, op.outputs[0]) is not None
         for i, (value, layout, local) in enumerate(zip(op.outputs, layouts, outputs, strict=True)):
             weighed = self._weighed(question.formula, choice, i, local, op.site)
-            emitter.define(value, layout, weighed, op if moves else None)
+            emitter.define(
+                value,
+                layout,
+                weighed,
+                moved_by=op if moves else None,
+                filled_by=op if fills else None,
+            )
             self.spreader.note(
                 self.block.name, value, layout, "; ".join((op.name, *choice.reasons))
             )
@@ -267,7 +286,7 @@ class Walk:
         emitter = self.emitter
         for value in op.inputs:
             # Else every block that reads the parts would add them up for itself.
-            if (self.block.name, value.id) in self.routing.counts:
+            if (self.block.name, value.id) in self.routing.counts | self.routing.sorted_rows:
                 continue
             if value.id in emitter.held and (now := emitter.held[value.id].layout).partial:
                 emitter.get(value, self.wanted.get(value.id, Layout(now.dims)), op.site)
