@@ -18,6 +18,7 @@ from supernode.plan.away import away_bytes, run_away_bytes
 from supernode.plan.inplace import destinations, rewrites
 from supernode.plan.storage import (
     WORKSPACE,
+    Callee,
     Callees,
     Executor,
     IsView,
@@ -125,16 +126,21 @@ class Early:
 
 
 def memory(
-    program: Program, is_view: IsView = is_view, *, early: Iterable[Early] = ()
+    program: Program,
+    is_view: IsView = is_view,
+    *,
+    early: Iterable[Early] = (),
+    known: dict[int, Callee] | None = None,
 ) -> MemoryUse:
     """What `program`, the program of one chip, needs of a trainer that updates state in place.
 
     `early` counts ops with calls expanded. The buffers that a collective reads stay until its
     result is first used, since it may still be running. Allocators round sizes up and leave gaps,
-    and some kernels need workspace: neither is counted.
+    and some kernels need workspace: neither is counted. Stages share blocks: what was found of one
+    is kept in `known` for the next.
     """
     executor = Executor(is_view=is_view)
-    callees = callees_of(program, executor)
+    callees = callees_of(program, executor, known)
     updated = {source for source in program.updates if source is not None}
     inputs = _inputs(program, updated)
     main = segment(program.main, inputs, callees, executor, {})

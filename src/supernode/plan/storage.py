@@ -6,6 +6,7 @@ A repeated block is walked once for each way its inputs are handed over, not onc
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from supernode.ir import CALL, FETCH, RECEIVE, STORE, Block, Op, Phase, Program
 from supernode.plan.liveness import PLAIN, Rewrite
@@ -101,9 +102,15 @@ class Callee:
 Callees = Mapping[str, Callee]
 
 
-def callees_of(program: Program, executor: Executor) -> Callees:
-    """The repeated blocks, by name."""
-    return {block.name: _callee(block, executor) for block in program.blocks}
+def callees_of(
+    program: Program, executor: Executor, known: dict[int, Callee] | None = None
+) -> Callees:
+    """The repeated blocks, by name; `known` are those by id that other programs share."""
+    known = {} if known is None else known
+    for block in program.blocks:
+        if id(block) not in known:
+            known[id(block)] = _callee(block, executor)
+    return {block.name: known[id(block)] for block in program.blocks}
 
 
 def _callee(block: Block, executor: Executor) -> Callee:
@@ -240,6 +247,7 @@ def _moved(op: Op, source: Storage, module: str) -> Storage:
     return Storage(size_bytes=size_bytes, module=source.module, fixed_part=part)
 
 
+@lru_cache(maxsize=4096)
 def module_of(path: str) -> str:
     """The path of a module with its layer numbers as `*`."""
     return _LAYER_NUMBER.sub("*", path)

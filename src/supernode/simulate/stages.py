@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from supernode.plan import Plan, Task, memory
 from supernode.plan.memory import MemoryUse
+from supernode.plan.storage import Callee
 from supernode.simulate.ask import Asks, CostOf
 from supernode.simulate.chain import Chains
 from supernode.simulate.line import lines
@@ -53,10 +54,13 @@ def stages_of(plan: Plan, cost: CostOf, *, fusion: bool, overlap: bool) -> Stage
     firsts = _counts(first for schedule in schedules for first in schedule.firsts)
     sizes = _counts(len(stint.works) for stint in stints)
     counts = [len(schedule.tasks) for schedule in schedules]
+    known: dict[int, Callee] = {}
     return Stages(
         ranks=ranks,
         memories=[
-            memory(program, early=schedule.early).lending(plan.lent_bytes(rank, in_place=True))
+            memory(program, early=schedule.early, known=known).lending(
+                plan.lent_bytes(rank, in_place=True)
+            )
             for rank, program, schedule in zip(ranks, programs, schedules, strict=True)
         ],
         asks=asks,
