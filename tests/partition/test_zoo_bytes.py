@@ -106,17 +106,8 @@ TENSOR_PARALLEL = {
 }
 
 
-KNOWN_OVER = dict.fromkeys(
-    ("mixtral", "qwen3-moe", "deepseek-v3"),
-    "results of experts are added up over chips before those of a token are: twice the rows",
-)
-
-
 def _tensor_parallel(name: str) -> object:
-    marks = [pytest.mark.slow if name in QUICK else pytest.mark.zoo]
-    if name in KNOWN_OVER:
-        marks.append(pytest.mark.xfail(strict=True, reason=KNOWN_OVER[name]))
-    return pytest.param(name, marks=marks)
+    return pytest.param(name, marks=pytest.mark.slow if name in QUICK else pytest.mark.zoo)
 
 
 @pytest.mark.parametrize("name", [_tensor_parallel(name) for name in TENSOR_PARALLEL])
