@@ -18,7 +18,7 @@ from supernode.models import recipe
 from supernode.partition import parse_line, partition
 from supernode.partition.chunks import cut
 from supernode.plan import Plan, memory, plan_from_json, plan_to_json
-from zoo import CNNS, ZOO, zoo_step
+from zoo import BATCH, CNNS, ZOO, zoo_step
 from zoo_runs import NO_TP, SINGLE
 
 LINES = (
@@ -41,11 +41,9 @@ def plan(line: str) -> Plan:
 
 
 def check(name: str, line: str, times: int = 1) -> None:
-    """One step against the captured one; the batch of the zoo as often as said, each time other."""
+    """One step against the captured one; the batch of the zoo so many times as large."""
     dtype = torch.float32 if name in SINGLE else torch.float64
-    args = zoo_step(name, dtype).args
-    more = tuple(torch.cat([arg.roll(i, -1) for i in range(times)]) for arg in args)
-    made = zoo_step(name, dtype, more if times > 1 else None)
+    made = zoo_step(name, dtype, batch=times * BATCH)
     found = capture(made.step, made.model, made.optimizer, made.args)
     known = found.inputs() | found.host_values() | found.bind(*made.args)
     inputs = [known[port.name] for port in found.program.inputs]
