@@ -202,3 +202,12 @@ def test_numbers_of_layers_become_stars_and_other_numbers_stay() -> None:
     assert common_name(["a.0.b.1", "a.7.b.1"]) == "a.*.b.1"
     assert common_name(["o.m[a.0]", "o.v[a.1]"]) == "o.*[a.*]"
     assert common_name(["a.0.b"]) == "a.0.b"
+
+
+def test_stages_send_on_their_mean_what_a_simulation_says() -> None:
+    of = gpt_plan("pp=2,dp=2,micro=2")
+    sent = Counter[str]()
+    for total in explanation(of).totals:
+        sent[total.collective] += total.sent_bytes
+    assert sent["send"] > 0
+    assert sent == pytest.approx(simulate(of, machine([level("all", of.mesh.size)])).sent_bytes)

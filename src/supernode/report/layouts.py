@@ -176,9 +176,10 @@ class _Placed:
     def __init__(self, plan: Plan) -> None:
         self._one_chip = plan.mesh.size == 1
         self._counts: Counter[str] = Counter()
-        for name, count in plan.local.counts().items():
-            # Parts in time call forms of a block: `layers@first`, `layers@next`.
-            self._counts[name.partition("@")[0]] += count
+        for _, local in plan.stages():
+            for name, count in local.counts().items():
+                # Parts in time call forms of a block: `layers@first`, `layers@next`.
+                self._counts[name.partition("@")[0]] += count
         self._placements: dict[tuple[str, int], list[Placement]] = {}
         for each in plan.placements:
             self._placements.setdefault((each.block, each.value), []).append(each)

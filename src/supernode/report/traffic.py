@@ -2,20 +2,26 @@
 
 One message often carries values of several modules. Each is counted where it comes from: what is
 added up with the module that made the parts, what is gathered or exchanged with the module that
-first reads it.
+first reads it, what goes to another stage of a pipeline with the module that made it.
+
+The stages of a pipeline send different bytes: what is said of a chip is the mean of theirs, and
+calls are those of all stages.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from supernode.errors import UnknownOp
-from supernode.ir import Block, Op, Phase, Site, print_typed
+from supernode.ir import RECEIVE, SEND, Block, Op, Phase, Program, Site, print_typed
 from supernode.plan import Plan
 from supernode.report.repeats import common_name, ops_once, order_of, pattern_of
 from supernode.simulate import sent_bytes
 from supernode.simulate.collective_time import COLLECTIVE_OF, COLLECTIVES, Collective, carried
 
 _REDUCTIONS = ("all_reduce", "reduce_scatter")
+Way = Collective | Literal["send"]
+WAYS: tuple[Way, ...] = (*COLLECTIVES, "send")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +34,7 @@ class Traffic:
 
     module: str
     phase: Phase
-    collective: Collective
+    collective: Way
     axis: str
     calls: int
     sent_bytes: float
@@ -40,7 +46,7 @@ class Total:
 
     axis: str
     size: int
-    collective: Collective
+    collective: Way
     calls: int
     sent_bytes: float
 
@@ -51,7 +57,7 @@ def traffic(plan: Plan) -> tuple[Traffic, ...]:
     Raises:
         UnknownOp: the plan has a collective whose bytes are not known.
     """
-    found: dict[tuple[str, Phase, Collective, str], _Sum] = {}
+    found: dict[tuple[str, Phase, Way, str], _Sum] = {}
     for message in _messages(plan):
         touched: dict[_Sum, None] = {}
         for site, size_bytes in message.parts:
@@ -83,7 +89,7 @@ def totals(plan: Plan) -> tuple[Total, ...]:
     Raises:
         UnknownOp: the plan has a collective whose bytes are not known.
     """
-    found: dict[tuple[str, Collective], _Sum] = {}
+    found: dict[tuple[str, Way], _Sum] = {}
     for message in _messages(plan):
         row = found.setdefault((message.axis, message.collective), _Sum())
         row.calls += message.calls
@@ -97,7 +103,7 @@ def totals(plan: Plan) -> tuple[Total, ...]:
             sent_bytes=found[axis, collective].sent_bytes,
         )
         for axis, size in plan.mesh.axes
-        for collective in COLLECTIVES
+        for collective in WAYS
         if (axis, collective) in found
     )
 
@@ -113,36 +119,53 @@ class _Sum:
 class _Message:
     """One collective of the local program; `parts`: what it sends for each value, and for whom."""
 
-    collective: Collective
+    collective: Way
     axis: str
     calls: int
     parts: tuple[tuple[Site, float], ...]
 
 
 def _messages(plan: Plan) -> Iterator[_Message]:
-    counts = plan.local.counts()
-    blocks = {block.name: _Wires(block) for block in plan.local.all_blocks()}
-    for block, op in ops_once(plan.local):
-        if not op.name.startswith("fabric."):
+    stages = plan.stages()
+    for _, local in stages:
+        yield from _messages_of(local, plan, 1 / len(stages))
+
+
+def _messages_of(local: Program, plan: Plan, share: float) -> Iterator[_Message]:
+    """Those of a chip that runs `local`; bytes count `share` times."""
+    counts = local.counts()
+    blocks = {block.name: _Wires(block) for block in local.all_blocks()}
+    for block, op in ops_once(local):
+        if not op.name.startswith("fabric.") or op.name == RECEIVE:
             continue
-        collective, axis = COLLECTIVE_OF.get(op.name), op.args[1]
-        if collective is None:
-            wrong = f"not known: what {op.name} sends"
-            raise UnknownOp(wrong, op=print_typed(op), where=str(op.site))
+        axis = op.args[1]
         assert isinstance(axis, str)
-        size = plan.mesh.axis_size(axis)
         yield _Message(
-            collective=collective,
+            collective=_way(op),
             axis=axis,
             calls=counts.get(block.name, 1),
             parts=tuple(
-                (
-                    blocks[block.name].site(op, i),
-                    sent_bytes(collective, value.type.size_bytes, size),
-                )
-                for i, value in enumerate(carried(op))
+                (blocks[block.name].site(op, i), share * size_bytes)
+                for i, size_bytes in enumerate(_sent(op, plan.mesh.axis_size(axis)))
             ),
         )
+
+
+def _way(op: Op) -> Way:
+    collective = "send" if op.name == SEND else COLLECTIVE_OF.get(op.name)
+    if collective is None:
+        wrong = f"not known: what {op.name} sends"
+        raise UnknownOp(wrong, op=print_typed(op), where=str(op.site))
+    return collective
+
+
+def _sent(op: Op, size: int) -> Iterator[float]:
+    """The bytes that a chip sends for each value."""
+    if op.name == SEND:
+        yield from (float(value.type.size_bytes) for value in op.inputs)
+        return
+    for value in carried(op):
+        yield sent_bytes(COLLECTIVE_OF[op.name], value.type.size_bytes, size)
 
 
 class _Wires:
@@ -157,7 +180,7 @@ class _Wires:
 
     def site(self, op: Op, position: int) -> Site:
         """Where the value at `position` of a collective comes from or goes to, past others."""
-        reduces = op.name.removeprefix("fabric.") in _REDUCTIONS
+        reduces = op.name == SEND or op.name.removeprefix("fabric.") in _REDUCTIONS
         value = (op.inputs if reduces else op.outputs)[position]
         near = self._makers if reduces else self._readers
         while (other := near.get(value.id)) is not None and _carries(other):
