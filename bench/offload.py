@@ -7,7 +7,7 @@ import torch
 
 import supernode as sn
 from bench.result import Row, Section
-from bench.rounds import QUIET_SHARE, TrainSteps, by_side, quiet_rounds, told
+from bench.rounds import QUIET_SHARE, Sized, TrainSteps, by_side, quiet_rounds, told
 from supernode.models import recipe
 
 HOW = f"""\
@@ -22,13 +22,9 @@ AT_MOST = 1.15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """A recipe at one size, what is elsewhere, and how many steps a round has."""
+class Case(Sized):
+    """A recipe at one size, and what is elsewhere."""
 
-    recipe: str
-    batch: int
-    sequence: int
-    steps: int
     layout: str
 
 
@@ -72,12 +68,11 @@ def _row(case: Case, rounds: int, notes: list[str]) -> Row:
         kept, taken = quiet_rounds(sides, rounds)
     times = by_side([each.times for each in kept])
     torch.testing.assert_close(sides["away"].losses, sides["memory"].losses, rtol=0.0, atol=0.0)
-    size = f"{case.recipe}, {case.batch} x {case.sequence} tokens"
-    notes.append(f"{size}, {case.layout}: {told(kept, taken)}")
+    notes.append(f"{case.size}, {case.layout}: {told(kept, taken)}")
     return Row(
-        what=f"{size}: all in memory / {case.layout}",
+        what=f"{case.size}: all in memory / {case.layout}",
         ours=times["away"],
         theirs=times["memory"],
         at_least=1 / AT_MOST,
-        headline=f"train step with {case.layout} against all in memory, {size}",
+        headline=f"train step with {case.layout} against all in memory, {case.size}",
     )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 import supernode as sn
 from bench.result import Row, Section
-from bench.rounds import QUIET_SHARE, TrainSteps, by_side, quiet_rounds, told
+from bench.rounds import QUIET_SHARE, Sized, TrainSteps, by_side, quiet_rounds, told
 from supernode.capture import capture
 from supernode.kernels import generate
 from supernode.models import Job, recipe
@@ -22,13 +22,9 @@ LOSS_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """A recipe at one size, and how many steps a round has."""
+class Case(Sized):
+    """A recipe at one size, and what limits its steps."""
 
-    recipe: str
-    batch: int
-    sequence: int
-    steps: int
     kind: str
 
 
@@ -116,7 +112,7 @@ def _rows(case: Case, rounds: int, notes: list[str]) -> list[Row]:
         torch.testing.assert_close(
             side.losses, sides["eager"].losses, rtol=LOSS_TOLERANCE, atol=0.0
         )
-    size = f"{case.recipe}, {case.batch} x {case.sequence} tokens, {case.kind}"
+    size = f"{case.size}, {case.kind}"
     notes.append(f"{size}: {told(kept, taken)}")
     return [
         Row(

@@ -20,6 +20,21 @@ Sides = Mapping[str, Callable[[], float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sized:
+    """A recipe at one size, and how many steps a round has."""
+
+    recipe: str
+    batch: int
+    sequence: int
+    steps: int
+
+    @property
+    def size(self) -> str:
+        """The size in a table."""
+        return f"{self.recipe}, {self.batch} x {self.sequence} tokens"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
     """What each side took, and the share of the cores that others used meanwhile."""
 

@@ -18,7 +18,7 @@ import torch
 import supernode as sn
 from bench.host import cpu_s, descendants
 from bench.result import Row, Section
-from bench.rounds import QUIET_SHARE, TrainSteps, by_side, quiet_rounds, told
+from bench.rounds import QUIET_SHARE, Sized, TrainSteps, by_side, quiet_rounds, told
 from supernode.models import recipe
 
 HOW = f"""\
@@ -40,22 +40,13 @@ START_S, ROUND_S, END_S = 180.0, 900.0, 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """A recipe at one size on two chips, how each side splits it, how many steps a round has."""
+class Case(Sized):
+    """A recipe at one size on two chips, and how each side splits it."""
 
-    recipe: str
-    batch: int
-    sequence: int
-    steps: int
     layout: str
     torch: str
     fused: bool = False
     parts: int = 1
-
-    @property
-    def size(self) -> str:
-        """The size in a table."""
-        return f"{self.recipe}, {self.batch} x {self.sequence} tokens"
 
     @property
     def rival(self) -> str:
