@@ -14,8 +14,9 @@ from torch import Tensor
 from supernode.capture import compat
 from supernode.capture.aliases import write
 from supernode.capture.host import Choices, HostLedger
-from supernode.capture.tensors import Tensors, is_dense
+from supernode.capture.tensors import Tensors
 from supernode.ir import DType, TensorType, Value
+from supernode.kernels import is_dense
 
 Body = Callable[[], None]
 

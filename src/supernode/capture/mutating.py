@@ -9,9 +9,9 @@ from supernode.capture import compat
 from supernode.capture.aliases import write
 from supernode.capture.call import Call, flat, refuse
 from supernode.capture.tape import KwArgs
-from supernode.capture.tensors import is_dense
 from supernode.errors import CaptureError
 from supernode.ir import DType, TensorType, Value
+from supernode.kernels import is_dense
 
 
 def in_place(call: Call) -> Any:

@@ -12,9 +12,9 @@ from supernode.capture.fixed import fixed_number, fixed_tensor, with_fixed
 from supernode.capture.functional import FILL_ARGUMENT, FILLS
 from supernode.capture.host import HostFloat, HostLedger, HostNode, host_node
 from supernode.capture.sites import user_line
-from supernode.capture.tensors import is_dense
 from supernode.errors import CaptureError
 from supernode.ir import HostType, Type, Value
+from supernode.kernels import is_dense
 
 _SIZED = ("aten.arange", "aten.range")
 """Ops whose numbers decide how large the result is."""

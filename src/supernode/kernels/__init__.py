@@ -16,4 +16,5 @@ from supernode.kernels.random import RANDOM as RANDOM
 from supernode.kernels.step import GeneratedStep as GeneratedStep
 from supernode.kernels.step import OpSpan as OpSpan
 from supernode.kernels.step import executed_ops as executed_ops
+from supernode.kernels.strides import is_dense as is_dense
 from supernode.kernels.surroundings import Places as Places

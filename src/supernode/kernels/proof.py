@@ -30,7 +30,8 @@ def prove(run: Callable[..., Any], known: Signature, args: Sequence[Any]) -> lis
     tensors, rest = tuple(args[:count]), tuple(args[count:])
     sizes = known.sizes(tuple(tuple(each.shape) for each in tensors))
     whole = _listed(run(*tensors, *rest))
-    split = [name for name, size in sizes.items() if size % 2 == 0 and _splits(known, name)]
+    formula = known.of_tensors(sizes)
+    split = [name for name, size in sizes.items() if size % 2 == 0 and formula.splittable(name)]
     for factor in split:
         parts = [
             _listed(run(*(_half(t, d, factor, i) for t, d in _pairs(known, tensors)), *rest))
@@ -49,11 +50,6 @@ def prove(run: Callable[..., Any], known: Signature, args: Sequence[Any]) -> lis
 
 def _pairs(known: Signature, tensors: tuple[Tensor, ...]) -> list[tuple[Tensor, Dims]]:
     return list(zip(tensors, known.inputs, strict=True))
-
-
-def _splits(known: Signature, factor: str) -> bool:
-    dims = [dim for dims in known.inputs + known.outputs for dim in dims if factor in dim]
-    return factor not in known.whole and all(dim[0] == factor for dim in dims)
 
 
 def _half(tensor: Tensor, dims: Dims, factor: str, which: int) -> Tensor:

@@ -1,9 +1,10 @@
 """What the formula of a kernel and the arguments of its Python function say together."""
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_type_hints
 
 from supernode.errors import InputError
@@ -94,16 +95,24 @@ class Signature:
 
     def results(self, sizes: Mapping[str, int]) -> tuple[Shape, ...]:
         """The shapes of the outputs."""
-        return tuple(tuple(_size(dim, sizes) for dim in dims) for dims in self.outputs)
+        return tuple(
+            tuple(math.prod(sizes[factor] for factor in dim) for dim in dims)
+            for dims in self.outputs
+        )
 
     def formula(self, op: Op) -> Formula:
         """The Formula of one use in a Program; numbers of the host have no dims."""
         tensors = [value for value in op.inputs if not isinstance(value.type, HostType)]
         numbers = len(op.inputs) - len(tensors)
+        found = self.of_tensors(self.sizes(tuple(map(shape_of, tensors))))
+        return replace(found, inputs=(*found.inputs, *((),) * numbers))
+
+    def of_tensors(self, sizes: Mapping[str, int]) -> Formula:
+        """The Formula of the tensors alone, with these sizes of the factors."""
         return Formula(
-            inputs=(*self.inputs, *((),) * numbers),
+            inputs=self.inputs,
             outputs=self.outputs,
-            sizes=self.sizes(tuple(map(shape_of, tensors))),
+            sizes=sizes,
             whole=self.whole,
             reduced=self.reduced,
         )
@@ -188,10 +197,3 @@ def _declared(name: str, kind: type, default: Any) -> str:
         return f"{kind.__name__} {name}"
     shown = f'"{default}"' if kind is str else repr(kind(default))
     return f"{kind.__name__} {name}={shown}"
-
-
-def _size(dim: tuple[str, ...], sizes: Mapping[str, int]) -> int:
-    size = 1
-    for factor in dim:
-        size *= sizes[factor]
-    return size

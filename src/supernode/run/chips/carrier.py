@@ -8,6 +8,8 @@ from threading import Lock, Thread
 import torch
 from torch import Tensor
 
+from supernode.kernels import is_dense
+
 
 class Carrier:
     """A thread that copies in the order in which copies were begun.
@@ -36,7 +38,7 @@ class Carrier:
     def store(self, x: Tensor, key: int, out: Tensor | None = None) -> Tensor:
         """See `kernels.surroundings.Places`. What goes to a slot keeps its strides."""
         if out is None:
-            x = x if _is_dense(x) else x.contiguous()
+            x = x if is_dense(x) else x.contiguous()
             bytes_ = self._slots[key][: x.nbytes]
             out = bytes_.view(x.dtype).as_strided(x.shape, x.stride())
         else:
@@ -61,13 +63,3 @@ class Carrier:
             # The step may overwrite the memory of `source` as soon as it knows.
             del job, source, out
             lock.release()
-
-
-def _is_dense(x: Tensor) -> bool:
-    """Whether the elements of `x` fill a piece of memory, in whatever order."""
-    expected = 1
-    for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
-        if size != 1 and stride != expected:
-            return False
-        expected *= size
-    return True
