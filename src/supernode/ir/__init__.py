@@ -25,6 +25,7 @@ from supernode.ir.program import Port as Port
 from supernode.ir.program import Program as Program
 from supernode.ir.program import Role as Role
 from supernode.ir.program import Site as Site
+from supernode.ir.program import called as called
 from supernode.ir.program import copied as copied
 from supernode.ir.program import map_values as map_values
 from supernode.ir.program import renamed as renamed

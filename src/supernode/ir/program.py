@@ -7,7 +7,8 @@ ports: which is a parameter, optimizer state, an argument of the step or its res
 that is the next value of an input (a trained weight) names that input in `updates`.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -24,6 +25,9 @@ does the reverse. Both only begin: whoever reads what is fetched waits for it, a
 `wait(x, stored)` the memory of `x` is free. They stand in `main`."""
 
 
+_LAYER = re.compile(r"(.*?\.\d+)(?:\.|$)")
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """Where an op comes from: module path, phase of the step, line of the user's code.
@@ -38,6 +42,12 @@ class Site:
     source: str = ""
     task: str = ""
     region: str = ""
+
+    @property
+    def layer(self) -> str:
+        """The module up to the first number in its path, `model.layers.3`; empty if it has none."""
+        found = _LAYER.match(self.module)
+        return found[1] if found else ""
 
     def __str__(self) -> str:
         parts = [self.source, f"in {self.module}" if self.module else "", self.phase]
@@ -115,6 +125,12 @@ class Block:
     inputs: tuple[Value, ...]
     ops: tuple[Op, ...]
     outputs: tuple[Value, ...]
+
+
+def called(blocks: Iterable[Block], ops: Sequence[Op]) -> tuple[Block, ...]:
+    """Those of `blocks` that one of `ops` calls."""
+    names = {op.block for op in ops if op.name == CALL}
+    return tuple(block for block in blocks if block.name in names)
 
 
 class NewValues:

@@ -40,6 +40,7 @@ def partition_within(
     plan = partition(program, layout, chips)
     modes = [*LIMITS, FULL] if line.recompute == MODEL else []
     places = ELSEWHERE if line.offload is None else ()
+    most = f"{RECOMPUTE}={FULL}" if modes else ""
 
     def fits(tried: Plan) -> bool:
         return tried.memory(in_place=in_place).peak_bytes <= memory_bytes
@@ -47,22 +48,21 @@ def partition_within(
     again = partial(_with, program, chips, layout)
     if fits(plan):
         return plan
-    if modes and fits(best := again(f"{RECOMPUTE}={modes[-1]}")):
+    if modes and fits(plan := again(most)):
         low, high = 0, len(modes) - 1
         while low < high:
             middle = (low + high) // 2
             tried = again(f"{RECOMPUTE}={modes[middle]}")
             if fits(tried):
-                best, high = tried, middle
+                plan, high = tried, middle
             else:
                 low = middle + 1
-        return best
-    most = f"{RECOMPUTE}={FULL}" if modes else ""
+        return plan
     for kinds in places:
         plan = again(most, f"{OFFLOAD}={kinds}")
         if fits(plan):
             return plan
-    return check_fits(plan if places or not modes else again(most), memory_bytes, in_place=in_place)
+    return check_fits(plan, memory_bytes, in_place=in_place)
 
 
 def _with(program: Program, chips: int | None, *words: str) -> Plan:

@@ -85,14 +85,13 @@ def offloaded(plan: Plan, offload: Offload, ahead: int = 1) -> Plan:
             asked=f"layout {plan.layout}",
             fix=f"leave out @{AT_PEERS} for the memory of the host, or use more chips",
         )
-    programs = (plan.local, *plan.variants)
-    chosen = _chosen(plan, programs, offload)
+    chosen = _chosen(plan, plan.programs, offload)
     ranks = variant_ranks(plan.mesh, plan.starts)
+    prepared = [_prepared(program, chosen) for program in plan.programs]
     moved: list[Program] = []
-    for rank, program in zip(ranks, programs, strict=True):
-        program, labels = _prepared(program, chosen)
+    for rank, (program, labels) in zip(ranks, prepared, strict=True):
         # Chips that run the same ops move the same values: those of the largest pieces decide.
-        sizes, _ = _prepared(plan.largest(rank), chosen)
+        sizes, _ = prepared[plan.largest_kind(rank)]
         here = {i for i in chosen if _size_bytes(program.main.inputs[i])}
         away = Away(
             place=offload.place,

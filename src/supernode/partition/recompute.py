@@ -5,7 +5,6 @@ from what is held run once more, right before its first reader. For a repeated b
 of its own, joined to the backward block that reads it: a weight that both need is gathered once.
 """
 
-import re
 from collections import defaultdict
 from dataclasses import replace
 
@@ -28,8 +27,6 @@ CHEAP_FLOPS_PER_BYTE = 256
 
 Elementwise ops need a few, the scores of an attention with heads of 128 about 128, a linear layer
 of 4096 inputs 4096."""
-
-_LAYER = re.compile(r"^(.*?\.\d+)(?:\.|$)")
 
 
 def recompute(program: Program, mode: str) -> Program:
@@ -204,8 +201,7 @@ def _group(op: Op, mode: str) -> str:
     """What an op of main is computed again with: its region, or its layer where layers are."""
     if mode == MODEL:
         return op.site.region
-    found = _LAYER.match(op.site.module) if mode == FULL else None
-    return found[1] if found else ""
+    return op.site.layer if mode == FULL else ""
 
 
 def _chosen(ops: tuple[Op, ...], held: set[int], mode: str) -> set[int]:

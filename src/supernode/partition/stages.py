@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from supernode.errors import LayoutError
 from supernode.ir import (
-    CALL,
     RECEIVE,
     SEND,
     Block,
@@ -23,6 +22,7 @@ from supernode.ir import (
     TensorType,
     Type,
     Value,
+    called,
 )
 from supernode.ops import is_view
 from supernode.partition.chunks import EVERYWHERE, Chunks, backward_level
@@ -186,10 +186,8 @@ class _Stages:
                 outputs.append(inputs[update])
             else:
                 outputs.append(writer.nothing(value))
-        called = {op.block for op in writer.ops if op.name == CALL}
         main = Block(name="main", inputs=inputs, ops=tuple(writer.ops), outputs=tuple(outputs))
-        blocks = tuple(block for block in self.local.blocks if block.name in called)
-        return replace(self.local, main=main, blocks=blocks)
+        return replace(self.local, main=main, blocks=called(self.local.blocks, writer.ops))
 
     def _kind(self, at: int) -> Kind:
         if at in self.weights:

@@ -18,6 +18,7 @@ from supernode.ir import (
     Program,
     TensorType,
     Value,
+    called,
     free_fills,
     renamed,
 )
@@ -56,13 +57,11 @@ def unroll(local: Program, axis: str, parts: int) -> tuple[Program, list[Tag]]:
     local = timed(free_fills(local), axis, parts)
     unroller = _Unroller(local, axis, parts)
     main = unroller.main()
-    called = {op.block for op in main.ops if op.name == CALL}
     blocks = {block.name: block for block in local.blocks}
     for form in unroller.forms.values():
         halves = () if form.halves is None else form.halves.blocks
         blocks |= {each.name: each for each in (form.block, *halves)}
-    kept = tuple(block for block in blocks.values() if block.name in called)
-    return replace(local, main=main, blocks=kept), unroller.tags
+    return replace(local, main=main, blocks=called(blocks.values(), main.ops)), unroller.tags
 
 
 def untimed(local: Program) -> list[Tag]:
@@ -144,11 +143,11 @@ class _Unroller:
     def _call(self, step: Step, op: Op, part: int) -> None:
         """The form of the block for this part, with what there is so far and what there then is."""
         block = self.blocks[op.block]
-        name = form_name(block, self.axis, step.head, part, self.parts)
+        place = self.axis, step.head, part, self.parts
+        name = form_name(block, *place)
         if name not in self.forms:
-            same = name == block.name
-            made = form_of(block, self.axis, step.head, part, self.parts)
-            self.forms[name] = Form(block=block) if same else made
+            made = None if name == block.name else form_of(block, *place)
+            self.forms[name] = made or Form(block=block)
         form = self.forms[name].block
         key, last = op.outputs[0].id, part == self.parts - 1
         given = list(range(len(op.outputs)))

@@ -1,16 +1,14 @@
 """The optimizer parameter by parameter, so that it needs little of its state at one time."""
 
-import re
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 
-from supernode.ir import CALL, SEND, Op, Program, TensorType, Value
+from supernode.ir import CALL, SEND, Op, Program, TensorType, Value, called
 from supernode.partition.fuse import written_out
 
 Label = Hashable
 """What unit an op belongs to; None goes with the op before it."""
 
-_LAYER = re.compile(r"^(.*?\.\d+)(?:\.|$)")
 _SHARED = object()
 
 
@@ -32,9 +30,7 @@ def by_parameter(program: Program) -> tuple[Program, list[Label]]:
     order = list(tail.order())
     labels += [tail.label(at) for at in order]
     main = replace(main, ops=(*main.ops[:end], *(tail.ops[at] for at in order)))
-    called = {op.block for op in main.ops if op.name == CALL}
-    blocks = tuple(block for block in program.blocks if block.name in called)
-    return replace(program, main=main, blocks=blocks), labels
+    return replace(program, main=main, blocks=called(program.blocks, main.ops)), labels
 
 
 def numbered(labels: Sequence[Label]) -> list[int]:
@@ -52,8 +48,7 @@ def numbered(labels: Sequence[Label]) -> list[int]:
 def _label(at: int, op: Op) -> Label:
     if op.name == CALL:
         return ("call", at)
-    layer = _LAYER.match(op.site.module)
-    return (op.site.phase, layer[1] if layer else op.site.module)
+    return (op.site.phase, op.site.layer or op.site.module)
 
 
 class _Tail:

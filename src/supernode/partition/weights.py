@@ -8,7 +8,7 @@ the gradients of weights alone; only the optimizer waits for it, so it can fill 
 
 from dataclasses import replace
 
-from supernode.ir import CALL, NewValues, Op, Value
+from supernode.ir import CALL, NewValues, Op, Value, called
 from supernode.partition.chunks import Chunks
 from supernode.partition.parted import Parted, parted, two_calls
 
@@ -49,13 +49,11 @@ class _Apart:
                     ops.append(op)
                     origin.append(at)
                     late.append(op is second)
-        called = {op.block for op in ops if op.name == CALL}
         local = self.chunks.local
-        blocks = tuple(block for block in self.blocks.values() if block.name in called)
         main = replace(local.main, ops=tuple(ops[::-1]))
         return replace(
             self.chunks,
-            local=replace(local, main=main, blocks=blocks),
+            local=replace(local, main=main, blocks=called(self.blocks.values(), ops)),
             tags=[self.chunks.tags[at] for at in reversed(origin)],
             of=[self.chunks.of[at] for at in reversed(origin)],
             weights=frozenset(at for at, each in enumerate(reversed(late)) if each),

@@ -30,6 +30,7 @@ from supernode.plan.json import plan_to_json as plan_to_json
 from supernode.plan.layout import AT_PEERS as AT_PEERS
 from supernode.plan.layout import ON_HOST as ON_HOST
 from supernode.plan.layout import Layout as Layout
+from supernode.plan.liveness import last_uses as last_uses
 from supernode.plan.memory import MemoryUse as MemoryUse
 from supernode.plan.memory import PlanMemory as PlanMemory
 from supernode.plan.memory import memory as memory

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from supernode.ir import STORE, Program, Value, elsewhere
 from supernode.plan.inplace import destinations
+from supernode.plan.liveness import last_uses
 
 _ALIGN_BYTES = 64
 
@@ -16,7 +17,9 @@ def away_bytes(program: Program) -> dict[str, int]:
     updated = {main.inputs[source].id for source in program.updates if source is not None}
     kept = {value.id for value in main.outputs}
     kept |= {value.id for value in main.inputs if value.id not in updated}
-    last = {value.id: at for at, op in enumerate(main.ops) for value in op.inputs}
+    if not places:
+        return {}
+    last = last_uses(main)
     dying: dict[int, list[tuple[str, int]]] = {}
     now: Counter[str] = Counter()
     most: Counter[str] = Counter()
@@ -25,7 +28,7 @@ def away_bytes(program: Program) -> dict[str, int]:
         place, size_bytes = places[value.id], value.type.size_bytes
         now[place] += size_bytes
         most[place] = max(most[place], now[place])
-        if value.id in last and value.id not in kept:
+        if value.id not in kept:
             dying.setdefault(last[value.id], []).append((place, size_bytes))
 
     for value in main.inputs:
@@ -68,7 +71,7 @@ def slots_of(program: Program) -> Slots:
     """The slots of `program`. Values of one size that are not there at one time share a slot: what
     is fetched from it is read before the next is stored."""
     main = program.main
-    last = {value.id: at for at, op in enumerate(main.ops) for value in op.inputs}
+    last = last_uses(main)
     given = {value.id for value in main.outputs}
     free: dict[int, list[int]] = {}
     ending: dict[int, list[tuple[int, int]]] = {}

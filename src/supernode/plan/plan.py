@@ -55,6 +55,11 @@ class Plan:
     variants: tuple[Program, ...] = ()
 
     @property
+    def programs(self) -> tuple[Program, ...]:
+        """The programs of all kinds of chips."""
+        return (self.local, *self.variants)
+
+    @property
     def is_staged(self) -> bool:
         """Whether chips run different ops, each with weights of its own."""
         return any(layout is not None and layout.only for layout in self.inputs)
@@ -67,7 +72,7 @@ class Plan:
 
     def local_of(self, rank: int) -> Program:
         """The program of chip `rank`."""
-        return (self.local, *self.variants)[self._kind(rank)]
+        return self.programs[self._kind(rank)]
 
     def alike(self, rank: int) -> int:
         """The first chip that runs the very program of chip `rank`."""
@@ -90,7 +95,7 @@ class Plan:
         """
         find = memory if in_place else run_memory
         ranks = variant_ranks(self.mesh, self.starts)
-        pairs = zip(ranks, (self.local, *self.variants), strict=True)
+        pairs = zip(ranks, self.programs, strict=True)
         return PlanMemory(
             chips={
                 r: find(local).lending(self.lent_bytes(r, in_place=in_place)) for r, local in pairs
@@ -104,10 +109,14 @@ class Plan:
 
     def largest(self, rank: int) -> Program:
         """The program with the same ops as that of chip `rank` and the largest pieces."""
+        return self.programs[self.largest_kind(rank)]
+
+    def largest_kind(self, rank: int) -> int:
+        """Its place in `programs`."""
         if not self.is_staged:
-            return self.local
+            return 0
         axis, _ = self.starts[0]
-        return self.local_of(self.mesh.rank({axis: self.mesh.coordinates(rank)[axis]}))
+        return self._kind(self.mesh.rank({axis: self.mesh.coordinates(rank)[axis]}))
 
     def __str__(self) -> str:
         head = f"plan {self.program.name} on {self.mesh} ({self.layout or 'one chip'})"

@@ -5,6 +5,7 @@ from itertools import groupby, repeat
 from typing import NamedTuple
 
 from supernode.ir import CALL, Block, Op, Program, Value
+from supernode.plan import last_uses
 
 
 class Line(NamedTuple):
@@ -22,7 +23,7 @@ class Line(NamedTuple):
 def lines(program: Program) -> Iterator[Line]:
     """The lines of `program`, in order."""
     blocks = {block.name: block for block in program.blocks}
-    last = _last_reads(program.main)
+    last = last_uses(program.main)
     at = 0
     for is_call, group in groupby(program.main.ops, key=lambda op: op.name == CALL):
         ops = tuple(group)
@@ -44,9 +45,3 @@ def _between(ops: tuple[Op, ...], last: Mapping[int, int], end: int) -> Line:
     results = (value for op in ops for value in op.outputs)
     kept = tuple(value for value in results if last.get(value.id, 0) >= end)
     return Line(Block(name="main", inputs=tuple(read), ops=ops, outputs=kept), tuple(read), kept)
-
-
-def _last_reads(main: Block) -> dict[int, int]:
-    """The place of the op that reads each value last; behind all ops for what main gives."""
-    last = {value.id: at for at, op in enumerate(main.ops) for value in op.inputs}
-    return last | dict.fromkeys((value.id for value in main.outputs), len(main.ops))

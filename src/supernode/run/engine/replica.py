@@ -185,7 +185,7 @@ class Replica:
     def _allocate_state(
         self,
     ) -> tuple[dict[int, tuple[Tensor, ...]], dict[int, tuple[Tensor, ...]]]:
-        local, programs = self._local, (self._plan.local, *self._plan.variants)
+        local, programs = self._local, self._plan.programs
         changed = {
             program.updates[position] for program in programs for position in destinations(program)
         }
@@ -222,7 +222,7 @@ class Replica:
 
     def _allocate_slots(self) -> dict[int, Tensor]:
         """Bytes for what a step stores and fetches again, by the id of the value."""
-        found = [slots_of(program) for program in (self._plan.local, *self._plan.variants)]
+        found = [slots_of(program) for program in self._plan.programs]
         place = next((slots.place for slots in found if slots.place), "")
         size = max(slots.room_bytes for slots in found)
         if not size:
@@ -239,7 +239,7 @@ class Replica:
         return shared.peer(shared.empty(shape, dtype, used_bytes=0), self._arena(place))
 
     def _allocate_results(self) -> dict[int, Tensor]:
-        local, programs = self._local, (self._plan.local, *self._plan.variants)
+        local, programs = self._local, self._plan.programs
         results: dict[int, Tensor] = {}
         for i, value in enumerate(local.main.outputs):
             if isinstance(value.type, HostType):
