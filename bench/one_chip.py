@@ -7,7 +7,7 @@ from torch import Tensor
 
 import supernode as sn
 from bench.result import Row, Section
-from bench.rounds import QUIET_SHARE, Sized, TrainSteps, by_side, quiet_rounds, told
+from bench.rounds import QUIET_SHARE, Sized, TrainSteps, by_side, quiet_rounds, told, torch_threads
 from supernode.capture import capture
 from supernode.kernels import generate
 from supernode.models import Job, recipe
@@ -39,13 +39,9 @@ QUICK = (Case(recipe="gpt-tiny", batch=1, sequence=16, steps=5, kind="overhead-b
 def measure(*, quick: bool = False) -> Section:
     """Every case, each eager against generated code and against a node of one chip."""
     rounds = 3 if quick else 9
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     notes: list[str] = []
-    try:
+    with torch_threads(1):
         rows = [row for case in (QUICK if quick else FULL) for row in _rows(case, rounds, notes)]
-    finally:
-        torch.set_num_threads(threads)
     cases = [asdict(case) for case in (QUICK if quick else FULL)]
     return Section(
         theme="one-chip",

@@ -2,10 +2,12 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
+import torch
 from torch import Tensor
 
 from bench.host import others_s
@@ -90,6 +92,17 @@ def _turn(sides: Sides, number: int) -> dict[str, float]:
     order = list(sides) if number % 2 == 0 else list(sides)[::-1]
     times = {name: sides[name]() for name in order}
     return {name: times[name] for name in sides}
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """In `with`, torch computes with `count` threads here, and so do nodes of one chip."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class TrainSteps:
