@@ -19,6 +19,8 @@ The three take turns: in each round each does the same number of steps. A ratio 
 over ours in the same round, the table shows the median. A round in which other processes used more
 than {QUIET_SHARE:.0%} of the cores is taken again. The losses of all steps must agree."""
 LOSS_TOLERANCE = 1e-4
+AT_LEAST = {"compute-bound": 1 / 1.03, "small batch": 1 / 1.1, "overhead-bound": 1 / 1.1}
+"""How many times as long eager has to take, at least, by what limits a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +117,7 @@ def _rows(case: Case, rounds: int, notes: list[str]) -> list[Row]:
             what=f"{size}: eager / {name}",
             ours=times[key],
             theirs=times["eager"],
-            at_least=0.95,
+            at_least=AT_LEAST[case.kind],
             headline=f"train step on one chip against eager, {size}" if key == "node" else "",
         )
         for key, name in (("generated", "generated code in process"), ("node", "node of one chip"))

@@ -59,7 +59,7 @@ class Row:
     def wanted(self) -> str:
         """What is asked of the row, as text."""
         if self.at_least is not None:
-            return f"≥ {self.at_least:g}x"
+            return f"≥ {self.at_least:.3g}x"
         return "" if self.at_most is None else f"≤ {self.text(self.at_most)}"
 
     def text(self, value: float) -> str:
