@@ -24,6 +24,8 @@ LINES = (
     "fsdp=2,ep=2,tp=2",
     "ep=2,cp=2",
     "micro=2,ep=2",
+    "ep=2,recompute=selective",
+    "ep=2,recompute=full",
 )
 FLOAT, INT = 4, 8
 """Bytes of a float32 and an int64."""
@@ -73,7 +75,7 @@ def exchanges(plan: Plan) -> list[Op]:
 
 
 @pytest.mark.parametrize("layers", [2, 6])
-@pytest.mark.parametrize("line", ["ep=4", "dp=2,ep=2", "fsdp=2,ep=2"])
+@pytest.mark.parametrize("line", ["ep=4", "dp=2,ep=2", "fsdp=2,ep=2", "ep=4,recompute=selective"])
 def test_each_token_travels_twice_each_way(line: str, layers: int) -> None:
     """There and back, forward and backward; nobody asks for the gradient of the first input."""
     made = moe_step(layers=layers, top=2)

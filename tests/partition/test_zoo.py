@@ -17,7 +17,15 @@ from supernode.report.traffic import totals
 from zoo import BATCH, CNNS, ZOO, zoo_step
 from zoo_runs import NO_TP, SINGLE, Subject, assert_near
 
-EXPERT_LAYOUTS = ("ep=2", "ep=4", "dp=2,ep=2", "fsdp=2,ep=2", "ep=2,tp=2", "fsdp=2,ep=2,cp=2,tp=2")
+EXPERT_LAYOUTS = (
+    "ep=2",
+    "ep=4",
+    "dp=2,ep=2",
+    "fsdp=2,ep=2",
+    "ep=2,tp=2",
+    "fsdp=2,ep=2,cp=2,tp=2",
+    "ep=2,recompute=selective",
+)
 WITH_EXPERTS = ("mixtral", "qwen3-moe", "deepseek-v3")
 LAYOUTS = ("dp=2", "fsdp=2", "tp=2", "fsdp=2,tp=2", "micro=2")
 

@@ -5,12 +5,15 @@ from what is held run once more, right before its first reader. For a repeated b
 of its own, joined to the backward block that reads it: a weight that both need is gathered once.
 """
 
+import math
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import replace
 
 from supernode.ir import CALL, Block, NewValues, Op, Program, Value, renamed, verify
 from supernode.ops import cost
 from supernode.partition.fuse import Fuser, Slices, trimmed
+from supernode.partition.routing import SORTS, moved_rows
 
 MODEL, NONE, SELECTIVE, FULL = "model", "none", "selective", "full"
 MODES = {
@@ -27,6 +30,11 @@ CHEAP_FLOPS_PER_BYTE = 256
 
 Elementwise ops need a few, the scores of an attention with heads of 128 about 128, a linear layer
 of 4096 inputs 4096."""
+
+MOVED_FLOPS_PER_BYTE = 4096
+"""What a byte of rows counts that are moved by the order of a sort or multiplied in groups, as they
+may cross to the chips of their experts or back: a chip's FLOP/s by the bytes/s of its links, which
+is 2,000 to 20,000 today."""
 
 
 def recompute(program: Program, mode: str) -> Program:
@@ -52,6 +60,7 @@ class _Again:
         self.group_of: dict[int, str] = {}  # by position in main
         self.now: dict[int, Value] = {}
         self.new = NewValues.of(program.main)
+        self.moved = moved_rows(program)
         self._choose_in_blocks(mode)
         self._choose_in_main(mode)
         self.fuser = Fuser(self.blocks)
@@ -107,7 +116,7 @@ class _Again:
             ]
             ids = {block.outputs[i].id for i in late}
             inside = _inside_regions(block) if mode == MODEL else ids
-            chosen = _chosen(block.ops, ids & inside, mode)
+            chosen = _chosen(block.ops, ids & inside, mode, self.moved.get(name, ()))
             places = [i for i in late if block.outputs[i].id in chosen]
             if places:
                 self.again[name] = (_block_again(block, places, ids - chosen), places)
@@ -124,7 +133,8 @@ class _Again:
             values = [value for op in ops for value in op.outputs]
             held = {value.id for value in values if self._held(value, group)}
             if group or mode not in (FULL, MODEL):
-                self.dropped |= _chosen(tuple(ops), held, mode)
+                moved = self.moved.get(self.source.main.name, ())
+                self.dropped |= _chosen(tuple(ops), held, mode, moved)
 
     def _compute(self, value: Value, ops: list[Op]) -> None:
         """Appends what computes a dropped value again."""
@@ -204,7 +214,7 @@ def _group(op: Op, mode: str) -> str:
     return op.site.layer if mode == FULL else ""
 
 
-def _chosen(ops: tuple[Op, ...], held: set[int], mode: str) -> set[int]:
+def _chosen(ops: tuple[Op, ...], held: set[int], mode: str, moved: Collection[int]) -> set[int]:
     """Which of the values that backward alone reads are dropped."""
     values = [value for op in ops for value in op.outputs if value.id in held]
     if mode in (FULL, MODEL):
@@ -213,11 +223,20 @@ def _chosen(ops: tuple[Op, ...], held: set[int], mode: str) -> set[int]:
     slices = Slices(ops)
     dropped: set[int] = set()
     for value in values:
-        kept = held - dropped - {value.id}
-        flops = sum(cost(op).flops for op in slices.leading_to({value.id}, kept))
-        if flops <= limit * value.type.size_bytes:
+        again = slices.leading_to({value.id}, held - dropped - {value.id})
+        if sum(_flops(op, moved) for op in again) <= limit * value.type.size_bytes:
             dropped.add(value.id)
     return dropped
+
+
+def _flops(op: Op, moved: Collection[int]) -> float:
+    """What it counts to run an op again, if those that sort rows or move them give `moved`."""
+    flops = cost(op).flops
+    if op.outputs[0].id in moved:
+        # Rows in the order of one sort are not known to lie as those of another.
+        sorts = op.name in SORTS
+        flops += math.inf if sorts else MOVED_FLOPS_PER_BYTE * op.outputs[0].type.size_bytes
+    return flops
 
 
 def _block_again(block: Block, places: list[int], held: set[int]) -> Block:

@@ -85,6 +85,16 @@ def find_routing(program: Program) -> Routing:
             refuted[error.order.origin] = error.why
 
 
+def moved_rows(program: Program) -> dict[str, set[int]]:
+    """By block, the ids of what ops give that sort rows, move them by that order, or multiply them
+    in groups."""
+    found: dict[str, set[int]] = {}
+    blocks = {block.name: block for block in program.all_blocks()}
+    for name, position in find_routing(program).formulas:
+        found.setdefault(name, set()).update(v.id for v in blocks[name].ops[position].outputs)
+    return found
+
+
 class _RefutedError(Exception):
     def __init__(self, order: Order, why: str) -> None:
         self.order, self.why = order, why
