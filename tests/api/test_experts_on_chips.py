@@ -27,6 +27,7 @@ def test_tokens_go_to_their_experts_and_come_back() -> None:
         for line in ("ep=4", "dp=2,ep=2", "ep=2,tp=2"):
             trained_alike(moe_step(layers=2), moe_step(layers=2), node, line)
         trained_alike(moe_step(batch=7), moe_step(batch=7), node, "dp=2,ep=2")
+        trained_alike(moe_step(experts=6), moe_step(experts=6), node, "ep=4")
 
 
 @pytest.mark.slow

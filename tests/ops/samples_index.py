@@ -162,9 +162,10 @@ def _grouped() -> Iterator[Sample]:
     counts = torch.tensor([4, 0, 8, 4], dtype=torch.int32)
     yield call("local.inverse_permutation", torch.tensor([2, 0, 3, 1]))
     yield call("local.group_sizes", ends)
-    yield call("local.peer_rows", counts, counts, 2)
-    yield call("local.group_ends", counts, 2)
-    yield call("local.expert_order", counts, 2)
+    theirs = torch.tensor([[4, 0], [8, 4]], dtype=torch.int32)
+    yield call("local.peer_rows", counts, theirs)
+    yield call("local.group_ends", theirs)
+    yield call("local.expert_order", theirs)
 
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (

@@ -43,6 +43,30 @@ def test_chips_need_not_have_as_many_tokens(towards: tuple[float, ...], line: st
     assert check(moe_step(layers=2, batch=7, towards=towards), line).variants
 
 
+@pytest.mark.parametrize(
+    "line", ["ep=4", "ep=3", "dp=2,ep=4", "fsdp=2,ep=4", "ep=4,tp=2", "ep=4,micro=2"]
+)
+@pytest.mark.parametrize("mix", [put_back, add_up])
+def test_chips_need_not_have_as_many_experts(mix: Mix, line: str) -> None:
+    """Of six experts, four chips have 2, 2, 1 and 1; three have 3, 2 and 2 of seven."""
+    experts, batch = (7, 6) if line == "ep=3" else (6, 16)
+    check(moe_step(mix, layers=2, experts=experts, batch=batch), line)
+
+
+@pytest.mark.parametrize("towards", [(9.0, *[0.0] * 5), (*[-9.0] * 5, 9.0)])
+def test_all_tokens_may_go_to_the_first_or_the_last_of_unequal_chips(
+    towards: tuple[float, ...],
+) -> None:
+    check(moe_step(layers=2, experts=6, towards=towards), "ep=4")
+
+
+def test_each_chip_holds_its_experts_alone() -> None:
+    plan = partition(captured(moe_step(experts=6)).program, "ep=4")
+    at = [port.name for port in plan.program.inputs].index("0.up")
+    held = [plan.local_of(rank).main.inputs[at].tensor.shape[0] for rank in range(4)]
+    assert held == [2, 2, 1, 1]
+
+
 @pytest.mark.parametrize("line", ["ep=4", "dp=2,ep=2"])
 @pytest.mark.parametrize("top", [1, 2])
 @pytest.mark.parametrize("towards", [ONE, TWO])
@@ -74,11 +98,12 @@ def exchanges(plan: Plan) -> list[Op]:
     ]
 
 
+@pytest.mark.parametrize("experts", [4, 6])
 @pytest.mark.parametrize("layers", [2, 6])
 @pytest.mark.parametrize("line", ["ep=4", "dp=2,ep=2", "fsdp=2,ep=2", "ep=4,recompute=selective"])
-def test_each_token_travels_twice_each_way(line: str, layers: int) -> None:
+def test_each_token_travels_twice_each_way(line: str, layers: int, experts: int) -> None:
     """There and back, forward and backward; nobody asks for the gradient of the first input."""
-    made = moe_step(layers=layers, top=2)
+    made = moe_step(layers=layers, top=2, experts=experts, batch=8)
     plan = partition(captured(made).program, line)
     assert len(exchanges(plan)) == 4 * layers - 1
     chips, size = plan.mesh.size, plan.mesh.axis_size("ep")
@@ -149,9 +174,9 @@ def test_rows_stay_with_their_experts_from_the_first_product_to_the_last() -> No
 # ---- refusals ----
 
 
-def test_experts_that_do_not_divide_are_refused() -> None:
-    with pytest.raises(LayoutError, match=r"ep=4 does not divide dim 0 of 0\.up .*, size 6"):
-        partition(captured(moe_step(experts=6)).program, "ep=4")
+def test_fewer_experts_than_chips_are_refused() -> None:
+    with pytest.raises(LayoutError, match=r"ep=4 leaves chips without a part of dim 0 of 0\.up"):
+        partition(captured(moe_step(experts=3)).program, "ep=4")
 
 
 def test_a_model_without_experts_is_refused() -> None:

@@ -230,28 +230,31 @@ def group_sizes(ends: Tensor, *, coordinate: Mapping[str, int], mesh: Grid) -> T
 
 
 def peer_rows(
-    counts: Tensor, theirs: Tensor, chips: int, *, coordinate: Mapping[str, int], mesh: Grid
+    counts: Tensor, theirs: Tensor, *, coordinate: Mapping[str, int], mesh: Grid
 ) -> Tensor:
     """How many rows go to each chip, and come from it: [2, chips], on the host.
 
-    `counts` are the own rows for each expert; `theirs` those of chip after chip for the experts of
-    this one.
+    `counts` are the own rows for each expert, those of the first chip first; `theirs` those of each
+    chip for the experts of this one.
     """
-    both = torch.stack((counts, theirs)).view(2, chips, -1)
-    return both.sum(2).cpu()
+    chips, experts = len(theirs), len(counts)
+    if experts % chips:
+        there = torch.stack([part.sum() for part in counts.tensor_split(chips)])
+    else:
+        there = counts.view(chips, -1).sum(1)
+    return torch.stack((there, theirs.sum(1))).cpu()
 
 
-def group_ends(theirs: Tensor, chips: int, *, coordinate: Mapping[str, int], mesh: Grid) -> Tensor:
+def group_ends(theirs: Tensor, *, coordinate: Mapping[str, int], mesh: Grid) -> Tensor:
     """Where the rows of each expert of this chip end, those of all chips together."""
-    return theirs.view(chips, -1).sum(0).cumsum(0, dtype=theirs.dtype)
+    return theirs.sum(0).cumsum(0, dtype=theirs.dtype)
 
 
-def expert_order(
-    theirs: Tensor, chips: int, *, coordinate: Mapping[str, int], mesh: Grid
-) -> Tensor:
+def expert_order(theirs: Tensor, *, coordinate: Mapping[str, int], mesh: Grid) -> Tensor:
     """The indices that put rows by expert which have come chip by chip, each chip's by expert."""
-    experts = torch.arange(theirs.shape[0] // chips, device=theirs.device).repeat(chips)
-    return experts.repeat_interleave(theirs).argsort(stable=True)
+    chips, experts = theirs.shape
+    expert = torch.arange(experts, device=theirs.device).repeat(chips)
+    return expert.repeat_interleave(theirs.flatten()).argsort(stable=True)
 
 
 LOCAL: dict[str, Callable[..., Any]] = {

@@ -183,7 +183,6 @@ def _units(
         for place in split[axis.name]:
             parts[place] *= axis.size
     units: dict[Part, int] = {}
-    experts = set(expert_classes(classes))
     for port, value in zip(program.inputs, program.main.inputs, strict=True):
         if port.role not in ("param", "arg", "buffer") or isinstance(value.type, HostType):
             continue
@@ -197,7 +196,7 @@ def _units(
             count, divisor = parts.get(place, 1), classes.divisor(place) or size
             if divisor % count:
                 splitting = tuple(axis for axis in axes if place in split[axis.name])
-                timed = any(axis.scheme.time for axis in splitting) or place in experts
+                timed = any(axis.scheme.time for axis in splitting)
                 if timed or divisor < count:
                     what = f"dim {dim} of {port.name} ({value.type}), size {size}"
                     error = _misfit(splitting, what, size, divisor, line, timed)
@@ -223,7 +222,7 @@ def _misfit(
     asked = f"{'*'.join(axis.name for axis in axes)}={math.prod(axis.size for axis in axes)}"
     unit = "" if divisor == size else f", which splits in {divisor} equal units"
     if timed:
-        wrong = f"{asked} does not divide {what}{unit}; parts in time and of experts are equal"
+        wrong = f"{asked} does not divide {what}{unit}; parts in time are equal"
         fix = f"use sizes whose product divides {divisor}"
     else:
         wrong = f"{asked} leaves chips without a part of {what}{unit}"

@@ -16,6 +16,7 @@ from supernode.partition.cuts import (
     with_stretches,
 )
 from supernode.partition.emit import Emitter
+from supernode.partition.experts import experts_cut
 from supernode.plan import (
     Layout,
     by_expert,
@@ -128,7 +129,8 @@ def _pinned(question: Question, experts: str | None) -> tuple[Split, list[str]]:
         reasons = [f"{cut_axis(each)} splits {factor}: sorted so" for each in cuts]
         split: Split = {factor: cuts}
         if experts and question.formula.partial:
-            split["e"] = (experts,)
+            cut_by = experts_cut(experts, question.formula.sizes["e"], question.emitter.mesh)
+            split["e"] = (cut_by,)
             reasons.append(f"{experts} splits e: rows are sent to their experts")
         return split, reasons
     return {}, []
@@ -147,7 +149,7 @@ def _among_experts(question: Question) -> bool:
     if axis is None or not cuts or not question.rows.issuperset(question.pinned):
         return False
     if formula.partial:
-        return formula.sizes["e"] % question.emitter.mesh.axis_size(axis) == 0
+        return formula.sizes["e"] >= question.emitter.mesh.axis_size(axis)
     kinds = {formula.reduced.get(factor, SUM) for factor in question.fixed}
     together = all(each == by_expert(each) for each in cuts)
     return together and question.row.ragged and kinds <= {SUM, "max", "min"}

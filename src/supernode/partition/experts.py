@@ -7,20 +7,15 @@ or dropped, however uneven the routing.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
-from supernode.ir import Arg, Site, TensorType, Type, Value
-from supernode.plan import Layout, Mesh, by_token, cut_axis
+from supernode.ir import Arg, Site, TensorType, Value
+from supernode.partition.moves import Writer, move
+from supernode.plan import Layout, Mesh, by_token, cut, cut_axis
 
 
-class Writer(Protocol):
-    """What writes the ops of a block."""
-
-    mesh: Mesh
-
-    def emit(self, name: str, args: tuple[Arg, ...], type_: Type, site: Site) -> Value:
-        """Appends an op with one output and returns it."""
-        ...
+def experts_cut(axis: str, experts: int, mesh: Mesh) -> str:
+    """How `axis` cuts the dim of so many experts."""
+    return cut(axis, units=experts if experts % mesh.axis_size(axis) else 0)
 
 
 def sent_along(source: Layout, target: Layout) -> tuple[str, int] | None:
@@ -72,20 +67,28 @@ class Experts:
     def _route(self, own: Value, axis: str, rows: int, site: Site) -> _Route:
         if own.id not in self._routes:
             chips, type_ = self._writer.mesh.axis_size(axis), own.tensor
-            index = TensorType("int64", (rows,))
-            mine = TensorType(type_.dtype, (type_.shape[0] // chips,))
+            index, peers = TensorType("int64", (rows,)), TensorType("int64", (2, chips))
             counts = self._emit("local.group_sizes", (own,), type_, site)
-            args: tuple[Arg, ...] = ((counts,), axis, (0,), (0,))
-            theirs = self._emit("fabric.all_to_all", args, type_, site)
-            sizes = TensorType("int64", (2, chips))
-            order = self._emit("local.expert_order", (theirs, chips), index, site)
+            theirs = self._told(counts, axis, site)
+            mine = TensorType(type_.dtype, theirs.tensor.shape[1:])
+            order = self._emit("local.expert_order", (theirs,), index, site)
             self._routes[own.id] = _Route(
-                peers=self._emit("local.peer_rows", (counts, theirs, chips), sizes, site),
-                ends=self._emit("local.group_ends", (theirs, chips), mine, site),
+                peers=self._emit("local.peer_rows", (counts, theirs), peers, site),
+                ends=self._emit("local.group_ends", (theirs,), mine, site),
                 order=order,
                 places=self._emit("local.inverse_permutation", (order,), index, site),
             )
         return self._routes[own.id]
+
+    def _told(self, counts: Value, axis: str, site: Site) -> Value:
+        """The rows of each chip for each expert of this one, from those of this one for all."""
+        chips, (experts,) = self._writer.mesh.axis_size(axis), counts.tensor.shape
+        row = TensorType(counts.tensor.dtype, (1, experts))
+        whole = TensorType(counts.tensor.dtype, (chips, experts))
+        mine = self._emit("aten.unsqueeze", (counts, 0), row, site)
+        by_chip = Layout(((axis,), ()))
+        by_own = Layout(((), (experts_cut(axis, experts, self._writer.mesh),)))
+        return move(self._writer, mine, whole, by_chip, by_own, site)
 
     def _picked(self, x: Value, index: Value, site: Site) -> Value:
         return self._emit("aten.index_select", (x, 0, index), x.tensor, site)
