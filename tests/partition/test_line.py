@@ -195,8 +195,7 @@ def test_microbatches_are_equal() -> None:
     with pytest.raises(LayoutError) as caught:
         partition(mlp(batch=7), "micro=2")
     assert str(caught.value) == (
-        "micro=2 does not divide dim 0 of x (f32[7, 10]), size 7; parts in time and of experts "
-        "are equal\n"
+        "micro=2 does not divide dim 0 of x (f32[7, 10]), size 7; parts in time are equal\n"
         "  asked: layout micro=2\n"
         "  op: aten.mm(f32[7, 10] [micro, -], f32[10, 12] [-, -])\n"
         "  where: model.py:1, in m, forward\n"
