@@ -12,7 +12,7 @@ from numerics import assert_close
 from zoo import ZooStep, zoo_step
 from zoo_runs import near
 
-LAYOUTS = ("tp=3", "dp=3", "fsdp=3", "micro=2,tp=3")
+LAYOUTS = ("tp=3", "dp=3,micro=2", "fsdp=3", "micro=3,tp=3")
 """Each goes on from the checkpoint of the one before."""
 STEPS = 2
 

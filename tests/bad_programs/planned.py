@@ -64,8 +64,8 @@ def weights_kept_over_more_chips_than_they_have_rows(right: bool) -> Act:
 
 
 @bad
-def unequal_microbatches(right: bool) -> Act:
-    return planned(mlp(batch=6 if right else 7), "micro=3")
+def more_microbatches_than_samples(right: bool) -> Act:
+    return planned(mlp(batch=9 if right else 7), "dp=2,micro=4")
 
 
 @bad

@@ -23,6 +23,8 @@ LAYOUTS = (
     "fsdp=2,tp=2",
     "micro=2",
     "dp=2,micro=2",
+    "micro=3",
+    "cp=2,micro=3",
     "fsdp=2,recompute=selective",
     "dp=2,recompute=full",
     "dp=2,micro=2,recompute=full",

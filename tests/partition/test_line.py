@@ -191,13 +191,13 @@ def test_a_batch_that_the_step_cuts_by_hand(batch: int) -> None:
     assert_close(got, want, reduced=64)
 
 
-def test_microbatches_are_equal() -> None:
+def test_no_microbatch_is_empty() -> None:
     with pytest.raises(LayoutError) as caught:
-        partition(mlp(batch=7), "micro=2")
+        partition(mlp(batch=7), "micro=8")
     assert str(caught.value) == (
-        "micro=2 does not divide dim 0 of x (f32[7, 10]), size 7; parts in time are equal\n"
-        "  asked: layout micro=2\n"
+        "micro=8 leaves microbatches without a part of dim 0 of x (f32[7, 10]), size 7\n"
+        "  asked: layout micro=8\n"
         "  op: aten.mm(f32[7, 10] [micro, -], f32[10, 12] [-, -])\n"
         "  where: model.py:1, in m, forward\n"
-        "  fix: use sizes whose product divides 7"
+        "  fix: use sizes whose product is at most 7"
     )

@@ -154,7 +154,26 @@ def test_batch_statistics_are_those_of_the_whole_batch() -> None:
             assert_close(one, other, reduced=64)
 
 
-@pytest.mark.parametrize("line", ["micro=3", "dp=4,micro=4"])
-def test_parts_that_do_not_divide_the_batch(line: str) -> None:
-    with pytest.raises(LayoutError, match=r"does not divide dim 0 of .*, size 8"):
+def rows_of_parts(local: Program) -> list[int]:
+    """How many sequences each part embeds."""
+    ops = local.main.ops
+    return [op.outputs[0].tensor.shape[0] for op in ops if op.name == "aten.embedding"]
+
+
+def test_parts_of_a_batch_that_they_do_not_divide() -> None:
+    """Three chips have 3, 3 and 2 of eight sequences, the larger part first."""
+    split = plan("dp=3,micro=2")
+    assert [rows_of_parts(split.local_of(rank)) for rank in range(3)] == [[2, 1], [2, 1], [1, 1]]
+    assert rows_of_parts(plan("micro=3").local) == [3, 3, 2]
+    assert sent(split)["all_reduce"] == sent(plan("dp=3"))["all_reduce"]
+
+
+def test_of_unequal_parts_the_largest_is_held() -> None:
+    whole, parts = memory(plan("").local), memory(plan("micro=3").local)
+    assert parts.parts["activations"] <= 1.05 * 3 / 8 * whole.parts["activations"]
+
+
+@pytest.mark.parametrize("line", ["micro=9", "dp=3,micro=3"])
+def test_more_parts_than_samples_are_refused(line: str) -> None:
+    with pytest.raises(LayoutError, match=r"leaves microbatches without a part of dim 0 of"):
         plan(line)

@@ -118,6 +118,8 @@ def test_models_of_the_zoo_in_stages_of_two_chips(name: str, line: str) -> None:
         "pp=2,zero1=2,micro=2",
         "pp=2,cp=2,micro=2",
         "pp=2,dp=3",
+        "pp=2,dp=3,micro=2",
+        "pp=2,vp=2,micro=6,schedule=zb",
         "pp=4,fsdp=3,schedule=gpipe",
     ],
 )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from supernode.kernels.attention import attention, attention_backward
 from supernode.kernels.surroundings import Grid
+from supernode.plan import share
 
 
 def shard(
@@ -73,14 +74,23 @@ def unpad(
 
 
 def part(
-    x: Tensor, dim: int, index: int, parts: int, *, coordinate: Mapping[str, int], mesh: Grid
+    x: Tensor,
+    dim: int,
+    index: int,
+    parts: int,
+    units: int = 0,
+    *,
+    coordinate: Mapping[str, int],
+    mesh: Grid,
 ) -> Tensor:
-    """Piece `index` of `parts` equal ones of `x` along `dim`: what is done at one time, not place.
+    """Piece `index` of `parts` of `x` along `dim`, equal ones or in `units` units: what is done at
+    one time, not place.
 
     It is contiguous, as that of `shard`.
     """
-    size = x.shape[dim] // parts
-    return x.narrow(dim, index * size, size).contiguous()
+    first, count = share(units or parts, parts, index)
+    unit = x.shape[dim] // (units or parts)
+    return x.narrow(dim, first * unit, count * unit).contiguous()
 
 
 def embedding(

@@ -5,6 +5,7 @@
 cut by time, the number of the draw tells the part, too.
 """
 
+import re
 from dataclasses import replace
 
 from supernode.ir import Op, Type
@@ -24,6 +25,7 @@ def piece_arguments(op: Op) -> tuple[Shape, Cuts]:
 
 
 _PARTS = 2**32
+_TIME = re.compile(r"\*(\d+)")
 
 
 def numbered(draw: int, part: int) -> int:
@@ -39,8 +41,8 @@ def part_of(number: int) -> int:
 def time_parts(op: Op) -> int:
     """In how many parts of time the op draws; one where none of its cuts is by time."""
     _, cuts = piece_arguments(op)
-    words = [each.partition(":")[0] for dim in cuts for each in dim if each.startswith("*")]
-    return int(words[0][1:]) if words else 1
+    found = (match for dim in cuts for each in dim if (match := _TIME.match(each)))
+    return next((int(match[1]) for match in found), 1)
 
 
 def _formula(op: Op) -> Formula:

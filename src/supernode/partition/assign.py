@@ -195,11 +195,10 @@ def _units(
             # No op splits a dim that divides by nothing; it is still kept in parts.
             count, divisor = parts.get(place, 1), classes.divisor(place) or size
             if divisor % count:
-                splitting = tuple(axis for axis in axes if place in split[axis.name])
-                timed = any(axis.scheme.time for axis in splitting)
-                if timed or divisor < count:
+                if divisor < count:
+                    splitting = tuple(axis for axis in axes if place in split[axis.name])
                     what = f"dim {dim} of {port.name} ({value.type}), size {size}"
-                    error = _misfit(splitting, what, size, divisor, line, timed)
+                    error = _misfit(splitting, what, size, divisor, line)
                     raise pointed(error, program, classes, split, value)
                 units[place] = divisor
     return units
@@ -215,19 +214,16 @@ def _places(
             yield from dict.fromkeys(place for _, place in inside)
 
 
-def _misfit(
-    axes: tuple[Axis, ...], what: str, size: int, divisor: int, line: str, timed: bool
-) -> LayoutError:
+def _misfit(axes: tuple[Axis, ...], what: str, size: int, divisor: int, line: str) -> LayoutError:
     """Why these axes together can't split a dim, which `what` tells, in so many units."""
     asked = f"{'*'.join(axis.name for axis in axes)}={math.prod(axis.size for axis in axes)}"
     unit = "" if divisor == size else f", which splits in {divisor} equal units"
-    if timed:
-        wrong = f"{asked} does not divide {what}{unit}; parts in time are equal"
-        fix = f"use sizes whose product divides {divisor}"
-    else:
-        wrong = f"{asked} leaves chips without a part of {what}{unit}"
-        fix = f"use sizes whose product is at most {divisor}"
-    return LayoutError(wrong, asked=f"layout {line}", fix=fix)
+    parts = "chips" if not any(axis.scheme.time for axis in axes) else "microbatches"
+    return LayoutError(
+        f"{asked} leaves {parts} without a part of {what}{unit}",
+        asked=f"layout {line}",
+        fix=f"use sizes whose product is at most {divisor}",
+    )
 
 
 def _home(

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from supernode.ir import CALL, Arg, Block, Op, Program
 from supernode.ops.random import numbered, piece_arguments
-from supernode.plan import cut, cut_axis, cut_within, time_axis
+from supernode.plan import cut, cut_axis, cut_units, cut_within, time_axis
 
 
 def timed(local: Program, axis: str, parts: int) -> Program:
@@ -27,7 +27,10 @@ def _timed(op: Op, axis: str, parts: int) -> Op:
     _, dims = piece_arguments(op)
     word = time_axis(parts)
     cuts = tuple(
-        tuple(cut(word, cut_within(each)) if cut_axis(each) == axis else each for each in dim)
+        tuple(
+            cut(word, cut_within(each), cut_units(each)) if cut_axis(each) == axis else each
+            for each in dim
+        )
         for dim in dims
     )
     return replace(op, kwargs=tuple((k, cuts if k == "cuts" else v) for k, v in op.kwargs))

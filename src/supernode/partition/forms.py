@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from supernode.ir import Block, NewValues, Op, TensorType, Value, renamed
 from supernode.partition.levels import SCATTER, over, picks
 from supernode.partition.parted import Parted, parted_in
-from supernode.partition.running import combined, piece, rounded, wide
+from supernode.partition.running import combined, picked, rounded, wide
 
 FOLLOWING = ("local.unpad", "aten._to_copy")
 """What may stand between a scatter and the sum of its results."""
@@ -104,10 +104,7 @@ class _Form:
 
     def of_part(self, op: Op) -> Op:
         """`op` as this part runs it."""
-        if not picks(op, self.axis):
-            return op
-        (source,), (out,) = op.inputs, op.outputs
-        return piece(source, op.args[1], self.part, self.parts, out, op.site)
+        return picked(op, self.part, self.parts, op.outputs[0]) if picks(op, self.axis) else op
 
     def write(self, name: str, head: frozenset[int]) -> Block:
         """The whole form. What is to be reduced is added as soon as it is there."""

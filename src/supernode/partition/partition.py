@@ -1,21 +1,18 @@
 """Program and layout line to Plan: the ordered list of passes."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 from supernode.ir import Block, HostType, Program, Value
 from supernode.partition.assign import Assignment, assign
 from supernode.partition.classes import Classes
-from supernode.partition.line import Axis, Line, mesh_of, parse_line
+from supernode.partition.kinds import local_programs
+from supernode.partition.line import Line, parse_line
 from supernode.partition.merge import BUCKET_BYTES, merge
 from supernode.partition.offload import offloaded
 from supernode.partition.pipeline import pipelined
 from supernode.partition.recompute import recompute
-from supernode.partition.spread import LocalBlock, Spreader
-from supernode.partition.sums import sums_first
-from supernode.partition.unroll import Tag, unroll, untimed
-from supernode.plan import Layout, Mesh, Plan, Starts, breaks, variant_ranks, verify_plan
+from supernode.plan import Layout, Mesh, Plan, variant_ranks, verify_plan
 
 
 def partition(program: Program, layout: str = "", chips: int | None = None) -> Plan:
@@ -64,52 +61,24 @@ def _spread(
     assignment: Assignment,
     line: Line,
 ) -> Plan:
-    axes = line.axes
     goals = tuple(
         None if input_ is None else assignment.homes[input_] for input_ in program.updates
     )
-
-    def local(at: Mapping[str, int]) -> tuple[Spreader, LocalBlock, Program, list[Tag]]:
-        spreader = Spreader(source, classes, assignment, axes, at)
-        main = spreader.main(goals)
-        blocks = tuple(sums_first(block, time) for block in spreader.blocks)
-        made = replace(source, main=sums_first(main.block, time), blocks=blocks)
-        tags = untimed(made)
-        for axis in axes:
-            if axis.scheme.time:
-                made, tags = unroll(made, axis.name, axis.size)
-        return spreader, main, made, tags
-
-    time = [axis.name for axis in axes if axis.scheme.time]
-    mesh = mesh_of(tuple(axis for axis in axes if not axis.scheme.time))
-    spreader, main, first, tags = local({})
-    starts = _starts(spreader, axes)
+    found = local_programs(source, classes, assignment, line.axes, goals)
     plan = Plan(
         program=program,
-        mesh=mesh,
+        mesh=found.mesh,
         layout=str(line),
-        local=first,
+        local=found.programs[0],
         inputs=assignment.homes,
-        outputs=main.outputs,
-        placements=tuple(spreader.placements),
-        starts=starts,
-        variants=tuple(
-            local(mesh.coordinates(rank))[2] for rank in variant_ranks(mesh, starts)[1:]
-        ),
+        outputs=found.outputs,
+        placements=found.placements,
+        starts=found.starts,
+        variants=found.programs[1:],
     )
     if line.pipeline is not None:
-        plan = pipelined(plan, tags, line.pipeline)
+        plan = pipelined(plan, found.tags, line.pipeline)
     return _merged(plan)
-
-
-def _starts(spreader: Spreader, axes: tuple[Axis, ...]) -> Starts:
-    """Where along which axes chips begin to have smaller pieces."""
-    mesh = mesh_of(axes)
-    found = {each for cuts, size in spreader.uneven for each in breaks(cuts, size, mesh)}
-    names = [name for name, _ in mesh.axes if any(axis == name for axis, _ in found)]
-    return tuple(
-        (name, tuple(sorted(start for axis, start in found if axis == name))) for name in names
-    )
 
 
 def _merged(plan: Plan) -> Plan:

@@ -59,6 +59,12 @@ def rounded(total: Value, out: Value, site: Site) -> Op:
     return _cast(total, out, site)
 
 
+def picked(op: Op, part: int, parts: int, out: Value) -> Op:
+    """What `op`, a `local.shard` over an axis of time, gives for part number `part`."""
+    source, dim, _, *units = op.args
+    return _op("local.part", (source, dim, part, parts, *units), out, op.site)
+
+
 def piece(source: Value, dim: Arg, part: int, parts: int, out: Value, site: Site) -> Op:
     """Part number `part` of `parts` equal ones of `source` along `dim`."""
     return _op("local.part", (source, dim, part, parts), out, site)

@@ -7,6 +7,7 @@ the optimizer) comes once, with or behind the last part.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -30,12 +31,13 @@ from supernode.partition.levels import (
     REDUCE,
     SCATTER,
     Levels,
+    Sized,
     Step,
     over,
     picks,
 )
 from supernode.partition.parted import two_calls
-from supernode.partition.running import combined, piece, put_off, rounded
+from supernode.partition.running import combined, picked, piece, put_off, rounded
 
 
 class Tag(NamedTuple):
@@ -49,15 +51,17 @@ class Tag(NamedTuple):
     part: int | None
 
 
-def unroll(local: Program, axis: str, parts: int) -> tuple[Program, list[Tag]]:
-    """`local` with the `parts` parts of `axis` one after another, and a tag for each op of main.
+def unroll(parts: Sequence[Program], axis: str, sized: Sized) -> tuple[Program, list[Tag]]:
+    """The `parts` of `axis` one after another, and a tag for each op of main.
 
+    They are one program, but for the sizes of what differs by part: `sized` are such values.
     Results are unchanged.
     """
-    local = timed(free_fills(local), axis, parts)
-    unroller = _Unroller(local, axis, parts)
+    made = {id(part): timed(free_fills(part), axis, len(parts)) for part in parts}
+    unroller = _Unroller([made[id(part)] for part in parts], axis, sized)
     main = unroller.main()
-    blocks = {block.name: block for block in local.blocks}
+    local = made[id(parts[0])]
+    blocks = {block.name: block for part in made.values() for block in part.blocks}
     for form in unroller.forms.values():
         halves = () if form.halves is None else form.halves.blocks
         blocks |= {each.name: each for each in (form.block, *halves)}
@@ -75,18 +79,22 @@ def untimed(local: Program) -> list[Tag]:
 class _Unroller:
     """Writes the new main, and the forms of blocks it calls."""
 
-    def __init__(self, local: Program, axis: str, parts: int) -> None:
-        self.local, self.axis, self.parts = local, axis, parts
-        self.levels = Levels(local, axis)
-        self.blocks = {block.name: block for block in local.blocks}
+    def __init__(self, programs: Sequence[Program], axis: str, sized: Sized) -> None:
+        self.local, self.axis, self.parts = programs[0], axis, len(programs)
+        alike = {id(program): program for program in programs}
+        known = {key: Levels(program, axis, sized) for key, program in alike.items()}
+        self.levels = known[id(self.local)]
+        self.steps = [known[id(program)].steps for program in programs]
+        """Those of each part, with its sizes."""
+        self.blocks = {block.name: block for program in programs for block in program.blocks}
         self.forms: dict[str, Form] = {}
         self.late: set[int] = set()
         """The places of ops that add up what was scattered over chips."""
         self.ops: list[Op] = []
         self.made: dict[int, Op] = {}
         self.tags: list[Tag] = []
-        self.once: dict[int, Value] = {value.id: value for value in local.main.inputs}
-        self.each: list[dict[int, Value]] = [{} for _ in range(parts)]
+        self.once: dict[int, Value] = {value.id: value for value in self.local.main.inputs}
+        self.each: list[dict[int, Value]] = [{} for _ in programs]
         self.running: dict[int, list[Value]] = defaultdict(list)
 
     def main(self) -> Block:
@@ -97,7 +105,7 @@ class _Unroller:
             for part in range(self.parts):
                 for (at, step), feeds in zip(steps, inside, strict=True):
                     if step.differs:
-                        self._part(step, part)
+                        self._part(self.steps[part][at], part)
                         self._tag(level, at, part)
                     elif feeds and part == 0:
                         self._whole(step)
@@ -131,7 +139,7 @@ class _Unroller:
             self._call(step, op, part)
         elif picks(op, self.axis):
             (out,) = self.levels.fresh.like(op.outputs)
-            self.ops.append(piece(op.inputs[0], op.args[1], part, self.parts, out, op.site))
+            self.ops.append(picked(op, part, self.parts, out))
             self.each[part][op.outputs[0].id] = out
         else:
             outputs = self.levels.fresh.like(op.outputs)
