@@ -133,8 +133,13 @@ def test_judging_predicts_each_row_once_for_one_state_of_the_code(tmp_path: Path
     found = judge(rows, processes=1, cache=tmp_path, say=said.append)
     assert [each.case.id for each in found.judged] == ["nccl-a100-all-reduce-8-1024"]
     assert [each.id for each in found.skipped] == ["cm-t1-npu-npu-read-inter-lat", "mt-01"]
-    assert said == ["1 of 1 rows predicted"]
-    assert judge(rows, processes=1, cache=tmp_path) == found
+    assert said == [
+        "0 of 1 rows predicted before",
+        "1 of 1 rows predicted, about 0 min left",
+    ]
+    said.clear()
+    assert judge(rows, processes=1, cache=tmp_path, say=said.append) == found
+    assert said == ["1 of 1 rows predicted before"]
 
 
 def test_a_regime_of_the_users_own_rows(tmp_path: Path):

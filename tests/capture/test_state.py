@@ -11,6 +11,8 @@ from torch.optim.lr_scheduler import StepLR
 
 from capture.jobs import Step, adamw, capture_job, custom, data, job, network, refused
 from capture.steps import Job, assert_exact
+from supernode.capture.optimizer_state import learn
+from supernode.capture.subject import subject_of
 
 
 def test_state_that_starts_from_ones() -> None:
@@ -136,3 +138,46 @@ def test_step_of_an_optimizer_alone() -> None:
 
     captured = assert_exact(make)
     assert "grad[0.weight]" in {port.name for port in captured.program.inputs}
+
+
+class FirstOnly(optim.SGD):
+    """Gives momentum to its first parameter alone, unlike torch's own."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        first, *others = self.param_groups[0]["params"]
+        for param in (first, *others):
+            param -= self.param_groups[0]["lr"] * param.grad
+        seen = self.state[first].setdefault("seen", torch.zeros_like(first))
+        seen += first.grad
+
+
+class Alike(nn.Module):
+    """Four layers of one shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Linear(4, 4) for _ in range(4)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("make", [optim.Adam, FirstOnly])
+def test_like_parameters_have_the_state_that_a_step_gives_each(
+    make: Callable[..., optim.Optimizer],
+) -> None:
+    """Torch's own optimizers are asked for one parameter of a kind, others for each."""
+    model = Alike()
+    opt = make(model.parameters(), lr=0.1)
+    found = {(e.param, e.key): e.like.shape for e in learn(subject_of(model, opt)).entries}
+    assert not opt.state
+    model(torch.ones(1, 4)).sum().backward()
+    opt.step()
+    want = {
+        (name, key): value.shape
+        for name, param in model.named_parameters()
+        for key, value in opt.state.get(param, {}).items()
+    }
+    assert found == want
+    assert len(found) == (1 if make is FirstOnly else 24)

@@ -1,20 +1,18 @@
 """Every row predicted: over two processes, each row once for one state of the code."""
 
-import hashlib
-import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 from supernode.accuracy.case import Case, NotExpressed, Operator, Step
 from supernode.accuracy.cases import Skipped, cases, repeats, skip
-from supernode.accuracy.predict import Prediction, Predictor, code_version
+from supernode.accuracy.kept import Answer, Kept, Prediction
+from supernode.accuracy.predict import Predictor, machine_for
 from supernode.accuracy.shorter import shortened
 from supernode.accuracy.truth import Row
 
@@ -49,12 +47,6 @@ class Judgement:
     repeated: dict[str, str]
 
 
-def cache_folder() -> Path:
-    """Where captures and predictions are kept: in `$XDG_CACHE_HOME/supernode/`."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "supernode" / "accuracy"
-
-
 def judge(
     rows: Sequence[Row],
     *,
@@ -73,36 +65,59 @@ def judge(
     made, skipped = cases(rows)
     until_s = time.monotonic() + (math.inf if minutes is None else 60 * minutes)
     later = repeats(made, rows)
-    by_id = {case.id: case for case in made}
+    kept = Kept(cache, machine_for)
+    answers = {case.id: found for case in made if (found := kept.answer(case)) is not None}
+    open_ = [case for case in made if case.id not in answers]
+    progress = _Progress(len(made), open_, say)
+    for results in _all_groups(open_, processes, cache, until_s):
+        answers |= results
+        progress.add(results)
     done: list[Judged] = []
-    total, finished = len(made), 0
-    for results in _all_groups(made, processes, cache, until_s):
-        for id_, result in results:
-            case = by_id[id_]
-            if isinstance(result, str):
-                skipped.append(skip(id_, case.source, case.machine, case.regime, result))
-            else:
-                done.append(Judged(case=case, prediction=result))
-        finished += len(results)
-        say(f"{finished} of {total} rows predicted")
+    for case in made:
+        answer = answers[case.id]
+        if isinstance(answer, str):
+            skipped.append(skip(case.id, case.source, case.machine, case.regime, answer))
+        else:
+            done.append(Judged(case=case, prediction=answer))
     order = {row.id: at for at, row in enumerate(rows)}
-    done.sort(key=lambda each: order[each.case.id])
     skipped.sort(key=lambda each: order[each.id])
     return Judgement(judged=tuple(done), skipped=tuple(skipped), repeated=later)
 
 
-Result = tuple[str, Prediction | str]
+class _Progress:
+    """How far it is, and about how long the rest takes, by the layers of the rows that are left."""
+
+    def __init__(self, total: int, open_: Sequence[Case], say: Callable[[str], None]) -> None:
+        self._total, self._left, self._say = total, {c.id: _work(c) for c in open_}, say
+        self._work, self._start_s = sum(self._left.values()), time.monotonic()
+        say(f"{total - len(self._left)} of {total} rows predicted before")
+
+    def add(self, results: Iterable[str]) -> None:
+        """These rows are done."""
+        for id_ in results:
+            del self._left[id_]
+        left = sum(self._left.values())
+        past_s = time.monotonic() - self._start_s
+        rest_s = past_s * left / (self._work - left)
+        done = self._total - len(self._left)
+        self._say(f"{done} of {self._total} rows predicted, about {rest_s / 60:.0f} min left")
+
+
+def _work(case: Case) -> float:
+    """About how long a row takes, in units of one layer captured, partitioned and simulated."""
+    steps = [spec for _, spec in case.parts if isinstance(spec, Step)]
+    return 1 + sum(less.shape.layers for step in steps for _, less in shortened(step))
 
 
 def _all_groups(
-    made: Iterable[Case], processes: int, cache: Path | None, until_s: float
-) -> Iterable[list[Result]]:
+    open_: Iterable[Case], processes: int, cache: Path | None, until_s: float
+) -> Iterable[dict[str, Answer]]:
     """Cases that share a capture go together, so that it is made once."""
     groups: dict[object, list[Case]] = {}
-    for case in made:
+    for case in open_:
         groups.setdefault(_shared(case), []).append(case)
     ordered = _in_turn(list(groups.values()))
-    if processes == 1:
+    if processes == 1 or not ordered:
         for group in ordered:
             yield predict_group(group, cache, until_s)
         return
@@ -135,13 +150,10 @@ def _shared(case: Case) -> object:
 
 def predict_group(
     group: Sequence[Case], cache: Path | None, until_s: float = math.inf
-) -> list[Result]:
-    """The cases of one capture, predicted or with the reason why not."""
-    predictor = Predictor(None if cache is None else cache / "programs")
-    return [
-        (case.id, _predicted(case, predictor, cache, until_s))
-        for case in sorted(group, key=_layout)
-    ]
+) -> dict[str, Answer]:
+    """The cases of one capture by id, predicted or with the reason why not."""
+    predictor = Predictor(cache)
+    return {case.id: _predicted(case, predictor, until_s) for case in sorted(group, key=_layout)}
 
 
 def _layout(case: Case) -> str:
@@ -149,31 +161,18 @@ def _layout(case: Case) -> str:
     return spec.layout if isinstance(spec, Step) else case.id
 
 
-def _predicted(
-    case: Case, predictor: Predictor, cache: Path | None, until_s: float
-) -> Prediction | str:
-    path = None if cache is None else cache / "rows" / f"{_key(case)}.json"
-    if path is not None and path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return kept if isinstance(kept, str) else Prediction(**kept)
+def _predicted(case: Case, predictor: Predictor, until_s: float) -> Answer:
+    found = predictor.kept.answer(case)  # of a row that asks the same
+    if found is not None:
+        return found
     if time.monotonic() > until_s:
         return "not reached in the time given"
     try:
-        found: Prediction | str = predictor.predict(case)
+        found = predictor.predict(case)
     except NotExpressed as reason:
         found = str(reason)
     except Exception as error:  # one row that breaks the code must not lose the others
         print(f"{case.id}: {type(error).__name__}: {error}", file=sys.stderr)
-        found = f"our own error, {type(error).__name__}: {error}".splitlines()[0]
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(found if isinstance(found, str) else asdict(found)))
-        part.replace(path)
+        return f"our own error, {type(error).__name__}: {error}".splitlines()[0]
+    predictor.kept.keep(case, found)
     return found
-
-
-def _key(case: Case) -> str:
-    """Of what is asked and of the code that answers: rows that repeat another share its answer."""
-    asked = (case.parts, case.machine, case.network_bytes_per_s)
-    return hashlib.sha256(f"{asked}{code_version()}".encode()).hexdigest()[:24]

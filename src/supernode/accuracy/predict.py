@@ -1,30 +1,27 @@
 """A case predicted: capture, partition, simulate, as `supernode simulate` does it.
 
-Captured Programs are shared: by the cases of one process, and through a folder by those of other
-processes and later calls, as long as the code that captures is the same.
+Plans are shared by the cases of one process, captured Programs through a folder by all.
 """
 
 import functools
-import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import fsum
 from pathlib import Path
 
 from supernode.accuracy.case import Case, Collective, NotExpressed, Operator, Spec, Step
+from supernode.accuracy.kept import Kept, Prediction
 from supernode.accuracy.parts import collective_plan, operator_plan
 from supernode.accuracy.shorter import shortened
 from supernode.capture import capture
 from supernode.errors import SupernodeError
-from supernode.ir import Program, from_json, to_json
+from supernode.ir import Program
 from supernode.machine import Kind, Machine, Sourced, load_machine
 from supernode.models import sized
 from supernode.partition import parse_line, partition
 from supernode.simulate import Rehearsal, Simulation, Terms, cost_in, range_of, simulate
 
-ROOMS_OF_A_CAPTURE = ("capture", "ir", "models")
 MOST_KEPT = 4
 """So many plans are held, for the rows that follow."""
 
@@ -32,22 +29,11 @@ Found = tuple[float, Simulation, float]
 """How often a simulation counts, it, and of its time what counts."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """The time of a case, the range it states, and whether its plans fit the chips."""
-
-    time_s: float
-    low_s: float
-    high_s: float
-    fits: bool
-    causes_s: dict[str, float]
-
-
 class Predictor:
-    """Predicts cases; `folder` keeps captured Programs."""
+    """Predicts cases; `folder` keeps captured Programs and predictions."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+        self.kept = Kept(folder, machine_for)
         self._ready: dict[tuple[object, ...], Rehearsal] = {}
 
     def predict(self, case: Case) -> Prediction:
@@ -100,19 +86,7 @@ class Predictor:
 
     def program(self, step: Step) -> Program:
         """The captured Program of a step."""
-        return captured(step) if self._folder is None else self._kept(step, self._folder)
-
-    def _kept(self, step: Step, folder: Path) -> Program:
-        name = hashlib.sha256(f"{step.capture_key}{code_version(ROOMS_OF_A_CAPTURE)}".encode())
-        path = folder / f"{name.hexdigest()[:24]}.json"
-        if path.is_file():
-            return from_json(path.read_text(encoding="utf-8"))
-        program = captured(step)
-        folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(to_json(program), encoding="utf-8")
-        part.replace(path)
-        return program
+        return self.kept.program(step.capture_key, lambda: captured(step))
 
 
 def captured(step: Step) -> Program:
@@ -133,7 +107,7 @@ def captured(step: Step) -> Program:
 
 def machine_for(case: Case) -> Machine:
     """The machine of a case, on the network that its row states."""
-    machine = load_machine(case.machine)
+    machine = _machine(case.machine)
     rate = case.network_bytes_per_s
     if rate is None:
         return machine
@@ -143,6 +117,11 @@ def machine_for(case: Case) -> Machine:
         for level in machine.levels
     )
     return replace(machine, levels=levels)
+
+
+@functools.lru_cache
+def _machine(name: str) -> Machine:
+    return load_machine(name)
 
 
 def _half(sim: Simulation, phase: str, layers: int) -> float:
@@ -178,15 +157,3 @@ def _prediction(parts: Sequence[tuple[float, Sequence[Found]]]) -> Prediction:
 
 def _reason(error: SupernodeError) -> str:
     return f"{type(error).__name__}: {error.wrong}".splitlines()[0]
-
-
-@functools.lru_cache
-def code_version(rooms: tuple[str, ...] = ()) -> str:
-    """A digest of the sources and machine files of these rooms, by default of all."""
-    root = Path(__file__).resolve().parent.parent
-    digest = hashlib.sha256()
-    for path in sorted((*root.rglob("*.py"), *root.rglob("*.toml"))):
-        where = path.relative_to(root)
-        if not rooms or where.parts[0] in rooms:
-            digest.update(f"{where.as_posix()}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]

@@ -112,6 +112,11 @@ def autocast_device(autocast: torch.autocast) -> str | None:
     return autocast.device if autocast._enabled else None
 
 
+def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether somebody asked to be called before or after its steps."""
+    return any(vars(optimizer).get(f"_optimizer_step_{when}_hooks") for when in ("pre", "post"))
+
+
 def copy_hooks(tensor: Tensor, other: Tensor) -> None:
     """Registers the gradient hooks of one tensor on another as well."""
     for hook in (tensor._backward_hooks or {}).values():

@@ -125,6 +125,9 @@ def _from_one_step(subject: Subject, optimizer: Optimizer) -> Found:
             tensors.register(tensor)
         optimizer.state = _fake_states(existing, mode, tensors)
         hyper.use_plain_loops((optimizer,))
+        like = _like(optimizer)
+        for group in optimizer.param_groups:
+            group["params"] = [param for param in group["params"] if like[param] is param]
         for param in _trained(optimizer):
             param.grad = compat.fake_like(mode, param.detach())
             tensors.register(param.grad)
@@ -132,9 +135,29 @@ def _from_one_step(subject: Subject, optimizer: Optimizer) -> Found:
             optimizer.step()
         names = subject.names()
         return {
-            names[id(param)]: {key: (value, _fill(value, tensors)) for key, value in state.items()}
-            for param, state in optimizer.state.items()
+            names[id(param)]: {
+                key: (value, _fill(value, tensors)) for key, value in optimizer.state[first].items()
+            }
+            for param, first in like.items()
+            if optimizer.state.get(first)
         }
+
+
+def _like(optimizer: Optimizer) -> dict[Tensor, Tensor]:
+    """For each parameter the first one that torch's own optimizers give the same state.
+
+    They look at the tensor and the settings of its group alone; a model of a hundred layers has
+    few kinds. Other optimizers, and those with some state already, are asked for each.
+    """
+    own = type(optimizer).__module__.startswith("torch.optim.") and not optimizer.state
+    own = own and not compat.has_step_hooks(optimizer)
+    kinds: dict[object, Tensor] = {}
+    like: dict[Tensor, Tensor] = {}
+    for number, group in enumerate(optimizer.param_groups):
+        for param in group["params"]:
+            kind = (number, param.shape, param.stride(), param.dtype, param.requires_grad)
+            like[param] = kinds.setdefault((kind, param.device) if own else id(param), param)
+    return like
 
 
 def _fill(value: Any, tensors: Tensors) -> float | None:

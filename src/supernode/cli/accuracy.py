@@ -34,7 +34,7 @@ def accuracy(
     """
     from supernode.accuracy import DATA, judge, load_truth
     from supernode.accuracy.document import document
-    from supernode.accuracy.judge import cache_folder
+    from supernode.accuracy.kept import cache_folder
     from supernode.accuracy.page import page, plot
     from supernode.accuracy.text import accuracy_report
 

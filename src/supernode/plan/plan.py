@@ -169,9 +169,15 @@ def variant_ranks(mesh: Mesh, starts: Starts) -> tuple[int, ...]:
 
 def verify_plan(plan: Plan) -> Plan:
     """`plan` itself when its local programs are legal, match its layouts and have the same ops."""
+    main = plan.program.main
+    inputs = _wholes(main.inputs, plan.inputs, plan.mesh)
+    outputs = _wholes(main.outputs, plan.outputs, plan.mesh)
     for rank in variant_ranks(plan.mesh, plan.starts):
         local, largest = plan.local_of(rank), plan.largest(rank)
-        _verify_local(plan, local, rank)
+        verify(local)
+        _verify_shapes(plan.mesh, rank, local.main.inputs, inputs)
+        _verify_shapes(plan.mesh, rank, local.main.outputs, outputs)
+        _verify_places(plan, local)
         alike = local is largest or list(_op_names(local)) == list(_op_names(largest))
         assert alike, "chips run other ops"
     return plan
@@ -181,18 +187,51 @@ def _op_names(program: Program) -> Iterator[str]:
     return (op.name for block in program.all_blocks() for op in block.ops)
 
 
-def _verify_local(plan: Plan, local: Program, rank: int) -> None:
-    verify(local)
-    main = plan.program.main
-    for whole, part, layouts in (
-        (main.inputs, local.main.inputs, plan.inputs),
-        (main.outputs, local.main.outputs, plan.outputs),
-    ):
-        for value, piece, layout in zip(whole, part, layouts, strict=True):
-            if layout is not None:
-                shape = layout.local_shape(value.tensor.shape, plan.mesh, rank)
-                assert shape == piece.tensor.shape
-                assert not layout.partial, f"{value} leaves the plan as a partial result"
+_Shape = tuple[int, ...]
+_Whole = tuple[Layout, _Shape, tuple[_Shape, _Shape] | None]
+"""A layout, the shape of what it lays out, and that of the piece of a chip that has one and of one
+that has none; None where chips have pieces of unequal sizes."""
+
+
+def _wholes(
+    values: tuple[Value, ...], layouts: tuple[Layout | None, ...], mesh: Mesh
+) -> list[_Whole | None]:
+    """What is the same for all chips, found once: there may be many chips and many values."""
+    found: list[_Whole | None] = []
+    for value, layout in zip(values, layouts, strict=True):
+        if layout is None:
+            found.append(None)
+            continue
+        assert not layout.partial, f"{value} leaves the plan as a partial result"
+        shape, alike = value.tensor.shape, None
+        if not layout.has_units:
+            there = mesh.rank(dict(layout.only))
+            away = mesh.rank({axis: 0 if place else 1 for axis, place in layout.only})
+            alike = (
+                layout.local_shape(shape, mesh, there),
+                layout.local_shape(shape, mesh, away),
+            )
+        found.append((layout, shape, alike))
+    return found
+
+
+def _verify_shapes(
+    mesh: Mesh, rank: int, pieces: tuple[Value, ...], wholes: list[_Whole | None]
+) -> None:
+    at = mesh.coordinates(rank)
+    for piece, whole in zip(pieces, wholes, strict=True):
+        if whole is None:
+            continue
+        layout, shape, alike = whole
+        if alike is None:
+            expected = layout.local_shape(shape, mesh, rank)
+        else:
+            here = all(at[axis] == place for axis, place in layout.only)
+            expected = alike[0 if here else 1]
+        assert piece.tensor.shape == expected
+
+
+def _verify_places(plan: Plan, local: Program) -> None:
     away = elsewhere(local.main)
     for value, layout in zip(local.main.inputs, plan.inputs, strict=True):
         if layout is not None and value.type.size_bytes:
