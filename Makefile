@@ -34,7 +34,7 @@ test-triton: .venv-triton36/.made .venv-triton39/.made ## the Triton backend on 
 
 .venv-triton%/.made: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --constraint requirements.lock --editable . pytest hypothesis llvmlite \
+	$(@D)/bin/python -m pip install --quiet --constraint requirements.lock --editable . pytest hypothesis llvmlite liger-kernel \
 	  'triton==$(subst triton3,3.,$(patsubst .venv-%,%,$(@D))).*'
 	touch $@
 

@@ -47,6 +47,7 @@ def pages() -> dict[str, str]:
     titles["accuracy.md"] = "Accuracy: predictions against published measurements"
     titles["op-table.md"] = "The op table"
     titles["modules.md"] = "Modules of torch.nn"
+    titles["triton-liger.md"] = "Liger-Kernel on CPUs"
     titles["triton-tests.md"] = "Triton's own tests on CPUs"
     titles["op-coverage.md"] = "How far torch's samples try the op table"
     index = "".join(f"- [{title}]({name})\n" for name, title in sorted(titles.items()))

@@ -1,5 +1,6 @@
 """Writes one LLVM function as text: names, labels, loops, vectors and calls of intrinsics."""
 
+import math
 import struct
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ def _round(value: float, code: str) -> float:
 
 
 def _clamp_half(value: float) -> float:
-    return value if abs(value) < 65520 else float("inf") if value > 0 else float("-inf")
+    return math.copysign(math.inf, value) if abs(value) >= 65520 else value
 
 
 class Writer:

@@ -19,11 +19,13 @@ from .steps import (
     row_major,
 )
 from .storages import storages_of
+from .widen import widen_folds
 
 
 def schedule(module: Module) -> Schedule:
     """The steps of the module's kernel."""
     region = module.kernel.region
+    widen_folds(region)
     simplify_induction(region)
     return Scheduler(Lifetimes(region)).kernel(region)
 
