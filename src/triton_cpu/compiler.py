@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,9 +13,10 @@ from triton.backends.compiler import BaseBackend, GPUTarget
 
 from .emit.context import Target
 from .emit.kernel import emit_kernel
-from .errors import CompileError
+from .errors import CompileError, cause, placed
 from .options import CpuOptions
 from .runtime import codegen, host
+from .tile.ops import UNKNOWN, Location, Module
 from .tile.printer import print_module
 from .tile.translate import translate
 
@@ -119,25 +122,38 @@ def _generic_text(module: Any) -> str:
     return text
 
 
+@contextmanager
+def _errors_name(kernel: str, location: Location = UNKNOWN) -> Generator[None]:
+    """Every error inside names the kernel, and a place in it: `location` if it knows no nearer."""
+    try:
+        yield
+    except Exception as error:
+        known = placed(error, str(location))
+        where = f"kernel {kernel}, {known.where}"
+        raise type(known)(known.wrong, where=where, fix=known.fix) from cause(error)
+
+
 def _make_tile(
     module: Any, metadata: dict[str, Any], options: CpuOptions, state: dict[str, Any]
 ) -> str:
     name = module.get_entry_func_name()
     metadata["name"] = name
-    state["module"] = translate(_generic_text(module), name)
+    with _errors_name(name):
+        state["module"] = translate(_generic_text(module), name)
     return print_module(state["module"])
 
 
 def _make_llir(metadata: dict[str, Any], options: CpuOptions, state: dict[str, Any]) -> str:
     target = Target(host.vector_bits(), host.features(), options.enable_fp_fusion, options.sanitize)
-    emitted = emit_kernel(state["module"], target)
-    if emitted.scratch_bytes > MAX_SCRATCH_BYTES:
-        raise CompileError(
-            f"One program needs {emitted.scratch_bytes / 2**20:.0f} MiB for its tiles;"
-            f" {MAX_SCRATCH_BYTES >> 20} MiB is the most.",
-            where=f"kernel {metadata['name']}",
-            fix="use smaller blocks",
-        )
+    module: Module = state["module"]
+    with _errors_name(module.entry, module.kernel.location):
+        emitted = emit_kernel(module, target)
+        if emitted.scratch_bytes > MAX_SCRATCH_BYTES:
+            raise CompileError(
+                f"One program needs {emitted.scratch_bytes / 2**20:.0f} MiB for its tiles;"
+                f" {MAX_SCRATCH_BYTES >> 20} MiB is the most.",
+                fix="use smaller blocks",
+            )
     metadata["shared"] = emitted.scratch_bytes  # what a GPU keeps in shared memory, mostly
     metadata["arguments"] = emitted.arguments
     metadata["written"] = emitted.written

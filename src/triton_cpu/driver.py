@@ -4,19 +4,18 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
 from .emit.kernel import SYMBOL
-from .runtime import host, numpy_arrays
+from .runtime import host, numpy_arrays, timing
 from .runtime.codegen import Loaded
 from .runtime.launch import Launcher, attach
 
 MAX_THREADS = 1 << 20
-CACHE_FLUSH_BYTES = 64 << 20
 
 
 class Binary(NamedTuple):
@@ -135,17 +134,15 @@ class CpuDriver(DriverBase):
         """There is one."""
         return 0
 
-    def get_benchmarker(self) -> Callable[..., Sequence[float]]:
-        """Triton's own."""
-        from triton.testing import do_bench
-
-        return do_bench
+    def get_benchmarker(self) -> Callable[..., Any]:
+        """What `triton.autotune` times with."""
+        return timing.do_bench
 
     def get_empty_cache_for_benchmark(self) -> Any:
         """Memory to write between runs, so that none finds its data in the caches."""
         import torch
 
-        return torch.empty(CACHE_FLUSH_BYTES // 4, dtype=torch.int, device="cpu")
+        return torch.empty(timing.CACHE_FLUSH_BYTES // 4, dtype=torch.int, device="cpu")
 
     def clear_cache(self, cache: Any) -> None:
         """Writes that memory."""

@@ -23,6 +23,18 @@ def _rebuild(kind: type[TritonCpuError], wrong: str, where: str, fix: str) -> Tr
     return kind(wrong, where=where, fix=fix)
 
 
+def placed(error: Exception, where: str) -> TritonCpuError:
+    """`error` with the place it happened at, unless it names one; a crash is a `CompileError`."""
+    if isinstance(error, TritonCpuError):
+        return type(error)(error.wrong, where=error.where or where, fix=error.fix)
+    return CompileError(f"The compiler failed: {error!r}.", where=where)
+
+
+def cause(error: Exception) -> BaseException | None:
+    """What to raise the `placed` error from: the crash, if it was one."""
+    return error.__cause__ if isinstance(error, TritonCpuError) else error
+
+
 class UnsupportedOp(TritonCpuError):
     """The kernel uses an operation that has no meaning, or no lowering, on a CPU."""
 

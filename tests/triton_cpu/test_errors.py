@@ -42,6 +42,10 @@ def text_of(error):
     return str(error.value)
 
 
+def place(kernel):
+    return f"kernel {kernel.fn.__name__}, {__file__}:{kernel.starting_line_number}"
+
+
 def test_read_only_arrays_may_be_read_but_not_written():
     import triton_cpu
 
@@ -52,7 +56,9 @@ def test_read_only_arrays_may_be_read_but_not_written():
     assert np.array_equal(out, x)
     with pytest.raises(triton_cpu.ArgumentError) as error:
         copy_kernel[(1,)](out, x, 8, BLOCK=8)
-    assert text_of(error) == "Argument out is read-only, and the kernel writes to it."
+    assert text_of(error) == (
+        f"Argument out is read-only, and the kernel writes to it.\n  where: {place(copy_kernel)}"
+    )
 
 
 def test_strided_numpy_array():
@@ -62,6 +68,7 @@ def test_strided_numpy_array():
         copy_kernel[(1,)](np.arange(16.0)[::2], np.zeros(8), 8, BLOCK=8)
     assert text_of(error) == (
         "Argument x is a NumPy array that is not contiguous.\n"
+        f"  where: {place(copy_kernel)}\n"
         "  fix: pass numpy.ascontiguousarray of it"
     )
 
@@ -73,9 +80,74 @@ def test_tensor_on_another_device():
         copy_kernel[(1,)](torch.empty(8, device="meta"), torch.empty(8), 8, BLOCK=8)
 
 
-def test_numpy_dtype_without_a_triton_type():
-    with pytest.raises(TypeError, match="no type for NumPy arrays of complex64"):
-        copy_kernel[(1,)](np.zeros(8, np.complex64), np.zeros(8), 8, BLOCK=8)
+@pytest.mark.parametrize(
+    ("bad", "wrong"),
+    [
+        (torch.zeros(8, dtype=torch.complex64), "has elements of torch.complex64, for which"),
+        (np.zeros(8, np.complex64), "has elements of complex64, for which Triton has no type."),
+        ([1, 2], "is a list, which a kernel can't take."),
+        (torch.eye(2).to_sparse(), "can't be passed to a kernel: Cannot access data pointer"),
+    ],
+)
+def test_what_no_kernel_can_take(bad, wrong):
+    import triton_cpu
+
+    with pytest.raises(triton_cpu.ArgumentError) as error:
+        copy_kernel[(1,)](bad, torch.empty(8), 8, BLOCK=8)
+    first, where = text_of(error).split("\n")
+    assert first.startswith(f"Argument x {wrong}")
+    assert where == f"  where: {place(copy_kernel)}"
+
+
+@triton.jit
+def assembly_kernel(x):
+    value = tl.inline_asm_elementwise("mov $0, $1;", "=r,r", [tl.load(x)], tl.int32, True, 1)
+    tl.store(x, value)
+
+
+@triton.jit
+def narrow_kernel(x):
+    value = tl.load(x + tl.arange(0, 8))
+    tl.store(x + tl.arange(0, 8), value + value)
+
+
+@triton.jit
+def quantile_kernel(x):
+    tl.store(x, tl.extra.libdevice.normcdfinv(tl.load(x)))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "line", "wrong"),
+    [
+        (assembly_kernel, torch.int32, 2, "no lowering for tt.elementwise_inline_asm"),
+        (narrow_kernel, torch.float8_e5m2, 3, "There is no arithmetic on f8E5M2"),
+        (quantile_kernel, torch.float32, 2, "The CPU backend has no __nv_normcdfinvf"),
+    ],
+)
+def test_unsupported_ops_are_named_with_kernel_and_line(kernel, dtype, line, wrong):
+    import triton_cpu
+
+    with pytest.raises(triton_cpu.UnsupportedOp, match=wrong) as error:
+        kernel[(1,)](torch.zeros(8).to(dtype))
+    assert error.value.where.startswith(f"kernel {kernel.fn.__name__}, ")
+    assert error.value.where.endswith(f"{__file__}:{kernel.starting_line_number + line}")
+
+
+def test_a_crash_of_the_compiler_names_op_kernel_and_line(monkeypatch):
+    import triton_cpu
+    from triton_cpu.emit import memory
+
+    def crash(*args):
+        raise KeyError("planted")
+
+    monkeypatch.setattr(memory, "load", crash)
+    with pytest.raises(triton_cpu.CompileError) as error:
+        copy_kernel[(1,)](torch.empty(8), torch.empty(8), 8, BLOCK=4)
+    assert text_of(error) == (
+        "The compiler failed: KeyError('planted').\n"
+        f"  where: kernel copy_kernel, load, {__file__}:{copy_kernel.starting_line_number + 3}"
+    )
+    assert isinstance(error.value.__cause__, KeyError)
 
 
 def test_device_assert_names_the_program_and_the_line():
@@ -98,13 +170,56 @@ def test_the_sanitizer_finds_a_load_outside_its_tensor():
     assert torch.equal(out, x)
     with pytest.raises(triton_cpu.KernelAssertion) as error:
         shifted_kernel[(1,)](x, out, 3, BLOCK=64, sanitize=True)
-    assert "load outside its allocation: byte 256, element 64 of 4 bytes" in text_of(error)
-    with pytest.raises(triton_cpu.KernelAssertion, match="element -1"):
+    line = shifted_kernel.starting_line_number + 3
+    assert text_of(error) == (
+        "shifted_kernel, program (0, 0, 0): load of element 64 of x, outside of its memory:"
+        f" byte 256 of 256.\n  where: {__file__}:{line}"
+    )
+    with pytest.raises(triton_cpu.KernelAssertion, match="element -1 of x"):
         shifted_kernel[(1,)](x, out, -1, BLOCK=64, sanitize=True)
+
+
+@triton.jit
+def walking_kernel(x, out, n):
+    total = 0.0
+    for _ in range(n):
+        total += tl.load(x)
+        x += 1
+    tl.store(out, total)
+
+
+@triton.jit
+def counting_kernel(x, out, n):
+    i = tl.arange(0, 8)
+    tl.atomic_add(out + i + n, tl.load(x + i), mask=i < 7)
+
+
+@triton.jit
+def lock_kernel(x, out, n):
+    tl.atomic_cas(out + n, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "fine", "wrong", "message"),
+    [
+        (walking_kernel, 8, 9, "load at 0x.*, outside of every argument"),
+        (counting_kernel, 1, 2, "atomic access of element 8 of out"),
+        (lock_kernel, 7, -1, "atomic access of element -1 of out"),
+    ],
+)
+def test_the_sanitizer_sees_atomics_and_pointers_of_loops(kernel, fine, wrong, message):
+    import triton_cpu
+
+    x, out = torch.ones(8, dtype=torch.int32), torch.zeros(8, dtype=torch.int32)
+    kernel[(1,)](x, out, fine, sanitize=True)
+    with pytest.raises(triton_cpu.KernelAssertion, match=message):
+        kernel[(1,)](x, out, wrong, sanitize=True)
 
 
 def test_tiles_too_large_for_a_program():
     import triton_cpu
 
-    with pytest.raises(triton_cpu.CompileError, match="MiB for its tiles"):
+    with pytest.raises(triton_cpu.CompileError, match="MiB for its tiles") as error:
         huge_kernel.warmup(torch.empty(8192, dtype=torch.int32), SIZE=1024, grid=(1,))
+    line = huge_kernel.starting_line_number + 1  # below the decorator
+    assert error.value.where == f"kernel huge_kernel, {__file__}:{line}"

@@ -76,6 +76,8 @@ def test_tuples_of_tensors_are_arguments():
     a, b, out = torch.randn(8), torch.randn(8), torch.empty(8)
     scale_pair[(1,)]((a, b), 2.5, out)
     torch.testing.assert_close(out, a * 2.5 + b)
+    scale_pair[(1,)]((a.numpy(), b.numpy()), np.float32(2.5), out.zero_().numpy())
+    torch.testing.assert_close(out, a * 2.5 + b)
 
 
 def test_stages_are_visible():

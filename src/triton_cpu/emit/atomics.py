@@ -3,6 +3,7 @@
 from ..passes.steps import AtomicRoot
 from ..tile.ops import Op
 from ..tile.types import ELEMS, I1, I32, I64, PTR, Elem
+from . import sanitizer
 from .context import Context
 from .evaluate import Chunk, Index
 from .lanes import Lanes
@@ -92,6 +93,9 @@ def _one(w: Writer, op: Op, names: list[str]) -> str:
 
 def emit_scalar(c: Context, op: Op) -> None:
     """An atomic on a scalar pointer."""
+    flag = c.lanes_of(op.operands[2]) if _has_mask(op) else None
+    pointee = op.operands[1].type.elem
+    sanitizer.check(c, c.lanes_of(op.operands[0]), flag, pointee, 1, op, "atomic access")
     old = _one(c.w, op, [c.scalar(value) for value in op.operands])
     if op.results:
         c.define(op.result, old)
@@ -101,6 +105,10 @@ def emit_lanes(chunk: Chunk, root: AtomicRoot, index: Index) -> None:
     """An atomic on a chunk of lanes: one after the other."""
     w, op, count = chunk.context.w, root.op, chunk.count
     operands = op.operands
+    pointer = chunk.lanes(operands[0], index)
+    flag = chunk.lanes(operands[2], index) if _has_mask(op) else None
+    pointee = operands[1].type.elem
+    sanitizer.check(chunk.context, pointer, flag, pointee, count, op, "atomic access")
     places = [_spill(w, chunk, index, position) for position in range(len(operands))]
     elem = op.result.type.elem
     out = w.alloca(f"<{count} x {elem.memory}>")
@@ -119,9 +127,13 @@ def emit_lanes(chunk: Chunk, root: AtomicRoot, index: Index) -> None:
 def places_of(op: Op, places: list[str]) -> list[tuple[Elem, str]]:
     """Element kind and address of each spilled operand: pointer, values, mask."""
     kinds = [PTR] + [value.type.elem for value in op.operands[1:]]
-    if op.name == "atomic_rmw" and len(kinds) > 2:
+    if _has_mask(op):
         kinds[2] = I1
     return list(zip(kinds, places, strict=True))
+
+
+def _has_mask(op: Op) -> bool:
+    return op.name == "atomic_rmw" and len(op.operands) > 2
 
 
 def _spill(w: Writer, chunk: Chunk, index: Index, position: int) -> str:

@@ -1,6 +1,7 @@
 """What all parts of the emission share: the writer, the schedule, and where values are."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..passes.steps import Buffer, Schedule, Slot, Storage
 from ..tile.ops import Op, Value
@@ -19,10 +20,18 @@ class Target:
     sanitize: bool = False
 
 
+class Bounds(NamedTuple):
+    """The allocation of pointer argument number `argument`: first address, first behind it."""
+
+    argument: int
+    first: str
+    last: str
+
+
 @dataclass(eq=False, slots=True)
 class Context:
     """The state of one kernel's emission. `sites` lists the places that may report a fault;
-    `bounds` the first and last address of each pointer argument, if accesses are checked."""
+    `bounds` the allocation of each pointer argument, if accesses are checked."""
 
     w: Writer
     schedule: Schedule
@@ -35,7 +44,8 @@ class Context:
     labels: dict[str, str] = field(default_factory=dict[str, str])
     slots: dict[str, list[Slot]] = field(default_factory=dict[str, list[Slot]])
     return_label: str | None = None
-    bounds: dict[Value, tuple[str, str]] = field(default_factory=dict[Value, tuple[str, str]])
+    bounds: dict[Value, Bounds] = field(default_factory=dict[Value, Bounds])
+    only_arguments: bool = True  # and no pointers that were read from memory
     sites: list[dict[str, str | int]] = field(default_factory=lambda: [])
     _bases: dict[Storage, str] = field(default_factory=dict[Storage, str])
 

@@ -77,7 +77,10 @@ def _binary(w: Writer, op: Apply) -> str:
     integer, floating = _BINARY[op.name]
     if not op.result.is_float:
         if op.result.is_fp8:
-            raise UnsupportedOp(f"Arithmetic on {op.result.name}: cast to a wider float first.")
+            raise UnsupportedOp(
+                f"There is no arithmetic on {op.result.name}.",
+                fix="cast to a wider float first: x.to(tl.float32)",
+            )
         return w.let(f"{integer} {vector(op.result, op.lanes)} {op.args[0]}, {op.args[1]}")
     if op.result.bits == 16:
         return _widened(w, op)

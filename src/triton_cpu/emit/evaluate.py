@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..errors import CompileError, TritonCpuError
+from ..errors import cause, placed
 from ..passes.steps import Buffer, Nest
 from ..tile.ops import Op, Value
 from ..tile.types import I32, Elem
@@ -50,13 +50,8 @@ class Chunk:
         assert op is not None, f"{value} has no buffer"
         try:
             return self._lazy(op, value, index)
-        except TritonCpuError as error:
-            where = error.where or f"{op.name}, {op.location}"
-            raise type(error)(error.wrong, where=where, fix=error.fix) from None
-        except (AssertionError, KeyError, ValueError, TypeError) as error:
-            raise CompileError(
-                f"The compiler failed: {error!r}.", where=f"{op.name}, {op.location}"
-            ) from error
+        except Exception as error:
+            raise placed(error, f"{op.name}, {op.location}") from cause(error)
 
     def _lazy(self, op: Op, value: Value, index: Index) -> Lanes:
         view = _VIEWS.get(op.name)

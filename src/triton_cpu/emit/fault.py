@@ -10,10 +10,18 @@ from .context import Context
 RECORD = "{ i32, i32, i32, i32, i32, i32, i64 }"
 
 
-def record(c: Context, op: Op, message: str, detail: str = "0", size: int = 0) -> None:
-    """Ends the program here with a report; the caller continues in a block that never runs."""
+ANY = -1
+"""In place of an argument's number: any of them."""
+
+
+def record(
+    c: Context, op: Op, message: str, detail: str = "0", size: int = 0, argument: int = ANY
+) -> None:
+    """Ends the program here with a report; the caller continues in a block that never runs.
+    Of a wrong access: `detail` is the address, `size` its bytes, `argument` where it should be."""
     w = c.w
-    c.sites.append({"message": message, "file": op.location.file, "line": op.location.line})
+    place = {"file": op.location.file, "line": op.location.line}
+    c.sites.append({"message": message, **place, "argument": argument})
     site = len(c.sites) - 1
     taken = w.let("cmpxchg ptr %fault, i32 0, i32 1 seq_cst seq_cst")
     won = w.let(f"extractvalue {{ i32, i1 }} {taken}, 1")

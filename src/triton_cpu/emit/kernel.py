@@ -7,7 +7,8 @@ from ..passes.schedule import schedule
 from ..passes.steps import Schedule
 from ..tile.ops import Module, Value, walk
 from ..tile.types import Elem
-from .context import Context, Target
+from . import sanitizer
+from .context import Bounds, Context, Target
 from .control import emit_graph
 from .writer import Writer
 
@@ -58,6 +59,7 @@ def emit_kernel(module: Module, target: Target) -> Emitted:
     plan: Schedule = schedule(module)
     w = Writer(target.features)
     c = Context(w, plan, target, module.kernel.name)
+    c.only_arguments = sanitizer.only_arguments(module.kernel.region)
     prologue = _read_arguments(c, module.kernel.args, module.kernel.divisibility)
     w.label_now = "start"
     emit_graph(c, plan.body)
@@ -107,6 +109,6 @@ def _read_arguments(c: Context, args: list[Value], factors: list[int]) -> list[s
             if value.type.elem.is_pointer:
                 read(slot, "i64", f"low{number}")
                 read(slot + 1, "i64", f"high{number}")
-                c.bounds[value] = (f"%low{number}", f"%high{number}")
+                c.bounds[value] = Bounds(number, f"%low{number}", f"%high{number}")
                 slot += 2
     return lines

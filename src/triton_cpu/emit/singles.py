@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ..errors import CompileError, TritonCpuError, UnsupportedOp
+from ..errors import UnsupportedOp, cause, placed
 from ..tile.ops import Op
 from ..tile.types import I1
 from . import atomics, fault, memory, output, rearrange, scan
@@ -24,13 +24,8 @@ def emit_single(c: Context, op: Op) -> None:
             _elementwise(c, op)
         else:
             raise UnsupportedOp(f"The CPU backend can't run {op.name}.")
-    except TritonCpuError as error:
-        where = error.where or f"{op.name}, {op.location}"
-        raise type(error)(error.wrong, where=where, fix=error.fix) from None
-    except (AssertionError, KeyError, ValueError, TypeError) as error:
-        raise CompileError(
-            f"The compiler failed: {error!r}.", where=f"{op.name}, {op.location}"
-        ) from error
+    except Exception as error:
+        raise placed(error, f"{op.name}, {op.location}") from cause(error)
 
 
 def _elementwise(c: Context, op: Op) -> None:

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import KernelAssertion
+from ..emit.fault import ANY
+from ..errors import ArgumentError, KernelAssertion
 from . import arguments
 from .codegen import Loaded
+from .numpy_arrays import place_of
 from .pool import CALLER_STACK_BYTES, pool, thread_count
 
 _FAULT = struct.Struct("<6iq")  # taken, site, three program ids, size, detail: see emit.fault
@@ -46,7 +48,8 @@ class Launcher:
         self.flat = [path[0] for path in self.paths] if _is_flat(self.paths) else None
         self.descriptors = [kind.startswith("tensordesc") for _, kind in signature]
         self.kinds: list[str] = metadata.arguments
-        names = _names(src, len(self.kinds))
+        self.names = names = _names(src, len(self.kinds))
+        self.where = place_of(getattr(src, "fn", None), self.name)
         self.convert: list[Callable[[Any], Any]] = [
             arguments.pointer_of(number in metadata.written, names[number])
             if kind == "ptr"
@@ -80,7 +83,10 @@ class Launcher:
         if not self.function:
             self.loaded.wait()
         values = self._values(args)
-        packed = [one(value) for one, value in zip(self.convert, values, strict=True)]
+        try:
+            packed = [one(value) for one, value in zip(self.convert, values, strict=True)]
+        except ArgumentError as error:
+            raise ArgumentError(error.wrong, where=self.where, fix=error.fix) from None
         if self.sanitize:
             for kind, value in zip(self.kinds, values, strict=True):
                 if kind == "ptr":
@@ -102,7 +108,7 @@ class Launcher:
             self.aside,
         )
         if fault is not None and fault.raw[0]:
-            self._raise(fault.raw)
+            self._raise(fault.raw, values)
         if exit_hook is not None:
             exit_hook(launch_metadata)
 
@@ -119,15 +125,26 @@ class Launcher:
             values = spread
         return values
 
-    def _raise(self, raw: bytes) -> None:
+    def _raise(self, raw: bytes, values: list[Any]) -> None:
         _, number, x, y, z, size, detail = _FAULT.unpack(raw)
         site = self.sites[number]
         text = str(site["message"])
         if size:
-            text = f"{text}: byte {detail}, element {detail // size} of {size} bytes"
+            text = f"{text} {self._place(site['argument'], detail % (1 << 64), size, values)}"
         raise KernelAssertion(
             f"{self.name}, program ({x}, {y}, {z}): {text}.",
             where=f"{site['file']}:{site['line']}",
+        )
+
+    def _place(self, argument: int, address: int, size: int, values: list[Any]) -> str:
+        """Where an access of `size` bytes is, seen from the argument it is outside of."""
+        if argument == ANY:
+            return f"at {address:#x}, outside of every argument"
+        start = self.convert[argument](values[argument])
+        first, last = arguments.memory_range(values[argument])
+        return (
+            f"of element {(address - start) // size} of {self.names[argument]}, outside of its"
+            f" memory: byte {address - first} of {last - first}"
         )
 
 

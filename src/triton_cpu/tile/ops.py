@@ -102,6 +102,7 @@ class Function:
     region: Region
     result_types: list[Type]
     divisibility: list[int]
+    location: Location = UNKNOWN
 
     @property
     def args(self) -> list[Value]:

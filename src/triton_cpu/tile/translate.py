@@ -51,6 +51,11 @@ def float_of_bits(bits: int, elem: Elem) -> float:
     return struct.unpack(f"<{code}", struct.pack(f"<{unsigned}", bits))[0]
 
 
+_INSTEAD = {
+    "tt.elementwise_inline_asm": "write it in triton.language: the assembly is that of a GPU"
+}
+
+
 class _Translator:
     def __init__(self, functions: dict[str, MlirOp]) -> None:
         self.functions = functions
@@ -61,7 +66,7 @@ class _Translator:
         region = self._region(op.regions[0])
         attrs: list[dict[str, Any]] = op.attrs.get("arg_attrs") or [{}] * len(region.block.args)
         factors = [int(one.get("tt.divisibility", 1)) for one in attrs]
-        return Function(str(op.attrs["sym_name"]), region, [], factors)
+        return Function(str(op.attrs["sym_name"]), region, [], factors, op.location)
 
     def _value(self, number: int, kind: Type, op: Op | None = None, index: int = 0) -> Value:
         self.count += 1
@@ -101,7 +106,9 @@ class _Translator:
         name = ELEMENTWISE_NAMES.get(source.name) or STRUCTURAL_NAMES.get(source.name)
         if name is None:
             raise UnsupportedOp(
-                f"The CPU backend has no lowering for {source.name}.", where=str(source.location)
+                f"The CPU backend has no lowering for {source.name}.",
+                where=str(source.location),
+                fix=_INSTEAD.get(source.name, ""),
             )
         return name
 
