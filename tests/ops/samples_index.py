@@ -123,6 +123,16 @@ def _masked() -> Iterator[Sample]:
     x, where = f(4, 8), mask(4, 8)
     yield call("aten.masked_scatter", x, where, g(40))
     yield call("aten.masked_scatter_backward", x, where, [40])
+    # Of each of four samples, three places take eight elements.
+    rows, places = f(4, 6, 8), (torch.arange(24) % 2 > 0).view(4, 6, 1)
+    starts = torch.arange(4) * 24
+    for source, begins in ((g(4, 3, 8), None), (g(12, 8), starts), (g(20, 8), starts)):
+        sizes = source.shape
+        yield call("local.masked_scatter", rows, places, source, begins)
+        yield call("local.masked_scatter_backward", rows, places, sizes, begins)
+    yield call("aten.masked_scatter", rows, mask(4, 6, 1), g(30, 8))
+    yield call("aten.masked_scatter", rows, mask(4, 6, 8), g(200))
+    yield call("aten.masked_scatter_backward", rows, mask(4, 6, 1), [30, 8])
 
 
 def _ordered() -> Iterator[Sample]:

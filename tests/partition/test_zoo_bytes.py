@@ -58,6 +58,19 @@ def test_fsdp_gathers_weights_twice_and_scatters_gradients_once(name: str) -> No
     check(name, "fsdp=2", 3 * weights + 2 * model_bytes(found.made.model))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["paligemma", "qwen2.5-vl"])
+def test_images_between_words_stay_with_their_samples(name: str) -> None:
+    """What is told of tokens goes round: their kinds, or how many are images."""
+    gathers = [
+        op.outputs
+        for op in partition(subject(name).captured.program, "dp=2").local.main.ops
+        if op.name == "fabric.all_gather" and "visual" not in op.site.module
+    ]
+    assert gathers
+    assert all(v.tensor.dtype == "int64" for values in gathers for v in values)
+
+
 WIDTH, LAYERS = 32, 2
 HIDDEN = BATCH * TOKENS * WIDTH * FLOAT
 """An activation between two layers."""

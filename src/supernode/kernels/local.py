@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from supernode.kernels.attention import attention, attention_backward
+from supernode.kernels.masked import masked_scatter, masked_scatter_backward
 from supernode.kernels.surroundings import Grid
 from supernode.plan import share
 
@@ -278,6 +279,8 @@ LOCAL: dict[str, Callable[..., Any]] = {
     "unpick": unpick,
     "causal_attention": causal_attention,
     "causal_attention_backward": causal_attention_backward,
+    "masked_scatter": masked_scatter,
+    "masked_scatter_backward": masked_scatter_backward,
     "inverse_permutation": inverse_permutation,
     "group_sizes": group_sizes,
     "peer_rows": peer_rows,

@@ -202,7 +202,5 @@ ROWS = [
         _write_cost,
     ),
     _row("aten.index_put", _index_put, _first_and_last, "x[:, i, j] = values, or += values"),
-    _row("aten.masked_scatter", bare, _BOTH, "a copy, other elements in order where a mask is"),
-    _row("aten.masked_scatter_backward", bare, linear_in((0,)), "elements in order, then zeros"),
     _row("aten.bucketize.Tensor", _bucketize, nonlinear, "each chip knows all boundaries"),
 ]
