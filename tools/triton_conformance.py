@@ -42,6 +42,16 @@ GPU_ONLY = {
 """Test ("": any) and message of failures that say it is about a GPU, with the reason in words."""
 
 
+WORDLESS = {
+    **dict.fromkeys(("test_tma_gather", "test_tma_scatter"), "a block larger than the tensor"),
+    **{
+        f"test_side_effectful_{name}": "the test runs for `cuda` only"
+        for name in ("reduction", "reduction_2d", "scan")
+    },
+}
+"""Tests that skip cases and do not say why: what their code says."""
+
+
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     """As a plugin of the run below: keeps at most so many cases of each test, and no known ones."""
     most = int(os.environ[MOST])
@@ -140,7 +150,8 @@ def section(title: str, cases: list[Case]) -> list[str]:
     for case in cases:
         test = case["name"].split("[")[0]
         if case["outcome"] == "skipped":
-            skipped[test, case["text"].removeprefix("Skipped: ")] += 1
+            reason = case["text"].removeprefix("Skipped: ")
+            skipped[test, WORDLESS.get(test, reason)] += 1
         elif case["outcome"] == "failed":
             reason = _about_gpus(test, case["text"])
             if reason is None:
@@ -169,9 +180,9 @@ def _one_line(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|")[:160]
 
 
-def page(reports: Path) -> str:
+def page(reports: Path, note: str = "") -> str:
     """The text of the page: a section for each log."""
-    lines = ["# Triton's own tests on CPUs", "", NOTE, ""]
+    lines = ["# Triton's own tests on CPUs", "", NOTE, "", *([note, ""] if note else [])]
     for log in sorted(reports.glob("*.jsonl"), reverse=True):
         version, file = log.stem.split("-", 1)
         lines += section(f"Triton {version}, {file}", read(log))
@@ -192,6 +203,7 @@ def main() -> int:
     parser.add_argument("-k", dest="select", default="", help="pytest's selection of tests")
     parser.add_argument("--most", type=int, default=0, help="cases of each test; 0: all")
     parser.add_argument("--again", action="store_true", help="run what failed once more")
+    parser.add_argument("--note", default="", help="a sentence for the page")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}; else print it")
     asked = parser.parse_args()
     import triton
@@ -203,7 +215,7 @@ def main() -> int:
         if asked.again:
             _forget_failed(log)
         run(asked.sources.resolve(), file, log, asked.select, asked.most)
-    text = page(reports)
+    text = page(reports, asked.note)
     if asked.write:
         PAGE.write_text(text, encoding="utf-8")
     else:

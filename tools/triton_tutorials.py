@@ -48,8 +48,10 @@ def _layer_norm(found: Names) -> None:
 
 
 def _attention(found: Names) -> None:
+    """Causal attention first: the tutorial tunes once for both kinds, and blocks of fewer rows than
+    columns, which full attention may choose, are not valid for causal attention."""
     for dim in (64, 128):
-        for causal in (False, True):
+        for causal in (True, False):
             found["test_op"](1, 2, 128, dim, causal, False, "bwd", "triton-fp16")
             found["test_op"](1, 2, 128, dim, causal, False, "fwd", "triton-fp8")
 
