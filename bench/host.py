@@ -12,44 +12,8 @@ from importlib import metadata
 from pathlib import Path
 
 from supernode import __version__
-from supernode.units import format_bytes
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hardware:
-    """The processor by name, its cores and the memory."""
-
-    model: str
-    cores: int
-    memory_bytes: int
-
-    @classmethod
-    def here(cls) -> "Hardware":
-        """That of this host."""
-        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        model = re.search(r"^model name\s*: (.+)$", info, re.MULTILINE)
-        pages = os.sysconf("SC_PHYS_PAGES")
-        return cls(
-            model=model.group(1).strip() if model else platform.machine(),
-            cores=len(os.sched_getaffinity(0)),
-            memory_bytes=pages * os.sysconf("SC_PAGE_SIZE"),
-        )
-
-    @property
-    def slug(self) -> str:
-        """The name in a file name: `amd-epyc-2-cores`."""
-        words = re.findall(r"[a-z0-9]+", self.model.lower())
-        return "-".join([*words, str(self.cores), "cores"])
-
-    @property
-    def name(self) -> str:
-        """The name in a table."""
-        return f"{self.model}, {self.cores} cores"
-
-    def __str__(self) -> str:
-        return f"{self.name}, {format_bytes(self.memory_bytes)} of memory"
 
 
 def versions() -> dict[str, str]:

@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from bench.host import Conditions, Hardware, versions
+from bench.host import Conditions, versions
 from bench.result import Row, Section
+from supernode.calibrate import Hardware
 
 REPORTS = Path(__file__).with_name("reports")
 HEADLINES, END_HEADLINES = "<!-- headlines -->", "<!-- /headlines -->"

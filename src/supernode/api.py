@@ -59,6 +59,11 @@ class Node:
         """How many chips there are."""
         return self._chips.chips
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process of each chip."""
+        return self._chips.pids
+
     def compile(
         self,
         step: Callable[..., Any],

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
-from bench.host import Conditions, Hardware, versions
+from bench.host import Conditions, versions
 from bench.readme import headlines, newest, updated
 from bench.report import markdown, write
 from bench.result import Row, Section
+
+from supernode.calibrate import Hardware
 
 HARDWARE = Hardware(model="AMD EPYC 9B14", cores=2, memory_bytes=16_000_000_000)
 QUIET = Conditions(

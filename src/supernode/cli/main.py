@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from supernode import __version__
-from supernode.cli import accuracy, explain, machines, predict, train
+from supernode.cli import accuracy, calibrate, explain, machines, predict, train
 from supernode.errors import ChipFailed, SupernodeError
 
 BAD_INPUT, CHIP_FAILED, STOPPED = 2, 1, 130
@@ -32,6 +32,7 @@ app.command("compare")(predict.compare)
 app.command("explain")(explain.explain)
 app.command("machines")(machines.machines)
 app.command("accuracy")(accuracy.accuracy)
+app.command("calibrate")(calibrate.calibrate)
 
 
 def _show_version(asked: bool) -> None:

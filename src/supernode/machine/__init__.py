@@ -20,3 +20,4 @@ from supernode.machine.sourced import Kind as Kind
 from supernode.machine.sourced import Source as Source
 from supernode.machine.sourced import Sourced as Sourced
 from supernode.machine.what_if import what_if as what_if
+from supernode.machine.write import to_toml as to_toml

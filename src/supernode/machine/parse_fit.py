@@ -3,7 +3,16 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from supernode.errors import UnknownName
-from supernode.machine.fit import ACCESS, EXPERTS, KERNELS, ONE_SHOT, TRANSPORT, WAYS, Fit
+from supernode.machine.fit import (
+    ACCESS,
+    EXPERTS,
+    KERNELS,
+    MAY_HAVE,
+    ONE_SHOT,
+    TRANSPORT,
+    WAYS,
+    Fit,
+)
 from supernode.machine.machine import Machine
 from supernode.machine.parse_number import Sources, number_of
 from supernode.machine.sourced import Sourced
@@ -28,7 +37,12 @@ def kernels(table: Table, sources: Sources, like: Like) -> Iterator[tuple[str, F
     inner = table.table("kernels")
     inner.allow(("like", *KERNELS))
     own = {
-        f"{family}.{dtype}": _fit(inner.table(family).table(dtype), sources, KERNELS[family])
+        f"{family}.{dtype}": _fit(
+            inner.table(family).table(dtype),
+            sources,
+            KERNELS[family],
+            MAY_HAVE.get(family, ()),
+        )
         for family in inner.entries
         if family != "like"
         for dtype in inner.table(family).entries

@@ -77,9 +77,9 @@ class Table:
             raise self.error(key, f"expected a whole number of 1 or more, got {_show(entry)}")
         return entry
 
-    def flag(self, key: str) -> bool:
-        """True or false; false if it is not there."""
-        entry = self.entries.get(key, False)
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        """True or false; `default` if it is not there."""
+        entry = self.entries.get(key, default)
         if not isinstance(entry, bool):
             raise self.error(key, f"expected true or false, got {_show(entry)}")
         return entry

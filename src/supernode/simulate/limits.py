@@ -8,6 +8,7 @@ the host; and what is left is the bubble, in which a chip waits for another.
 import numpy as np
 
 from supernode.machine import Machine
+from supernode.simulate.ask import SENDING
 from supernode.simulate.simulation import Simulation
 from supernode.trace import COMM, COMPUTE, COPY, Span, columns, covered_s
 
@@ -42,7 +43,7 @@ def limits(sim: Simulation, machine: Machine) -> dict[str, float]:
 
 def _name(span: Span, sim: Simulation, machine: Machine) -> tuple[int, str]:
     """Computing counts before communicating, which counts before the host; and its name."""
-    if span.stream in (COMM, COPY):
+    if span.stream in (COMM, COPY) or span.kind in SENDING:
         return 1, span.kind
     if span.stream != COMPUTE:
         return 2, span.kind

@@ -1,6 +1,7 @@
 """How long an op takes on a chip: the mechanism of its kind, or plain roofline where unmeasured."""
 
 from collections.abc import Callable
+from functools import partial
 
 from supernode.machine import Chip, Fit, Sourced
 from supernode.ops import Cost, Product, Scores
@@ -9,6 +10,7 @@ from supernode.simulate.cost.decode import decode_s
 from supernode.simulate.cost.gemm import product_s
 from supernode.simulate.cost.grouped import grouped_s
 from supernode.simulate.cost.memory_bound import stream_s
+from supernode.simulate.cost.quantisation import MENU, Menu, finer
 from supernode.simulate.cost.rates import Rates
 from supernode.simulate.timing import Timing, timing, weakest
 
@@ -110,7 +112,7 @@ def _product(cost: Cost, chip: Chip, fit: Fit, rows_factor: float) -> float:
     shape = cost.shape
     assert isinstance(shape, Product)
     groups, m, n, k = shape.groups, shape.m, shape.n, shape.k
-    seconds = grouped_s if shape.ragged else product_s
+    seconds = grouped_s if shape.ragged else partial(product_s, menu=_menu(fit))
     time = seconds(
         groups,
         m * rows_factor,
@@ -122,6 +124,10 @@ def _product(cost: Cost, chip: Chip, fit: Fit, rows_factor: float) -> float:
         fit=fit,
     )
     return float(time)
+
+
+def _menu(fit: Fit) -> Menu:
+    return finer(fit["grain"]) if "grain" in fit else MENU
 
 
 def _attention(cost: Cost, chip: Chip, fit: Fit, rows_factor: float) -> float:

@@ -66,7 +66,9 @@ class Rehearsal:
         """One step of the plan on `machine`; arguments and errors as those of `simulate`."""
         plan, chip = self.plan, machine.chip
         machine.level_spanning(plan.mesh.size)
-        stages, recorder = self._stages(terms.fusion and chip.fuses, terms.overlap)
+        stages, recorder = self._stages(
+            terms.fusion and chip.fuses, terms.overlap and chip.overlaps
+        )
         played = play(stages, Prices(machine=machine, mesh=plan.mesh, terms=terms))
         host_s, stretch = terms.host_s(machine), terms.stretch(chip, plan.mesh.size)
         trace = recorder.trace(machine, tokens, played, host_s)

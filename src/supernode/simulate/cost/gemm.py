@@ -9,6 +9,7 @@
   quoted at a clock that a chip full of multiply-adds does not hold;
 - `draw`: how much more than its share of the memory's bandwidth one core can take, why few tiles
   with long sums (a decode step's m of 1 to 64) do not fill the memory;
+- `grain`, where a chip has it: the rows of the smallest tile, 64 on chips with warps;
 - `reread`: the part of an operand's traffic beyond once that misses the cache, when a wave covers
   a block of the output and the next wave needs the same rows again.
 
@@ -40,7 +41,7 @@ def product_s(
     Arrays of the shapes of the products broadcast together and give one time each.
     """
     groups, m, n, k = (np.asarray(size, dtype=np.float64)[..., None] for size in (groups, m, n, k))
-    deep = depth(k, menu.splits)
+    deep = depth(k, menu)
     area = menu.rows * menu.columns
     tiles = groups * np.ceil(m / menu.rows) * np.ceil(n / menu.columns) * menu.splits
     filled = waves(tiles, rates.cores)

@@ -9,13 +9,14 @@ Osama et al., "Stream-K", PPoPP 2023 (splitting k). The menu: CUTLASS 3 default 
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from supernode.simulate.cost.rates import Array, Number
 
-K_STEP = 64
-"""The sum over k advances by so many at a time."""
+GRAIN = 64
+"""The rows of the smallest tile, and by how many the sum over k advances at a time."""
 
 _TILES = ((64, 32), (64, 64), (64, 128), (128, 64), (128, 128), (128, 256), (256, 128))
 _SPLITS = (1, 2, 4, 8, 16)
@@ -23,11 +24,15 @@ _SPLITS = (1, 2, 4, 8, 16)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Menu:
-    """Every choice of a tile of `rows x columns` and of how many cores share a sum."""
+    """Every choice of a tile of `rows x columns` and of how many cores share a sum.
+
+    Sums advance by `grain` at a time.
+    """
 
     rows: Array
     columns: Array
     splits: Array
+    grain: float = GRAIN
 
 
 def _menu(splits: tuple[int, ...]) -> Menu:
@@ -43,11 +48,20 @@ WHOLE = _menu((1,))
 """The menu of kernels that never split k."""
 
 
+@cache
+def finer(grain: float) -> Menu:
+    """The menu of a chip whose smallest tile has `grain` rows, not 64: processors have no warps."""
+    scale = grain / GRAIN
+    return Menu(
+        rows=MENU.rows * scale, columns=MENU.columns * scale, splits=MENU.splits, grain=grain
+    )
+
+
 def waves(tiles: Number, cores: float) -> Array:
     """How often the chip fills with tiles."""
     return np.ceil(np.asarray(tiles) / cores)
 
 
-def depth(k: Number, splits: Number) -> Array:
+def depth(k: Number, menu: Menu) -> Array:
     """How deep the sum of one tile is: k over the splits, in whole steps."""
-    return np.ceil(np.ceil(np.asarray(k) / splits) / K_STEP) * K_STEP
+    return np.ceil(np.ceil(np.asarray(k) / menu.splits) / menu.grain) * menu.grain
