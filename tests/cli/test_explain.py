@@ -34,6 +34,8 @@ KEYS = {
         "piece_shape",
         "piece_bytes",
         "bytes_per_chip",
+        "stage",
+        "place",
         "reason",
     ],
     "communication": ["module", "phase", "collective", "axis", "calls", "sent_bytes"],

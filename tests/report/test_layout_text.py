@@ -17,6 +17,19 @@ def test_layouts(golden: Golden) -> None:
     golden("report_layouts.txt", as_text(shown, 80))
 
 
+def test_layouts_of_stages(golden: Golden) -> None:
+    shown = layouts_report(explanation(mlp_plan("pp=2")))
+    golden("report_layouts_staged.txt", as_text(shown, 80))
+
+
+def test_what_lives_on_the_host_is_not_in_the_chip_s_memory() -> None:
+    shown = text("fsdp=2,offload=optimizer")
+    (state,) = (part for part in shown.split("\n\n") if part.startswith("optimizer state"))
+    assert "f32[256/fsdp, 64] in host" in state
+    assert state.splitlines()[-1].split() == ["all", "in", "its", "memory", "2.66", "kB"]
+    assert "all, where most is" in text("pp=2")
+
+
 @pytest.mark.parametrize("line", ["", "zero1=4", "zero1=2,fsdp=2,tp=2"])
 def test_a_report_fits_a_terminal(line: str) -> None:
     assert max(map(len, text(line).splitlines())) <= 80

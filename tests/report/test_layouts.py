@@ -54,6 +54,26 @@ def test_what_is_stored_is_what_a_chip_holds(line: str) -> None:
     assert found == roles
 
 
+def stored_on(of: Plan, rank: int) -> int:
+    """The bytes of the inputs that a chip has in its own memory."""
+    pairs = zip(of.local_of(rank).main.inputs, of.inputs, strict=True)
+    return sum(
+        value.type.size_bytes
+        for value, layout in pairs
+        if layout is not None and not layout.place and layout.holds(of.mesh, rank)
+    )
+
+
+@pytest.mark.parametrize(
+    "line", ["pp=2,tp=2", "fsdp=2,offload=optimizer", "pp=2,offload=optimizer+parameters"]
+)
+def test_stages_and_places_hold_what_is_theirs(line: str) -> None:
+    of = gpt_plan(line)
+    explained = explanation(of)
+    assert explained.stored_bytes == max(stored_on(of, rank) for rank in range(of.mesh.size))
+    assert all(0 not in row.piece.shape for row in explained.stored)
+
+
 def test_only_state_that_lies_otherwise_strays() -> None:
     assert not any(row.strays for row in explanation(gpt_plan("fsdp=4")).stored)
     rows = explanation(gpt_plan("zero1=4")).stored

@@ -147,6 +147,8 @@ def _laid(row: Laid) -> dict[str, Json]:
         "piece_shape": list(row.piece.shape),
         "piece_bytes": row.piece.size_bytes,
         "bytes_per_chip": row.bytes_per_chip,
+        "stage": _plain(dict(row.layout.only)),
+        "place": row.layout.place,
         "reason": row.reason,
     }
 

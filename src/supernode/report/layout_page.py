@@ -14,7 +14,7 @@ from supernode.plan.layout import cut_axis
 from supernode.report.figures import BLUE, GRID, INK, QUIET, dress
 from supernode.report.html import SCRIPT, document, figure, section, tiles
 from supernode.report.layout_text import PHASES, STEP, about_chips
-from supernode.report.layouts import Explanation, Laid
+from supernode.report.layouts import Explanation, Laid, held_bytes
 from supernode.report.tables import counted, sized
 from supernode.report.traffic import Traffic
 
@@ -83,7 +83,7 @@ def _sums(explained: Explanation) -> list[tuple[str, str]]:
     for total in explained.totals:
         by_axis[total.axis] = by_axis.get(total.axis, 0.0) + total.sent_bytes
     held = {
-        label: sum(row.bytes_per_chip for row in explained.stored if row.role in roles)
+        label: held_bytes(row for row in explained.stored if row.role in roles)
         for label, roles in (("parameters", ("param", "buffer")), ("optimizer state", ("state",)))
     }
     return [
@@ -171,7 +171,8 @@ def _strip(row: Laid, colours: Mapping[str, str]) -> str:
     parts = [
         f'<span class="sum">{kind}({escape(axis)})</span>' for axis, kind in row.layout.partial
     ]
-    return f'<span class="strip">{"".join(dims or ["scalar"])}{"".join(parts)}</span>'
+    where = f'<span class="sum">{escape(row.where)}</span>' if row.where else ""
+    return f'<span class="strip">{"".join(dims or ["scalar"])}{"".join(parts)}{where}</span>'
 
 
 def _dim(size: int, piece: int, colours: Sequence[str]) -> str:

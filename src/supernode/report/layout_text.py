@@ -9,7 +9,7 @@ from rich.text import Text
 
 from supernode.ir import short_dtype
 from supernode.plan import by_token, has_stretches, is_contiguous
-from supernode.report.layouts import Explanation, Laid
+from supernode.report.layouts import Explanation, Laid, held_bytes
 from supernode.report.tables import counted, new_table, sized, spaced
 from supernode.report.traffic import Traffic
 
@@ -51,13 +51,14 @@ def about_chips(explained: Explanation) -> str:
 
 
 def shape_text(row: Laid) -> str:
-    """The whole shape with the axes that split each dim: `f32[256/tp, 64] sum(dp)`."""
+    """The whole shape with the axes that split each dim: `f32[256/tp, 64] sum(dp)`; then which
+    stage has it and where it lives: `f32[64] pp@1 in host`."""
     dims = (
         f"{size}/{'*'.join(axes)}" if axes else str(size)
         for size, axes in zip(row.whole.shape, row.layout.dims, strict=True)
     )
     parts = "".join(f" {kind}({axis})" for axis, kind in row.layout.partial)
-    return f"{short_dtype(row.whole.dtype)}[{', '.join(dims)}]{parts}"
+    return f"{short_dtype(row.whole.dtype)}[{', '.join(dims)}]{parts}{row.where}"
 
 
 def _listed(row: Laid) -> bool:
@@ -95,7 +96,10 @@ def _stored_table(label: str, rows: Sequence[Laid], reasons: Mapping[str, str]) 
         table.add_row(
             Text("the rest as its parameters" if table.row_count else "as its parameters")
         )
-    table.add_row("all", "", sized(sum(row.bytes_per_chip for row in rows)), "", style="bold")
+    label = "all in its memory" if any(row.layout.place for row in rows) else "all"
+    if any(row.layout.only for row in rows):
+        label += ", where most is"
+    table.add_row(label, "", sized(held_bytes(rows)), "", style="bold")
     return table
 
 

@@ -4,8 +4,8 @@ Values whose names differ in layer numbers only, and that agree in all else, are
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from supernode.ir import Block, HostType, Role, TensorType, Value
@@ -17,7 +17,8 @@ from supernode.report.traffic import Total, Traffic, totals, traffic
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Laid:
-    """`count` values that lie alike: `whole` is the type of one, `piece` that of a chip's piece.
+    """`count` values that lie alike: `whole` is the type of one, `piece` that of the piece that a
+    chip has, if it has one.
 
     `name` is that of a parameter, or the path of the module that an activation comes from.
     `strays` marks optimizer state of its parameter's rank or lower that lies otherwise than it.
@@ -34,8 +35,26 @@ class Laid:
 
     @property
     def bytes_per_chip(self) -> int:
-        """What all `count` pieces take on one chip."""
+        """What all `count` pieces of one chip take, wherever they live."""
         return self.count * self.piece.size_bytes
+
+    @property
+    def where(self) -> str:
+        """Which chips have it, and where it lives, if that is not each and in its own memory."""
+        stages = "".join(f" {axis}@{coordinate}" for axis, coordinate in self.layout.only)
+        return stages + (f" in {self.layout.place}" if self.layout.place else "")
+
+
+def held_bytes(rows: Iterable[Laid]) -> int:
+    """What `rows` take in the memory of the chip that holds most of them; what lives elsewhere
+    takes none."""
+    everywhere, by_stage = 0, Counter[tuple[tuple[str, int], ...]]()
+    for row in rows:
+        if row.layout.only and not row.layout.place:
+            by_stage[row.layout.only] += row.bytes_per_chip
+        elif not row.layout.place:
+            everywhere += row.bytes_per_chip
+    return everywhere + max(by_stage.values(), default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +83,8 @@ class Explanation:
 
     @property
     def stored_bytes(self) -> int:
-        """What parameters, buffers, optimizer state and inputs take on each chip."""
-        return sum(row.bytes_per_chip for row in self.stored)
+        """What parameters, buffers, optimizer state and inputs take on the chip that holds most."""
+        return held_bytes(self.stored)
 
 
 def explanation(plan: Plan) -> Explanation:
@@ -160,7 +179,8 @@ class _Rows:
                 count=sum(counts),
                 whole=row.whole,
                 piece=TensorType(
-                    row.whole.dtype, row.layout.local_shape(row.whole.shape, self._mesh)
+                    row.whole.dtype,
+                    replace(row.layout, only=()).local_shape(row.whole.shape, self._mesh),
                 ),
                 layout=row.layout,
                 reason=reason,
