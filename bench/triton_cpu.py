@@ -238,7 +238,7 @@ def _matmul(size: int, dtype: torch.dtype) -> Case:
 
     a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
     c, out = torch.empty(size, size, dtype=dtype), torch.empty(size, size, dtype=dtype)
-    block = (256, 256, 128)
+    block = (256, 256, 128) if dtype is torch.float32 else (512, 256, 256)
     grid = (size // block[0] * (size // block[1]),)
 
     def ours() -> Tensor:

@@ -199,15 +199,23 @@ def lock_kernel(x, out, n):
     tl.atomic_cas(out + n, 0, 1)
 
 
+@triton.jit
+def single_kernel(x, out, n):
+    tl.store(out + n + tl.arange(0, 1), tl.load(x + tl.arange(0, 1)))
+
+
 @pytest.mark.parametrize(
     ("kernel", "fine", "wrong", "message"),
     [
+        (single_kernel, 7, 8, "store of element 8 of out"),
         (walking_kernel, 8, 9, "load at 0x.*, outside of every argument"),
         (counting_kernel, 1, 2, "atomic access of element 8 of out"),
         (lock_kernel, 7, -1, "atomic access of element -1 of out"),
     ],
 )
-def test_the_sanitizer_sees_atomics_and_pointers_of_loops(kernel, fine, wrong, message):
+def test_the_sanitizer_sees_atomics_single_elements_and_pointers_of_loops(
+    kernel, fine, wrong, message
+):
     import triton_cpu
 
     x, out = torch.ones(8, dtype=torch.int32), torch.zeros(8, dtype=torch.int32)

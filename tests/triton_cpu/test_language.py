@@ -33,7 +33,9 @@ def dot_kernel(a, b, c, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, STEPS
         (torch.int8, torch.int32, 0),
     ],
 )
-@pytest.mark.parametrize("shape", [(16, 16, 32, 1), (32, 64, 64, 3), (8, 128, 16, 2)])
+@pytest.mark.parametrize(
+    "shape", [(16, 16, 32, 1), (32, 64, 64, 3), (8, 128, 16, 2), (64, 256, 128, 1)]
+)
 def test_dot(dtype, out_dtype, tolerance, shape):
     m, n, k, steps = shape
     if dtype.is_floating_point:

@@ -6,7 +6,7 @@ has a matrix unit.
 """
 
 from dataclasses import dataclass
-from math import prod
+from math import gcd, prod
 
 from ..passes.steps import Buffer, Storage, row_major
 from ..tile.ops import Op
@@ -16,6 +16,11 @@ from .context import Context
 from .convert import float_cast
 from .rearrange import each
 from .writer import Writer, mangle, vector
+
+_USES_OF_A_PANEL = 8
+"""Blocks of rows from which on copying a panel of B pays."""
+_SETS, _WAYS, _LINE_BYTES = 64, 8, 64
+"""Of a first-level data cache; today's have 8 to 12 ways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +146,15 @@ def _kernel(c: Context, shape: Shape, unit: str) -> str:
     return c.w.functions[key].split("@")[1].split("(")[0]
 
 
+def _crowded(rows: int, stride_bytes: int, width_bytes: int) -> bool:
+    """Whether lines of rows `stride_bytes` apart share so few sets of the cache that they do not
+    fit: those a power of two apart do."""
+    lines = max(1, width_bytes // _LINE_BYTES)
+    apart = max(1, stride_bytes // _LINE_BYTES)
+    sets = min(_SETS, _SETS // gcd(apart, _SETS) * lines)
+    return stride_bytes > width_bytes and rows * lines > _WAYS * sets
+
+
 class _Microkernel:
     """Writes C += A·B in blocks of `rows` × `columns` vectors held in registers."""
 
@@ -150,6 +164,8 @@ class _Microkernel:
         self.columns = min(4 if vector_bits >= 512 else 2, max(1, shape.n // self.lanes))
         registers = 24 if vector_bits >= 512 else 12
         self.rows = min(shape.m, max(1, registers // self.columns))
+        self.panel = w.alloca(f"[{shape.k * self.lanes * self.columns} x {shape.elem.llvm}]")
+        self.right, self.right_strides, self.right_column = "%B", shape.b, ""
 
     def write(self) -> None:
         """The loops over blocks: a panel of columns of B stays in the first-level cache while the
@@ -164,12 +180,30 @@ class _Microkernel:
             self._rows(str(full), rest)
 
     def _rows(self, column: str, columns: int) -> None:
+        self._take_panel(column, columns)
         full = self.shape.m - self.shape.m % self.rows
         if full:
             with self.w.loop(full, self.rows) as row:
                 self._block(row, self.rows, column, columns)
         if full < self.shape.m:
             self._block(str(full), self.shape.m - full, column, columns)
+
+    def _take_panel(self, column: str, columns: int) -> None:
+        """Lays the columns of B that come next side by side, if they would crowd each other out of
+        the first-level cache, and enough rows of A use them."""
+        w, shape, width = self.w, self.shape, columns * self.lanes
+        size = self.elem.size_bytes
+        crowded = _crowded(shape.k, shape.b[0] * size, width * size)
+        if not crowded or shape.m < _USES_OF_A_PANEL * self.rows:
+            self.right, self.right_strides, self.right_column = "%B", shape.b, column
+            return
+        self.right, self.right_strides, self.right_column = self.panel, (width, 1), "0"
+        with w.loop(shape.k) as index:
+            source = self._at("%B", shape.b, index, column)
+            target = self._at(self.panel, (width, 1), index, "0")
+            for offset in range(0, width, self.lanes):
+                value = w.load(self.elem, w.offset(self.elem, source, str(offset)), self.lanes)
+                w.store(self.elem, value, w.offset(self.elem, target, str(offset)), self.lanes)
 
     def _block(self, row: str, rows: int, column: str, columns: int) -> None:
         """One block: loads the accumulators, runs over k, stores them."""
@@ -186,7 +220,7 @@ class _Microkernel:
         updated = [f"%{w.name('sum')}" for _ in places]
         for name, first, after in zip(held, start, updated, strict=True):
             w.do(f"{name} = phi {kind} [ {first}, %{before} ], [ {after}, %{stem} ]")
-        self._step(row, rows, column, columns, index, held, updated)
+        self._step(row, rows, columns, index, held, updated)
         w.do(f"{index}.next = add nuw nsw i32 {index}, 1")
         again = w.let(f"icmp slt i32 {index}.next, {shape.k}")
         w.branch(again, stem, f"{stem}.end")
@@ -211,14 +245,13 @@ class _Microkernel:
         self,
         row: str,
         rows: int,
-        column: str,
         columns: int,
         index: str,
         held: list[str],
         updated: list[str],
     ) -> None:
         w, elem, lanes = self.w, self.elem, self.lanes
-        line = self._at("%B", self.shape.b, index, column)
+        line = self._at(self.right, self.right_strides, index, self.right_column)
         right = [w.load(elem, w.offset(elem, line, str(j * lanes)), lanes) for j in range(columns)]
         for i in range(rows):
             place = self._at("%A", self.shape.a, w.let(f"add i32 {row}, {i}"), index)

@@ -3,12 +3,15 @@
 from contextlib import ExitStack
 
 from ..passes.steps import AtomicRoot, CopyRoot, Nest, ReduceRoot, StoreRoot
-from ..tile.types import Elem
+from ..tile.ops import Value
+from ..tile.types import I32, Elem
 from . import atomics, memory
 from .context import Context, widest_bits
 from .evaluate import Chunk, Index
 from .lanes import Lanes
 from .reduce import Reduction
+
+_ROWS_AHEAD = 8
 
 
 def emit_nest(c: Context, nest: Nest) -> None:
@@ -95,6 +98,25 @@ def _store(chunk: Chunk, root: StoreRoot, index: Index) -> None:
     mask = rest[0] if rest else None
     elem = root.op.operands[1].type.elem
     if any(along for _, along in index):
+        _fetch_ahead(chunk, root.inputs[0], index, elem)
         memory.store(chunk.context, pointer, value, mask, elem, chunk.count, root.op)
     else:
+        memory.check_one(chunk.context, pointer, mask, root.op)
         memory.store_one(chunk.context, pointer.value, value.value, mask, elem)
+
+
+def _fetch_ahead(chunk: Chunk, pointers: Value, index: Index, elem: Elem) -> None:
+    """Asks for the lines that a later row is stored to: rows far apart are no stream that a CPU
+    foresees."""
+    w, shape = chunk.context.w, chunk.nest.shape
+    if len(shape) < 2 or not index[-1][1] or shape[-2] < 4 * _ROWS_AHEAD:
+        return
+    row = w.let(f"add nuw nsw i32 {index[-2][0]}, {_ROWS_AHEAD}")
+    later = w.intrinsic("umin", I32, 0, row, str(shape[-2] - 1))
+    pointer = chunk.lanes(pointers, (*index[:-2], (later, False), index[-1]))
+    if pointer.step != 1:
+        return
+    w.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+    for line in range(0, chunk.count * elem.size_bytes, 64):
+        place = w.let(f"getelementptr i8, ptr {pointer.value}, i64 {line}")
+        w.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 1, i32 3, i32 1)")
