@@ -110,13 +110,21 @@ def toml(job: Job, found: Found) -> str:
         'source = "AIC"',
         'date = "2026-08-21"',
         'kind = "measured"',
-        f'note = "fitted to {job.table.split("/", 1)[1]}"',
+        f'note = "fitted to {_named_tables(job)}"',
         f"rows = {found.rows}",
         f"median_error = {found.median_error:.3f}",
         f"p90_error = {found.p90_error:.3f}",
         *(f"{name} = {value:.4g}" for name, value in found.values.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _named_tables(job: Job) -> str:
+    """The tables, without the folder of the machine."""
+    if len(job.tables) == 1:
+        return job.tables[0].split("/", 1)[1]
+    folders = (table.split("/", 1)[1].rpartition("/")[0] for table in job.tables)
+    return f"the fastest of {', '.join(folders)}: {job.tables[0].rpartition('/')[2]}"
 
 
 def write(job: Job, text: str) -> None:
@@ -145,7 +153,8 @@ def main() -> None:
         if all(want in ("", have) for want, have in is_meant):
             read: Callable[..., Rows] = getattr(fit_tables, job.family)
             dtype = "bfloat16" if job.dtype == "any" else job.dtype
-            rows = read(asked.tables / job.table, load_machine(job.machine), dtype, job.chosen)
+            paths = [asked.tables / table for table in job.tables]
+            rows = read(paths, load_machine(job.machine), dtype, job.chosen)
             found = fitted(rows, KERNELS[job.family], _start(job) if asked.refine else START)
             print(
                 f"{job.machine:14} {job.family:10} {job.dtype:9} {found.rows:6} rows held out: "

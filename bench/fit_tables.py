@@ -45,13 +45,23 @@ class Rows:
         )
 
 
-def _read(path: Path, keys: Sequence[str], chosen: str) -> pd.DataFrame:
-    """The rows of a table for which `chosen` holds, the median of those with equal keys."""
-    frame = pd.read_parquet(path)
-    if "window_size" in keys and "window_size" not in frame:
-        frame["window_size"] = 0
-    frame = frame.query(chosen) if chosen else frame
-    return frame.groupby(list(keys), as_index=False).latency.median()
+def _read(paths: Sequence[Path], keys: Sequence[str], chosen: str) -> pd.DataFrame:
+    """The rows of tables for which `chosen` holds, of those with equal keys the fastest kernel.
+
+    A kernel that was measured several times in one dtype takes the median of them.
+    """
+    found: list[pd.DataFrame] = []
+    for path in paths:
+        frame = pd.read_parquet(path)
+        if "window_size" in keys and "window_size" not in frame:
+            frame["window_size"] = 0
+        frame = frame.query(chosen) if chosen else frame
+        kernel = [name for name in frame if name == "kernel_source" or name in _DTYPES]
+        found.append(frame.groupby([*keys, *kernel], as_index=False).latency.median())
+    return pd.concat(found).groupby(list(keys), as_index=False).latency.min()
+
+
+_DTYPES = ("gemm_dtype", "moe_dtype")
 
 
 def _rows(frame: pd.DataFrame, site: Sequence[str], predict: Callable[[Rows], Predict]) -> Rows:
@@ -78,7 +88,7 @@ def rates(machine: Machine, dtype: str) -> Rates:
     )
 
 
-def matmul(path: Path, machine: Machine, dtype: str, chosen: str) -> Rows:
+def matmul(paths: Sequence[Path], machine: Machine, dtype: str, chosen: str) -> Rows:
     """Dense products: `gemm_perf`."""
     able = rates(machine, dtype)
 
@@ -93,22 +103,22 @@ def matmul(path: Path, machine: Machine, dtype: str, chosen: str) -> Rows:
             cast + product_s(1.0, m, n, k, in_bytes=size, out_bytes=2.0, rates=able, fit=fit)
         )
 
-    return _rows(_read(path, ("m", "n", "k"), chosen), ("n", "k"), predict)
+    return _rows(_read(paths, ("m", "n", "k"), chosen), ("n", "k"), predict)
 
 
-def grouped(path: Path, machine: Machine, dtype: str, chosen: str) -> Rows:
-    """A layer of experts: two grouped products (up and gate, down), and what stands between."""
+def grouped(paths: Sequence[Path], machine: Machine, dtype: str, chosen: str) -> Rows:
+    """A layer of experts: two grouped products (up and gate, down), and what stands between.
+
+    Layers of which any row took less than it takes to read its experts' weights once are left out:
+    their router sent the rows to fewer experts (some to half of the groups), or had no gate.
+    """
     able, stream = rates(machine, dtype), machine.chip.kernels["stream.any"]
     keys = ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts")
     keys = (*keys, "moe_tp_size", "moe_ep_size")
 
     def predict(rows: Rows) -> Predict:
-        t, h, f, top, e, tp, ep = (rows.columns[name].to_numpy(float) for name in keys)
-        f, groups = f / tp, e / ep
-        m = t * top / e  # of each expert here, on average
-        given = groups * m
-        busy = np.minimum(groups, np.maximum(given, 1.0))  # the rows are dealt out in turn
-        size = BYTES[dtype]
+        (t, h, f), groups, m, busy = dealt(rows.columns)
+        given, size = groups * m, BYTES[dtype]
         between = stream_s(2 * 3 * given * f, bytes_per_s=able.bytes_per_s, fit=stream)
         outer = stream_s(2 * (2 * t + 4 * given) * h, bytes_per_s=able.bytes_per_s, fit=stream)
 
@@ -119,13 +129,25 @@ def grouped(path: Path, machine: Machine, dtype: str, chosen: str) -> Rows:
 
         return total
 
-    return _rows(_read(path, keys, chosen), keys[1:3] + keys[4:], predict)
+    def dealt(frame: pd.DataFrame) -> tuple[list[Array], Array, Array, Array]:
+        """Tokens and widths; groups, their mean rows, and how many get any, dealt out in turn."""
+        t, h, f, top, e, tp, ep = (frame[name].to_numpy(float) for name in keys)
+        groups, m = e / ep, t * top / e
+        return [t, h, f / tp], groups, m, np.minimum(groups, np.maximum(groups * m, 1.0))
+
+    frame = _read(paths, keys, chosen)
+    (_, h, f), _, _, busy = dealt(frame)
+    least_s = 3 * busy * h * f * BYTES[dtype] / able.bytes_per_s
+    layer = list(keys[1:5])
+    uneven = frame[frame.latency * 1e-3 < least_s][layer].drop_duplicates()
+    left_out = frame.merge(uneven, how="left", on=layer, indicator=True)["_merge"] == "both"
+    return _rows(frame[~left_out.to_numpy()], keys[1:3] + keys[4:], predict)
 
 
 _HEADS = ("batch_size", "num_heads", "num_key_value_heads", "head_dim", "window_size")
 
 
-def attention(path: Path, machine: Machine, dtype: str, chosen: str) -> Rows:
+def attention(paths: Sequence[Path], machine: Machine, dtype: str, chosen: str) -> Rows:
     """Causal attention of whole sequences, which also writes keys and values into the cache."""
     able, stream = rates(machine, dtype), machine.chip.kernels["stream.any"]
     keys = (*_HEADS, "isl")
@@ -147,10 +169,10 @@ def attention(path: Path, machine: Machine, dtype: str, chosen: str) -> Rows:
             )
         )
 
-    return _rows(_read(path, keys, chosen), (*_HEADS[1:4], "batch_size"), predict)
+    return _rows(_read(paths, keys, chosen), (*_HEADS[1:4], "batch_size"), predict)
 
 
-def decode(path: Path, machine: Machine, dtype: str, chosen: str) -> Rows:
+def decode(paths: Sequence[Path], machine: Machine, dtype: str, chosen: str) -> Rows:
     """Attention of one new token over a cache: `generation_attention_perf`."""
     able = rates(machine, dtype)
     keys = (*_HEADS, "step")
@@ -161,10 +183,10 @@ def decode(path: Path, machine: Machine, dtype: str, chosen: str) -> Rows:
             *(b, h, g, 1.0, s + 1, 2 * e), window=w, in_bytes=BYTES[dtype], rates=able, fit=fit
         )
 
-    return _rows(_read(path, keys, chosen), (*_HEADS[1:4], "batch_size"), predict)
+    return _rows(_read(paths, keys, chosen), (*_HEADS[1:4], "batch_size"), predict)
 
 
-def stream(path: Path, machine: Machine, dtype: str, chosen: str) -> Rows:
+def stream(paths: Sequence[Path], machine: Machine, dtype: str, chosen: str) -> Rows:
     """Casting by a scale: reads bfloat16, writes bytes: `scale_matrix_perf`."""
     bandwidth = machine.chip.memory.bandwidth_bytes_per_s.value
 
@@ -172,4 +194,4 @@ def stream(path: Path, machine: Machine, dtype: str, chosen: str) -> Rows:
         moved = 3.0 * rows.columns.m.to_numpy(float) * rows.columns.k.to_numpy(float)
         return lambda fit: stream_s(moved, bytes_per_s=bandwidth, fit=fit)
 
-    return _rows(_read(path, ("m", "k"), chosen), ("k",), predict)
+    return _rows(_read(paths, ("m", "k"), chosen), ("k",), predict)

@@ -27,6 +27,9 @@ from supernode.ops.formula import Dim as Dim
 from supernode.ops.formula import Dims as Dims
 from supernode.ops.formula import Formula as Formula
 from supernode.ops.fuse import fuses as fuses
+from supernode.ops.fuse import gathers as gathers
+from supernode.ops.fuse import overwrites as overwrites
+from supernode.ops.fuse import reduces as reduces
 from supernode.ops.reduction import MEAN as MEAN
 from supernode.ops.reduction import NORM2 as NORM2
 from supernode.ops.row import KERNEL as KERNEL

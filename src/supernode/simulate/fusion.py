@@ -5,21 +5,20 @@ computed in the cores and written once: values that nothing outside reads never 
 there is one launch. In the optimizer, whose stretches hold the same few ops for every weight, a
 stretch is one kernel over all of them.
 
-Layers that read the same activations (queries, keys and values; gate and up) are one product, as
-stacks for training and serving lay their weights side by side.
+Products of the same activations are one (`side_by_side.py`), and some small ops are done by the
+kernel of a product or of attention (`taken_in.py`); neither ends a stretch.
 
 **Source:** Ansel et al., "PyTorch 2", ASPLOS 2024, section 4.3; multi-tensor kernels: NVIDIA
 apex, `multi_tensor_apply`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from math import fsum
 
 from supernode.ir import Op, Value
-from supernode.ops import Cost, Product, fuses, is_view
-
-CostOf = Callable[[Op], Cost]
+from supernode.ops import Cost, fuses, gathers, is_view, overwrites, reduces
+from supernode.simulate.side_by_side import CostOf, side_by_side
+from supernode.simulate.taken_in import taken_in
 
 
 def fused(ops: Sequence[Op], kept: Iterable[Value], cost: CostOf) -> dict[int, Cost]:
@@ -28,51 +27,15 @@ def fused(ops: Sequence[Op], kept: Iterable[Value], cost: CostOf) -> dict[int, C
     `kept` are the values that are read after `ops`. Ops that stay alone are not in the answer.
     """
     readers = _readers(ops, kept)
-    found = _products(ops, cost)
-    for stretch in _stretches(ops):
+    found = taken_in(ops, readers, cost)
+    found |= side_by_side(ops, cost)
+    gone = {at for at, spent in found.items() if spent == Cost()}
+    for stretch in _stretches(ops, gone):
         for kernel in _kernels(ops, stretch):
             if len(kernel) > 1:
                 found |= dict.fromkeys(kernel, Cost())
                 found[kernel[-1]] = _cost(ops, kernel, readers, cost)
     return found
-
-
-_LEFT = {"aten.mm": 0, "aten.addmm": 1}
-"""Which operand of a product of a linear layer are the activations."""
-
-
-def _products(ops: Sequence[Op], cost: CostOf) -> dict[int, Cost]:
-    """Products of one left operand, in forward: all of them at the last one."""
-    base: dict[int, int] = {}
-    alike: dict[tuple[int, int], list[int]] = {}
-    for at, op in enumerate(ops):
-        if is_view(op) and op.inputs:
-            base |= {out.id: base.get(op.inputs[0].id, op.inputs[0].id) for out in op.outputs}
-        if op.name in _LEFT and op.site.phase == "forward":
-            left = op.inputs[_LEFT[op.name]]
-            alike.setdefault((base.get(left.id, left.id), left.tensor.shape[0]), []).append(at)
-    found: dict[int, Cost] = {}
-    for group in alike.values():
-        if len(group) > 1:
-            found |= dict.fromkeys(group, Cost())
-            found[group[-1]] = _side_by_side([cost(ops[at]) for at in group])
-    return found
-
-
-def _side_by_side(costs: Sequence[Cost]) -> Cost:
-    """One product whose right operands are side by side, so that the left one is read once."""
-    shapes = [each.shape for each in costs if isinstance(each.shape, Product)]
-    assert len(shapes) == len(costs)
-    first = shapes[0]
-    again = sum(each.bytes_read * s.m / (s.m + s.n) for each, s in zip(costs, shapes, strict=True))
-    again -= costs[0].bytes_read * first.m / (first.m + first.n)
-    return replace(
-        costs[0],
-        flops=fsum(each.flops for each in costs),
-        bytes_read=fsum(each.bytes_read for each in costs) - again,
-        bytes_written=fsum(each.bytes_written for each in costs),
-        shape=replace(first, n=sum(shape.n for shape in shapes)),
-    )
 
 
 _OUTSIDE = -1
@@ -89,10 +52,10 @@ def _readers(ops: Sequence[Op], kept: Iterable[Value]) -> dict[int, set[int]]:
     return found
 
 
-def _stretches(ops: Sequence[Op]) -> Iterator[list[int]]:
+def _stretches(ops: Sequence[Op], gone: set[int]) -> Iterator[list[int]]:
     stretch: list[int] = []
     for at, op in enumerate(ops):
-        if is_view(op):
+        if is_view(op) or at in gone:
             continue
         if fuses(op) and (not stretch or ops[stretch[-1]].site.phase == op.site.phase):
             stretch.append(at)
@@ -111,7 +74,10 @@ def _kernels(ops: Sequence[Op], stretch: list[int]) -> list[list[int]]:
     for at in range(stretch[0], stretch[-1] + 1):
         op = ops[at]
         joined = [part_of[value.id] for value in op.inputs if value.id in part_of]
-        if at not in members and not joined:
+        first = part_of.get(op.inputs[0].id, []) if gathers(op) else []
+        if any(reduces(ops[one]) for one in first):
+            joined = joined[1:]  # other rows of it are read than the one at hand
+        if at not in members and not (joined and is_view(op)):
             continue
         part = joined[0] if joined else []
         for other in joined[1:]:
@@ -123,7 +89,8 @@ def _kernels(ops: Sequence[Op], stretch: list[int]) -> list[list[int]]:
             parts.append(part)
         if at in members:
             part.append(at)
-        part_of |= {value.id: part for value in op.outputs}
+        if not overwrites(op):  # what was there before is read with it
+            part_of |= {value.id: part for value in op.outputs}
     return [sorted(part) for part in parts]
 
 
@@ -133,15 +100,33 @@ def _cost(ops: Sequence[Op], kernel: list[int], readers: dict[int, set[int]], co
     for op in ops[kernel[0] : kernel[-1]]:
         if is_view(op) and op.inputs and op.inputs[0].id in within:
             within |= {value.id for value in op.outputs}
-    read = {value.id: value for at in kernel for value in ops[at].inputs if value.id not in within}
+    read: dict[int, float] = {}
+    for at in kernel:
+        for place, value in enumerate(ops[at].inputs):
+            if value.id not in within:
+                size_bytes = _read_bytes(ops[at], place, value)
+                read[value.id] = max(read.get(value.id, 0.0), size_bytes)
     written = (
-        value for at in kernel for value in ops[at].outputs if readers.get(value.id, set()) - inside
+        cost(ops[at]).bytes_written if overwrites(ops[at]) else value.type.size_bytes
+        for at in kernel
+        for value in ops[at].outputs
+        if readers.get(value.id, set()) - inside
     )
     spent = [cost(ops[at]) for at in kernel]
     return Cost(
         flops=fsum(each.flops for each in spent),
-        bytes_read=float(sum(value.type.size_bytes for value in read.values())),
-        bytes_written=float(sum(value.type.size_bytes for value in written)),
+        bytes_read=fsum(read.values()),
+        bytes_written=fsum(written),
         unit="vector",
         dtype=spent[-1].dtype,
     )
+
+
+def _read_bytes(op: Op, place: int, value: Value) -> float:
+    """What `op` reads of an input."""
+    size_bytes = float(value.type.size_bytes)
+    if place == 0 and overwrites(op):
+        return 0.0
+    if place == 0 and gathers(op):
+        return min(size_bytes, float(op.outputs[0].type.size_bytes))
+    return size_bytes
