@@ -124,7 +124,8 @@ def _named_tables(job: Job) -> str:
     if len(job.tables) == 1:
         return job.tables[0].split("/", 1)[1]
     folders = (table.split("/", 1)[1].rpartition("/")[0] for table in job.tables)
-    return f"the fastest of {', '.join(folders)}: {job.tables[0].rpartition('/')[2]}"
+    which = "fastest" if job.fastest else "middle"
+    return f"the {which} of {', '.join(folders)}: {job.tables[0].rpartition('/')[2]}"
 
 
 def write(job: Job, text: str) -> None:
@@ -154,7 +155,8 @@ def main() -> None:
             read: Callable[..., Rows] = getattr(fit_tables, job.family)
             dtype = "bfloat16" if job.dtype == "any" else job.dtype
             paths = [asked.tables / table for table in job.tables]
-            rows = read(paths, load_machine(job.machine), dtype, job.chosen)
+            how = {} if job.fastest else {"fastest": False}
+            rows = read(paths, load_machine(job.machine), dtype, job.chosen, **how)
             found = fitted(rows, KERNELS[job.family], _start(job) if asked.refine else START)
             print(
                 f"{job.machine:14} {job.family:10} {job.dtype:9} {found.rows:6} rows held out: "

@@ -45,8 +45,11 @@ class Rows:
         )
 
 
-def _read(paths: Sequence[Path], keys: Sequence[str], chosen: str) -> pd.DataFrame:
-    """The rows of tables for which `chosen` holds, of those with equal keys the fastest kernel.
+def _read(
+    paths: Sequence[Path], keys: Sequence[str], chosen: str, *, fastest: bool = True
+) -> pd.DataFrame:
+    """The rows of tables for which `chosen` holds, of those with equal keys the fastest kernel, or
+    the median of them.
 
     A kernel that was measured several times in one dtype takes the median of them.
     """
@@ -58,7 +61,8 @@ def _read(paths: Sequence[Path], keys: Sequence[str], chosen: str) -> pd.DataFra
         frame = frame.query(chosen) if chosen else frame
         kernel = [name for name in frame if name == "kernel_source" or name in _DTYPES]
         found.append(frame.groupby([*keys, *kernel], as_index=False).latency.median())
-    return pd.concat(found).groupby(list(keys), as_index=False).latency.min()
+    alike = pd.concat(found).groupby(list(keys), as_index=False).latency
+    return alike.min() if fastest else alike.median()
 
 
 _DTYPES = ("gemm_dtype", "moe_dtype")
@@ -88,7 +92,9 @@ def rates(machine: Machine, dtype: str) -> Rates:
     )
 
 
-def matmul(paths: Sequence[Path], machine: Machine, dtype: str, chosen: str) -> Rows:
+def matmul(
+    paths: Sequence[Path], machine: Machine, dtype: str, chosen: str, *, fastest: bool = True
+) -> Rows:
     """Dense products: `gemm_perf`."""
     able = rates(machine, dtype)
 
@@ -103,7 +109,7 @@ def matmul(paths: Sequence[Path], machine: Machine, dtype: str, chosen: str) -> 
             cast + product_s(1.0, m, n, k, in_bytes=size, out_bytes=2.0, rates=able, fit=fit)
         )
 
-    return _rows(_read(paths, ("m", "n", "k"), chosen), ("n", "k"), predict)
+    return _rows(_read(paths, ("m", "n", "k"), chosen, fastest=fastest), ("n", "k"), predict)
 
 
 def grouped(paths: Sequence[Path], machine: Machine, dtype: str, chosen: str) -> Rows:
