@@ -18,8 +18,10 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What to fit: which parameters, of which machine, from which rows of its tables; of a shape that
-    several tables hold, the `fastest` counts or the middle."""
+    """What to fit: which parameters, of which machine, from which rows of its tables.
+
+    Of a shape that several tables hold, the `fastest` counts, or else the middle.
+    """
 
     machine: str
     family: str

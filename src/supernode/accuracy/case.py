@@ -24,7 +24,8 @@ class NotExpressed(Exception):
 class Step:
     """`supernode simulate` of a model's step: what is captured, and how it is laid out.
 
-    `attention` and `copies` say what kernels the run had, as in `Terms`.
+    `attention` and `copies` say what kernels the run had, as in `Terms`; an `eager` one launched
+    them one by one, and none was made of several ops.
     """
 
     shape: Shape
@@ -38,6 +39,7 @@ class Step:
     precision: str = "bf16"
     attention: str = ""
     copies: int = 0
+    eager: bool = False
 
     @property
     def capture_key(self) -> tuple[object, ...]:

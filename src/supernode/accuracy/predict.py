@@ -71,7 +71,11 @@ class Predictor:
         parse_line(step.layout, step.chips)  # a line that can't be is refused before a capture
         machine.level_spanning(step.chips)
         terms = Terms(
-            small_at_once=step.phase != "train", copies=step.copies, attention=step.attention
+            fusion=not step.eager,
+            graph=not step.eager,
+            small_at_once=step.phase != "train",
+            copies=step.copies,
+            attention=step.attention,
         )
         return self._rehearsal(step).on(machine, terms=terms)
 

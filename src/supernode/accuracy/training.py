@@ -17,6 +17,8 @@ _BY_SCORES = ("Megatron-LM SC'21", "Korthikanti", "Megatron-LM 2019", "OPT-175B"
 """Whose runs of before FlashAttention hold all scores in memory."""
 _FLASH_1 = "llm-foundry"
 """Whose runs of 2023 have FlashAttention in its first version or in Triton's."""
+_EAGER = "llm-foundry"
+"""Whose runs of 2023 are plain PyTorch, not compiled: the host launches each op as it stands."""
 _ROUTED = ("Megatron-Bridge", "DeepSeek")
 """Whose routed rows go by kernels made for that (DeepEP, HybridEP)."""
 
@@ -42,6 +44,7 @@ def training_case(row: Row) -> Case:
         chips=chips,
         precision=row.text("precision"),
         attention="flash-1" if row.source.startswith(_FLASH_1) else "",
+        eager=row.source.startswith(_EAGER),
         copies=shape.topk if row.source.startswith(_ROUTED) and row.count("ep", 1) > 1 else 0,
     )
     return Case(
