@@ -23,6 +23,7 @@ KEYS = [
     "step_s",
     "step_low_s",
     "step_high_s",
+    "doubts",
     "tokens_per_s",
     "tokens_per_s_per_chip",
     "achieved_flops_per_s",

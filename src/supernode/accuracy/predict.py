@@ -17,10 +17,10 @@ from supernode.accuracy.shorter import shortened
 from supernode.capture import capture
 from supernode.errors import SupernodeError
 from supernode.ir import Program
-from supernode.machine import Kind, Machine, Sourced, load_machine
+from supernode.machine import Machine, Sourced, load_machine
 from supernode.models import sized
 from supernode.partition import parse_line, partition
-from supernode.simulate import Rehearsal, Simulation, Terms, cost_in, range_of, simulate
+from supernode.simulate import Doubt, Rehearsal, Simulation, Terms, cost_in, range_of, simulate
 
 MOST_KEPT = 4
 """So many plans are held, for the rows that follow."""
@@ -141,21 +141,21 @@ def _half(sim: Simulation, phase: str, layers: int) -> float:
 
 
 def _prediction(parts: Sequence[tuple[float, Sequence[Found]]]) -> Prediction:
-    """What all parts take, with the causes and kinds of numbers of each in proportion."""
+    """What all parts take, with the causes and doubts of each in proportion."""
     causes: dict[str, float] = defaultdict(float)
-    kinds: dict[Kind, float] = defaultdict(float)
+    doubts: dict[Doubt, float] = defaultdict(float)
     fits = True
     for times, found in parts:
         for often, sim, counted_s in found:
             share = times * often * counted_s / sim.step_s
             for cause, cause_s in sim.critical_s.items():
                 causes[cause] += share * cause_s
-            for kind, kind_s in sim.by_kind.items():
-                kinds[kind] += share * kind_s
+            for doubt, part_s in sim.doubts.items():
+                doubts[doubt] += share * part_s
         peak_bytes = fsum(often * sim.memory.peak_bytes for often, sim, _ in found)
         fits &= peak_bytes <= found[0][1].capacity_bytes
     time_s = fsum(times * often * part_s for times, found in parts for often, _, part_s in found)
-    low_s, high_s = range_of(time_s, kinds)
+    low_s, high_s = range_of(time_s, doubts)
     return Prediction(time_s=time_s, low_s=low_s, high_s=high_s, fits=fits, causes_s=dict(causes))
 
 

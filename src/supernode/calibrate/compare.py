@@ -14,7 +14,7 @@ from supernode.api import Node, Step, connect
 from supernode.calibrate.measure import Say
 from supernode.calibrate.subjects import Subject, Work
 from supernode.machine import Machine
-from supernode.simulate import Simulation, simulate, time_range
+from supernode.simulate import Simulation, simulate
 from supernode.trace import MEMORY, Trace
 
 
@@ -113,7 +113,7 @@ def _compared(node: Node, subject: Subject, machine: Machine, steps: int) -> Com
     busy_s = [after - before for before, after in zip(busy_s, _busy_s(node), strict=True)]
     threads = machine.chip.cores.value if machine.chip.cores else 1.0
     answer = simulate(step.plan, machine)
-    low_s, high_s = time_range(answer)
+    low_s, high_s = answer.range_s
     return Comparison(
         subject=subject.name,
         chips=node.chips,

@@ -248,9 +248,9 @@ def compare(
         first = results[0]
         html.write_text(_page(results, limits(first, targets[0]) if first.fits else {}))
     if as_json:
-        print(json.dumps(comparison_document(results)))
+        print(json.dumps(comparison_document(results, targets)))
     else:
-        Console().print(comparison_report(results))
+        Console().print(comparison_report(results, targets))
 
 
 def planned(

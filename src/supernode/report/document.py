@@ -9,8 +9,9 @@ from typing import TypeVar
 from supernode.machine import Machine
 from supernode.plan import MemoryUse
 from supernode.report.layouts import Explanation, Laid
+from supernode.report.peaks import peaks_document
 from supernode.search import Change
-from supernode.simulate import Simulation, time_range
+from supernode.simulate import Simulation
 from supernode.trace import Json
 
 Key = TypeVar("Key", bound=str)
@@ -54,11 +55,15 @@ def simulation_document(
 
 
 def _timed(sim: Simulation) -> dict[str, Json]:
-    low_s, high_s = time_range(sim)
+    low_s, high_s = sim.range_s
     return {
         "step_s": sim.step_s,
         "step_low_s": low_s,
         "step_high_s": high_s,
+        "doubts": [
+            {"reason": doubt.reason, "spread": doubt.spread, "concerns_s": part_s}
+            for doubt, part_s in sim.doubts.items()
+        ],
         "tokens_per_s": sim.tokens_per_s,
         "tokens_per_s_per_chip": sim.tokens_per_s_per_chip,
         "achieved_flops_per_s": sim.achieved_flops_per_s,
@@ -82,9 +87,10 @@ def _plain(values: Mapping[Key, float] | Mapping[Key, str]) -> dict[str, Json]:
     return {str(name): value for name, value in values.items()}
 
 
-def comparison_document(sims: Iterable[Simulation]) -> list[Json]:
-    """One simulation each, in the order given."""
-    return [simulation_document(sim) for sim in sims]
+def comparison_document(sims: Sequence[Simulation], machines: Sequence[Machine] = ()) -> list[Json]:
+    """One simulation each, in the order given, with the published peaks of its machine."""
+    peaks = [{"machine_peaks": peaks_document(machine)} for machine in machines] or [{}] * len(sims)
+    return [{**simulation_document(s), **found} for s, found in zip(sims, peaks, strict=True)]
 
 
 def layouts_document(explained: Explanation) -> dict[str, Json]:

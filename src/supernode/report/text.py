@@ -7,9 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from supernode.machine import Machine
+from supernode.report.peaks import peak_sentences
 from supernode.report.tables import NONE, counted, new_table, sized, spaced
 from supernode.search import Change
-from supernode.simulate import Simulation, time_range
+from supernode.simulate import Simulation
 from supernode.units import GIGA, KILO, PETA, TERA, format_seconds, format_si
 
 STEP_TIME = "step time"
@@ -31,6 +32,8 @@ def simulation_report(
     for label, cell in _ROWS:
         table.add_row(label, cell(sim))
     parts = [Group(head, about), table, _causes(sim), _memory_table([sim])]
+    if any(sim.doubts.values()):
+        parts.append(_doubts(sim))
     if shares:
         parts.append(_limits(sim, shares))
     if changes:
@@ -38,8 +41,13 @@ def simulation_report(
     return spaced(*parts)
 
 
-def comparison_report(sims: Sequence[Simulation]) -> RenderableType:
-    """One plan a machine, side by side; what does not fit shows what it needs, and no times."""
+def comparison_report(
+    sims: Sequence[Simulation], machines: Sequence[Machine] = ()
+) -> RenderableType:
+    """One plan a machine, side by side; what does not fit shows what it needs, and no times.
+
+    Of `machines` it is said how their peaks compare, and by which source.
+    """
     table = new_table("one step", *(sim.machine for sim in sims))
     table.add_row("chips", *(str(sim.chips) for sim in sims))
     table.add_row("layout", *(sim.layout or "one chip" for sim in sims))
@@ -48,7 +56,8 @@ def comparison_report(sims: Sequence[Simulation]) -> RenderableType:
         table.add_row(label, *(cell(sim) if sim.fits else missing for sim in sims))
     verdicts = [_verdict(sim) for sim in sims if not sim.fits]
     head = Text(sims[0].program, style="bold")
-    return spaced(head, table, _memory_table(sims), *verdicts)
+    peaks = [Group(*map(Text, peak_sentences(machines)))] if machines else []
+    return spaced(head, table, _memory_table(sims), *verdicts, *peaks)
 
 
 def machines_report(machines: Iterable[Machine]) -> RenderableType:
@@ -93,9 +102,14 @@ def _tokens(rate: float | None) -> str:
 
 def _range(sim: Simulation) -> str:
     """`4.11–6.79 ms`, the unit once where it is the same."""
-    low, high = (format_seconds(time_s) for time_s in time_range(sim))
+    low, high = (format_seconds(time_s) for time_s in sim.range_s)
     number, _, unit = low.partition(" ")
     return f"{number}–{high}" if high.endswith(f" {unit}") else f"{low}–{high}"
+
+
+def _widest(sim: Simulation) -> str:
+    """What widens the range most."""
+    return next((doubt.reason for doubt in sim.doubts), NONE)
 
 
 def _exposed(sim: Simulation) -> str:
@@ -105,6 +119,7 @@ def _exposed(sim: Simulation) -> str:
 _ROWS: tuple[tuple[str, Callable[[Simulation], str]], ...] = (
     (STEP_TIME, lambda sim: format_seconds(sim.step_s)),
     ("in four of five", _range),
+    ("widest doubt", _widest),
     ("tokens/s", lambda sim: _tokens(sim.tokens_per_s)),
     ("tokens/s per chip", lambda sim: _tokens(sim.tokens_per_s_per_chip)),
     ("achieved", lambda sim: format_si(sim.achieved_flops_per_s, "FLOP/s")),
@@ -134,6 +149,14 @@ def _causes(sim: Simulation) -> Table:
         sent = sim.sent_bytes.get(name)
         share = f"{time_s / sim.step_s:.1%}"
         table.add_row(name, format_seconds(time_s), share, sized(sent) if sent else "")
+    return table
+
+
+def _doubts(sim: Simulation) -> Table:
+    table = new_table("the range allows for", "off by", "of the step")
+    whole_s = max(sim.doubts.values(), default=0.0)
+    for doubt, part_s in sim.doubts.items():
+        table.add_row(doubt.reason, f"±{doubt.spread:.0%}", f"{part_s / whole_s:.1%}")
     return table
 
 

@@ -7,8 +7,8 @@ from supernode.simulate.comm.experts import experts_time as experts_time
 from supernode.simulate.limits import limits as limits
 from supernode.simulate.op_time import op_time as op_time
 from supernode.simulate.precision import cost_in as cost_in
+from supernode.simulate.range import Doubt as Doubt
 from supernode.simulate.range import range_of as range_of
-from supernode.simulate.range import time_range as time_range
 from supernode.simulate.simulate import Rehearsal as Rehearsal
 from supernode.simulate.simulate import simulate as simulate
 from supernode.simulate.simulation import Simulation as Simulation

@@ -45,6 +45,12 @@ def op_time(cost: Cost, chip: Chip, *, rows_factor: float = 1.0) -> Timing:
     return timing(((max(time_s, bound_s), weakest(parts)),), bound_s)
 
 
+def fit_for(cost: Cost, chip: Chip) -> Fit | None:
+    """What was measured of the kernels that compute an op; None: it is priced by rates alone."""
+    measured = _kernel(cost, chip)
+    return None if measured is None else measured[0]
+
+
 Seconds = Callable[[Cost, Chip, Fit, float], float]
 
 

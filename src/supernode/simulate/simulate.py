@@ -8,6 +8,7 @@ from supernode.plan import Plan
 from supernode.simulate.ask import CostOf
 from supernode.simulate.played import play
 from supernode.simulate.price import Prices
+from supernode.simulate.range import doubts
 from supernode.simulate.record import Recorder
 from supernode.simulate.shares import (
     by_cause,
@@ -72,6 +73,7 @@ class Rehearsal:
         played = play(stages, Prices(machine=machine, mesh=plan.mesh, terms=terms))
         host_s, stretch = terms.host_s(machine), terms.stretch(chip, plan.mesh.size)
         trace = recorder.trace(machine, tokens, played, host_s)
+        critical = played.critical()
         step_s, compute_s = played.times.step_s, played.mean_busy_s(COMPUTE)
         dtype = max(self._matmuls, key=lambda name: self._matmuls[name], default="bfloat16")
         return Simulation(
@@ -89,7 +91,8 @@ class Rehearsal:
             roofline_s=played.roofline_s(),
             critical_path_s=played.critical_path_s(),
             critical_s=by_cause(played, trace, stretch, host_s),
-            by_kind=by_kind(played.critical(), machine.host_step_s if host_s else None),
+            by_kind=by_kind(critical, machine.host_step_s if host_s else None),
+            doubts=doubts(critical, machine, terms, plan.program),
             sent_bytes=sent_bytes(played),
             sent_by_level=sent_levels(played, machine),
             model_flops=fsum(self._matmuls.values()),

@@ -6,6 +6,7 @@ from math import fsum
 
 from supernode.machine import Kind
 from supernode.plan.memory import MemoryUse
+from supernode.simulate.range import Doubts, range_of
 from supernode.trace import Trace
 
 
@@ -18,8 +19,10 @@ class Simulation:
     for communication. `sent_bytes` are what a chip sends, by collective; `sent_by_level` divides
     them by the level of the machine they cross too, the innermost first. `critical_s` divides
     the step by what it waited for (`matmul`, `vector`, a collective), `by_kind` by the kind of
-    number it rests on; each sums to `step_s`. `roofline_s` is the sum of all ops at the datasheet's
-    rates and `critical_path_s` the longest chain of dependent ops: no step is shorter than either.
+    number it rests on; each sums to `step_s`. `doubts` are the seconds of it that may be off, by
+    why and by how much; `range_s` is what follows. `roofline_s` is the sum of all ops at the
+    datasheet's rates and `critical_path_s` the longest chain of dependent ops: no step is shorter
+    than either.
 
     `model_flops` are the FLOP of the matmuls (attention and convolutions too) of the one-chip
     program, a multiply-add as 2, causal attention as captured. `peak_flops_per_s` is the chip's
@@ -41,6 +44,7 @@ class Simulation:
     critical_path_s: float
     critical_s: Mapping[str, float] = field(hash=False)
     by_kind: Mapping[Kind, float] = field(hash=False)
+    doubts: Doubts = field(hash=False)
     sent_bytes: Mapping[str, float] = field(hash=False)
     sent_by_level: Mapping[tuple[str, str], float] = field(hash=False)
     model_flops: float
@@ -54,6 +58,11 @@ class Simulation:
     def fits(self) -> bool:
         """Whether the peak of memory is within what a chip has."""
         return self.memory.peak_bytes <= self.capacity_bytes
+
+    @property
+    def range_s(self) -> tuple[float, float]:
+        """The lowest and highest time of the step that four of five would lie between."""
+        return range_of(self.step_s, self.doubts)
 
     @property
     def tokens_per_s(self) -> float | None:
