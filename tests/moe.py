@@ -13,17 +13,26 @@ Mix = Callable[["Experts", Tensor, Tensor, Tensor, int], Tensor]
 class Experts(nn.Module):
     """Each token goes to `top` of `experts`, whose results are added up, weighted.
 
-    `towards` is added to the scores: it can send all tokens to one expert, or none.
+    `towards` is added to the scores: it can send all tokens to one expert, or none. `biased`
+    experts add something of their own to their rows.
     """
 
     towards: Tensor
 
-    def __init__(self, experts: int, top: int, mix: Mix, towards: tuple[float, ...] = ()) -> None:
+    def __init__(
+        self,
+        experts: int,
+        top: int,
+        mix: Mix,
+        towards: tuple[float, ...] = (),
+        biased: bool = False,
+    ) -> None:
         super().__init__()
         self.top, self.mix = top, mix
         self.gate = nn.Linear(WIDTH, experts, bias=False)
         self.up = nn.Parameter(torch.randn(experts, WIDTH, HIDDEN) / 4)
         self.down = nn.Parameter(torch.randn(experts, HIDDEN, WIDTH) / 4)
+        self.bias = nn.Parameter(torch.randn(experts, HIDDEN)) if biased else None
         self.register_buffer("towards", torch.tensor(towards or (0.0,) * experts))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -33,8 +42,10 @@ class Experts(nn.Module):
         keys, order = chosen.flatten().sort()
         counts = keys.float().histc(self.up.shape[0], 0, self.up.shape[0] - 1)
         ends = counts.cumsum(0, dtype=torch.int32)
-        rows = torch._grouped_mm(x[order // self.top], self.up, ends).relu()
-        rows = torch._grouped_mm(rows, self.down, ends)
+        rows = torch._grouped_mm(x[order // self.top], self.up, ends)
+        if self.bias is not None:
+            rows = rows + self.bias[keys]
+        rows = torch._grouped_mm(rows.relu(), self.down, ends)
         return x_BTD + self.mix(self, rows, weights, order, x.shape[0]).view_as(x_BTD)
 
 
@@ -70,10 +81,11 @@ def moe_step(
     top: int = 2,
     batch: int = 4,
     towards: tuple[float, ...] = (),
+    biased: bool = False,
 ) -> MoeStep:
     """`layers` of experts, a squared loss, SGD with momentum, over 8 tokens in each sequence."""
     torch.manual_seed(0)
-    model = nn.Sequential(*(Experts(experts, top, mix, towards) for _ in range(layers)))
+    model = nn.Sequential(*(Experts(experts, top, mix, towards, biased) for _ in range(layers)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 
     def step(x: Tensor, y: Tensor) -> Tensor:

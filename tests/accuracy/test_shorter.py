@@ -9,7 +9,7 @@ from supernode.accuracy.case import Case, Step
 from supernode.accuracy.predict import Predictor
 from supernode.accuracy.shorter import shortened
 from supernode.machine import load_machine
-from supernode.models import recipe
+from supernode.models import Shape, recipe
 
 SMALL = {"layers": 9, "hidden": 256, "heads": 4, "kv_heads": 2, "ffn": 512, "vocab": 1024}
 MIXTURE = {"experts": 8, "topk": 2, "expert_ffn": 128}
@@ -30,6 +30,20 @@ def step(layout: str, batch: int, phase: str = "train") -> Step:
     )
 
 
+WINDOWED = Shape(
+    family="gpt-oss",
+    layers=10,
+    hidden=256,
+    heads=4,
+    vocab=1024,
+    ffn=128,
+    experts=8,
+    topk=2,
+    window=16,
+)
+"""Whose layers are of two kinds, in turn."""
+
+
 @pytest.mark.parametrize(
     ("asked", "within"),
     [
@@ -38,6 +52,7 @@ def step(layout: str, batch: int, phase: str = "train") -> Step:
         pytest.param(step("ep=4,micro=8", 32), 1e-3, marks=pytest.mark.slow),
         (step("dp=2,tp=2", 4, "decode"), 1e-6),
         (step("pp=2,dp=2,micro=16", 32), 1e-2),
+        (replace(step("tp=4", 4, "decode"), shape=WINDOWED), 1e-6),
         pytest.param(step("pp=4,vp=2,micro=24", 24), 1e-2, marks=pytest.mark.slow),
     ],
     ids=lambda case: case.layout if isinstance(case, Step) else "",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from supernode.models import GPT, DeepSeek, LanguageModel, Llama, Shape
+from supernode.models import GPT, DeepSeek, GptOss, LanguageModel, Llama, Shape
 
 VOCAB, CONTEXT = 64, 16
 _COMMON = {"vocab_size": VOCAB, "max_position_embeddings": CONTEXT}
@@ -98,6 +98,48 @@ def deepseek_like(model: DeepSeek) -> nn.Module:
         num_mtp_layers=0,
     )
     return transformers.DeepseekV3ForCausalLM(built)
+
+
+def gpt_oss_like(shape: Shape) -> nn.Module:
+    """The gpt-oss of transformers in the sizes of a shape, without weights."""
+    import transformers
+
+    config = transformers.GptOssConfig(
+        **_COMMON,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.ffn,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        num_local_experts=shape.experts,
+        num_experts_per_tok=shape.topk,
+        sliding_window=shape.window,
+        rope_parameters=_ROPE | {"rope_theta": 150_000.0},
+        attn_implementation="eager",
+    )
+    return transformers.GptOssForCausalLM(config)
+
+
+def copy_gpt_oss(model: GptOss, reference: nn.Module) -> None:
+    """As `copy_weights`: its experts are `[in, out]`, gate and up in turn."""
+    ours = {name: p.detach() for name, p in model.named_parameters()}
+    theirs = dict(reference.named_parameters())
+    for name, weight in ours.items():
+        stem, _, last = name.rpartition(".")
+        where = their_name(name).replace("mlp.gate.", "mlp.router.")
+        if last in ("up", "up_bias"):
+            continue
+        if last in ("gate", "gate_bias"):
+            pair = torch.stack([weight, ours[f"{stem}.{last.replace('gate', 'up')}"]], dim=2)
+            joined, tail = pair.flatten(1, 2), last.removeprefix("gate")
+            where, weight = f"{their_name(stem)}.experts.gate_up_proj{tail}", joined
+        elif last in ("down", "down_bias"):
+            where = f"{their_name(stem)}.experts.down_proj{last.removeprefix('down')}"
+        with torch.no_grad():
+            there = theirs.pop(where)
+            there.copy_(weight.mT if "experts" in where and weight.dim() == 3 else weight)
+    assert not theirs, f"not set: {sorted(theirs)}"
 
 
 def copy_weights(model: Llama | DeepSeek, reference: nn.Module) -> None:

@@ -8,7 +8,7 @@ from supernode.models import PHASES, byte_entropy, recipe, recipes, standard_lib
 
 # Source: the parameter counts of the published checkpoints, of MPT those that its benchmarks print,
 # of DeepSeek-V3 the 671 B without the module ahead. GPT-3 is published as "175B", and has not
-# 50,257 tokens here.
+# 50,257 tokens here. MiniMax-M2 is published as "230B"; its checkpoint has 228.7 B.
 PUBLISHED = {
     "gpt-mini": (10.9e6, 0.01),
     "mpt-7b": (6_658_859_008, 0),
@@ -21,6 +21,9 @@ PUBLISHED = {
     "qwen3-32b": (32_762_123_264, 0),
     "qwen3-30b-a3b": (30_532_122_624, 0),
     "qwen3-235b-a22b": (235_093_634_560, 0),
+    "gpt-oss-20b": (20_914_757_184, 0),
+    "gpt-oss-120b": (116_829_156_672, 0),
+    "minimax-m2": (228.7e9, 0.001),
     "llama3-8b": (8_030_261_248, 0),
     "llama3-70b": (70_553_706_496, 0),
     "gpt3-175b": (175e9, 0.005),

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from models.reference import (
     CONTEXT,
     VOCAB,
+    copy_gpt_oss,
     copy_weights,
     deepseek_like,
     gpt2,
+    gpt_oss_like,
     llama_like,
     randomised,
 )
@@ -20,6 +22,7 @@ from supernode.models import (
     DeepSeek,
     DeepSeekConfig,
     ExpertsConfig,
+    GptOss,
     LanguageModel,
     LatentConfig,
     Shape,
@@ -37,6 +40,9 @@ LLAMAS = {
     "Mixtral": Shape(**MIXED),
     "Qwen3Moe": Shape(**MIXED, qk_norm=True, head_dim=16),
 }
+GPT_OSS = Shape(
+    family="gpt-oss", **SMALL, kv_heads=2, head_dim=16, ffn=24, experts=4, topk=2, window=5
+)
 
 
 def test_attention_op_by_op_is_that_of_the_kernel() -> None:
@@ -76,6 +82,7 @@ def deepseek(n_groups: int = 2, n_ahead: int = 1) -> DeepSeek:
 MODELS = {name: lambda shape=shape: shape.model(CONTEXT) for name, shape in LLAMAS.items()} | {
     "GPT": lambda: Shape(family="gpt", **SMALL, bias=True, tied=True).model(CONTEXT),
     "DeepSeek": lambda: deepseek(),
+    "GptOss": lambda: GPT_OSS.model(CONTEXT),
 }
 
 
@@ -111,6 +118,31 @@ def test_deepseek_equals_that_of_transformers(n_groups: int):
 def test_gpt_with_biases_equals_gpt2_of_transformers():
     model = made("GPT")
     assert_close(model.logits(tokens()), gpt2(model)(tokens()), reduced=256)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", [1, 4, 5, 8, 20])
+def test_gpt_oss_equals_that_of_transformers(window: int):
+    """Scores and gradients, with windows that divide the tokens and that don't; 20 is all."""
+    torch.manual_seed(3)
+    shape = replace(GPT_OSS, window=window)
+    model = randomised(shape.model(CONTEXT))
+    assert isinstance(model, GptOss)
+    reference = gpt_oss_like(shape)
+    copy_gpt_oss(model, reference)
+    scores, want = model.logits(tokens()), reference(tokens()).logits
+    assert_close(scores, want, reduced=256)
+    direction = torch.randn(scores.shape, generator=torch.Generator().manual_seed(5))
+    scores.backward(direction)
+    want.backward(direction)
+    graded = gpt_oss_like(shape)
+    mine = {name: p.grad for name, p in model.named_parameters()}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(mine[name])
+    copy_gpt_oss(model, graded)
+    for name, parameter in reference.named_parameters():
+        assert_close(graded.get_parameter(name), parameter.grad, reduced=4096)
 
 
 @pytest.mark.parametrize("name", MODELS)

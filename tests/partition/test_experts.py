@@ -37,6 +37,22 @@ def test_a_step_over_many_chips_is_that_of_one(mix: Mix, line: str) -> None:
     check(moe_step(mix, layers=2), line)
 
 
+@pytest.mark.parametrize("line", [*LINES, "dp=2", "tp=2", "ep=4,tp=2"])
+@pytest.mark.parametrize("towards", [(), (9.0, *[0.0] * 5)])
+def test_experts_may_have_biases(towards: tuple[float, ...], line: str) -> None:
+    """Rows look theirs up where they are multiplied, at the chips of their experts."""
+    check(moe_step(layers=2, experts=6, batch=8, towards=towards, biased=True), line)
+
+
+def test_rows_with_biases_stay_at_their_experts() -> None:
+    """Beside the rows only the numbers of their experts travel, once a layer and direction."""
+    plain, biased = (
+        len(exchanges(partition(captured(moe_step(layers=2, biased=each)).program, "ep=2")))
+        for each in (False, True)
+    )
+    assert biased == plain + 4
+
+
 @pytest.mark.parametrize("line", ["ep=2", "dp=3,ep=2", "fsdp=3,ep=2", "ep=2,tp=3", "ep=2,cp=3"])
 @pytest.mark.parametrize("towards", [(), ONE])
 def test_chips_need_not_have_as_many_tokens(towards: tuple[float, ...], line: str) -> None:

@@ -26,6 +26,9 @@ SHAPES = {
         shared_experts=1,
         dense_layers=1,
     ),
+    "gpt-oss": Shape(
+        family="gpt-oss", **SMALL, kv_heads=2, head_dim=8, experts=4, topk=2, window=4
+    ),
 }
 
 

@@ -61,3 +61,18 @@ def test_an_unknown_precision_names_the_nearest():
     with pytest.raises(UnknownName, match="unknown precision 'fp6'") as caught:
         cost_in("fp6")
     assert "fp8" in caught.value.fix
+
+
+def test_four_bit_weights_of_gpt_oss_are_those_of_its_experts_alone():
+    weights, rows = torch.empty(4, 64, 64, device="meta"), torch.empty(32, 64, device="meta")
+    ends = torch.empty(4, dtype=torch.int32, device="meta")
+    x, w = rows.bfloat16(), weights.bfloat16()
+    found = capture(lambda x, w, e: nn.functional.grouped_mm(x, w, offs=e), None, (), (x, w, ends))
+    grouped = next(op for op in found.program.main.ops if op.name == "aten._grouped_mm")
+    full = ops.cost(grouped)
+    for name, dtype, each in (("mxfp4", "bfloat16", 2.0), ("mxfp4-mxfp8", "float8", 1.0)):
+        assert cost_in(name)(matmul()) == ops.cost(matmul())
+        narrow = cost_in(name)(grouped)
+        assert narrow.dtype == dtype
+        saved = 32 * 64 * (2 - each) + 4 * 64 * 64 * (2 - 0.53125)
+        assert narrow.bytes_read == pytest.approx(full.bytes_read - saved)

@@ -19,6 +19,8 @@ from supernode.accuracy.truth import Row
 
 _ACCEPTED = 0.7
 """The share of guessed tokens taken, where a row assumes one. **Source:** CM384, table 4."""
+_FOUR_BITS = ("hgx-b200", "hgx-b300", "gb200-nvl72", "gb300-nvl72")
+"""Machines that multiply four bits with eight. **Source:** vLLM's recipe for gpt-oss, 2025."""
 _WORKER = re.compile(r"(?:(\d+) x \()?TP(\d+)(?: attention-DP(\d+))?(?: MoE-TP(\d+))?(?: EP(\d+))?")
 
 
@@ -125,8 +127,16 @@ def _step(row: Row, batch: float, length: float, layout: str, chips: int, phase:
         chips=chips,
         copies=_routed_copies(row, phase),
         ahead=2 if phase == "decode" and "MTP on" in row.text("note") else 1,
-        precision=row.text("precision") or "bf16",
+        precision=_precision(row),
     )
+
+
+def _precision(row: Row) -> str:
+    """As stated; of gpt-oss the experts alone are in four bits, and are multiplied with float8
+    where the chip has both, else widened."""
+    if row.text("model").startswith("gpt-oss"):
+        return "mxfp4-mxfp8" if row.machine in _FOUR_BITS else "mxfp4"
+    return row.text("precision") or "bf16"
 
 
 def _routed_copies(row: Row, phase: str) -> int:

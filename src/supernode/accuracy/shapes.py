@@ -20,8 +20,17 @@ _BY_NAME = {
     "DeepSeek-V3": "deepseek-v3",
     "DeepSeek-R1": "deepseek-v3",
     "DeepSeek-R1-0528": "deepseek-v3",
+    "MiniMax-M2.5": "minimax-m2",
+    "gpt-oss-20b": "gpt-oss-20b",
+    "gpt-oss-120b": "gpt-oss-120b",
 }
-_NO_RECIPE = ("gpt-oss", "Nemotron", "DeepSeek-V4")
+_NO_RECIPE = {
+    "Nemotron-3": "its Mamba-2 layers, whose scan is no op here",
+    "DeepSeek-V4": "its sparse attention",
+    "GLM-5": "its sparse attention, in which an indexer picks the keys",
+    "Qwen3.5": "its gated delta networks, whose scan is no op here",
+}
+"""Models with layers that no family has, by the start of their names."""
 
 
 def served_shape(row: Row) -> Shape:
@@ -34,6 +43,7 @@ def served_shape(row: Row) -> Shape:
     if name == "Kimi-K2.5":  # Source: the model card of Kimi K2, 2025.
         kimi = deepseek(61, 7168, 64, experts=384, mtp=0)
         return replace(kimi, vocab=163_840, dense_layers=1)
+    _refuse(name)
     if name not in _BY_NAME:
         raise NotExpressed(f"no recipe has the shape of {name}")
     return replace(PUBLISHED[_BY_NAME[name]].shape, mtp=0)
@@ -46,8 +56,9 @@ def trained_shape(row: Row) -> Shape:
         NotExpressed: the shape is not stated, or no family has it.
     """
     name = row.text("model")
-    if name.startswith(_NO_RECIPE):
-        raise NotExpressed(f"no recipe has the layers of {name}")
+    _refuse(name)
+    if name.lower() in PUBLISHED and name.startswith("gpt-oss"):
+        return PUBLISHED[name.lower()].shape
     if name.startswith("DeepSeek"):
         ahead = 0 if "w/o MTP" in row.text("note") else 1
         return replace(PUBLISHED["deepseek-v3"].shape, mtp=ahead)
@@ -67,6 +78,12 @@ def trained_shape(row: Row) -> Shape:
         bias=bool(re.match(r"Qwen(1|2|-)", name)),
         qk_norm=name.startswith("Qwen3"),
     )
+
+
+def _refuse(name: str) -> None:
+    for start, why in _NO_RECIPE.items():
+        if name.startswith(start):
+            raise NotExpressed(f"no recipe has the layers of {name}: {why}")
 
 
 def _sized(family: str, row: Row) -> Shape:

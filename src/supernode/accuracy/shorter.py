@@ -26,10 +26,12 @@ def shortened(step: Step) -> list[tuple[float, Step]]:
     """The steps that the time of `step` is the sum of, each as often as it counts; some less than
     0 times. A step that is short already stays as it is."""
     whole, layers = _parts(step), step.shape.layers
-    fixed = step.shape.dense_layers
     deep = [(1.0, layers)]
     if "pp=" not in step.layout:
-        deep = _line(layers, fixed + LAYERS[0], fixed + LAYERS[1])
+        # Where two kinds of layers take turns, the line is through depths with as many of each.
+        fixed, turn = step.shape.dense_layers, step.shape.period
+        low = fixed + LAYERS[0] * turn + (layers - fixed) % turn
+        deep = _line(layers, low, low + LAYERS[1] - LAYERS[0])
     found: list[tuple[float, Step]] = []
     for often, parts in _line(whole, *_few_parts(step.layout)):
         for times, depth in deep:

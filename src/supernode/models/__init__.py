@@ -4,6 +4,7 @@ from supernode.models.catalogue import recipe, recipes, sized
 from supernode.models.deepseek import DeepSeek, DeepSeekConfig
 from supernode.models.experts import Experts, ExpertsConfig
 from supernode.models.gpt import GPT, GPTConfig
+from supernode.models.gpt_oss import GptOss, GptOssConfig
 from supernode.models.language import LanguageModel, Tokens
 from supernode.models.latent import LatentAttention, LatentConfig
 from supernode.models.llama import Llama, LlamaConfig
@@ -19,6 +20,8 @@ __all__ = [
     "Experts",
     "ExpertsConfig",
     "GPTConfig",
+    "GptOss",
+    "GptOssConfig",
     "Job",
     "LanguageModel",
     "LatentAttention",

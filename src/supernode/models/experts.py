@@ -24,7 +24,8 @@ class ExpertsConfig:
 
     Scores are a softmax, or with `sigmoid` DeepSeek-V3's: a bias per expert changes the choice
     alone, and a token's experts lie in `top_groups` of `n_groups` groups. A token's scores are
-    made to sum to `scale`.
+    made to sum to `scale`. With `bias` the router and the experts have biases. Above 0, `limit`
+    bounds what gpt-oss's gates are given, and their sizes.
     """
 
     n_experts: int
@@ -34,6 +35,8 @@ class ExpertsConfig:
     n_groups: int = 1
     top_groups: int = 1
     scale: float = 1.0
+    bias: bool = False
+    limit: float = 0.0
     init_std: float = 0.02
 
 
@@ -47,12 +50,14 @@ class Router(nn.Module):
         self.config = config
         self.weight = nn.Parameter(torch.empty(config.n_experts, d_model))
         nn.init.normal_(self.weight, std=config.init_std)
+        self.bias = nn.Parameter(torch.zeros(config.n_experts)) if config.bias else None
         if config.sigmoid:
             self.register_buffer("choice_bias_E", torch.zeros(config.n_experts))
 
     def forward(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Shares `[N, A]` of each token's experts, and which they are `[N, A]`."""
-        logits_NE = F.linear(x_ND.float(), self.weight.float())
+        bias_E = None if self.bias is None else self.bias.float()
+        logits_NE = F.linear(x_ND.float(), self.weight.float(), bias_E)
         if self.config.sigmoid:
             scores_NE = logits_NE.sigmoid()
             chosen_NA = self._choose(scores_NE + self.choice_bias_E)
@@ -87,27 +92,52 @@ class Experts(nn.Module):
         self.down = nn.Parameter(torch.empty(config.n_experts, *outward))
         for weight in self.parameters(recurse=False):
             nn.init.normal_(weight, std=config.init_std)
+        if config.bias:
+            self.gate_bias = nn.Parameter(torch.zeros(config.n_experts, config.d_expert))
+            self.up_bias = nn.Parameter(torch.zeros(config.n_experts, config.d_expert))
+            self.down_bias = nn.Parameter(torch.zeros(config.n_experts, d_model))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         x_ND = x_BTD.flatten(0, -2)
         shares_NA, chosen_NA = self.router(x_ND)
         expert_P, order_P = chosen_NA.flatten().sort()
         x_PD = x_ND[order_P // self.config.top_k]
-        y_PD = self.mlp(x_PD, self._ends(expert_P))
+        y_PD = self.mlp(x_PD, expert_P)
         y_PD = y_PD * shares_NA.flatten()[order_P, None].to(y_PD.dtype)
         back_P = torch.empty_like(order_P)
         back_P[order_P] = torch.arange(len(order_P), device=order_P.device)
-        y_NAD = y_PD[back_P].unflatten(0, (-1, self.config.top_k))
-        return y_NAD.sum(1).view_as(x_BTD)
+        y_ND = y_PD[back_P].unflatten(0, (-1, self.config.top_k)).sum(1)
+        if self.config.bias:
+            # A token's biases, each as much as its expert counts: as a product, not row by row.
+            shares_NE = torch.zeros_like(x_ND[:, :1]).expand(-1, self.config.n_experts)
+            shares_NE = shares_NE.scatter(1, chosen_NA, shares_NA.to(y_ND.dtype))
+            y_ND = y_ND + shares_NE @ self.down_bias
+        return y_ND.view_as(x_BTD)
 
-    def mlp(self, x_PD: Tensor, ends_E: Tensor) -> Tensor:
-        """Each expert's SwiGLU on its stretch of pairs, which ends at `ends_E`."""
+    def mlp(self, x_PD: Tensor, expert_P: Tensor) -> Tensor:
+        """Each expert's SwiGLU on its stretch of the pairs, which are sorted by expert; without the
+        bias of what it gives."""
+        ends_E = self._ends(expert_P)
         gate_PF = F.grouped_mm(x_PD, self.gate.transpose(1, 2), offs=ends_E)
         up_PF = F.grouped_mm(x_PD, self.up.transpose(1, 2), offs=ends_E)
-        return F.grouped_mm(F.silu(gate_PF) * up_PF, self.down.transpose(1, 2), offs=ends_E)
+        if self.config.bias:
+            gate_PF, up_PF = gate_PF + self.gate_bias[expert_P], up_PF + self.up_bias[expert_P]
+        h_PF = gated(gate_PF, up_PF, self.config.limit)
+        return F.grouped_mm(h_PF, self.down.transpose(1, 2), offs=ends_E)
 
     def _ends(self, expert_P: Tensor) -> Tensor:
         # By a histogram: a count of bins would give a shape that depends on data.
         bins = self.config.n_experts
         pairs_E = torch.histc(expert_P.float(), bins=bins, min=0, max=bins - 1)
         return pairs_E.cumsum(0, dtype=torch.int32)
+
+
+def gated(gate: Tensor, up: Tensor, limit: float) -> Tensor:
+    """SwiGLU; with a `limit` that of gpt-oss, which is sharper, bounded, and has `up` about 1.
+
+    **Source:** OpenAI, "gpt-oss-120b & gpt-oss-20b Model Card", 2025, section 2.1, and its code.
+    """
+    if not limit:
+        return F.silu(gate) * up
+    gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    return gate * torch.sigmoid(1.702 * gate) * (up + 1)

@@ -113,6 +113,24 @@ def deepseek(layers: int, hidden: int, heads: int, *, experts: int, mtp: int = 1
     )
 
 
+def gpt_oss(layers: int, experts: int) -> Shape:
+    """A gpt-oss. **Source:** OpenAI, "gpt-oss-120b & gpt-oss-20b Model Card", 2025, section 2, and
+    the models' configuration files."""
+    return Shape(
+        family="gpt-oss",
+        layers=layers,
+        hidden=2880,
+        heads=64,
+        kv_heads=8,
+        head_dim=64,
+        vocab=201_088,
+        ffn=2880,
+        experts=experts,
+        topk=4,
+        window=128,
+    )
+
+
 def _entry(title: str, shape: Shape, sequence: int) -> Published:
     return Published(title=title, shape=shape, sequence=sequence)
 
@@ -142,6 +160,23 @@ _QWEN2_7B = Shape(
 )
 """**Source:** Yang et al., "Qwen2 Technical Report", 2024, table 1."""
 
+_MINIMAX_M2 = Shape(
+    family="llama",
+    layers=62,
+    hidden=3072,
+    heads=48,
+    kv_heads=8,
+    head_dim=128,
+    ffn=1536,
+    vocab=200_064,
+    qk_norm=True,
+    experts=256,
+    topk=8,
+)
+"""Scores by softmax, where the model has a sigmoid and a bias of the choice, and every dim of a
+head turned, where half of them are. **Source:** MiniMax, the configuration file of MiniMax-M2,
+2025; M2.5 has the same."""
+
 PUBLISHED: Mapping[str, Published] = {
     "gpt3-175b": _entry("GPT-3 175B", gpt3(96, 12_288, 96), 2048),
     "mpt-7b": _entry("MPT 7B", mpt(32, 4096, 32), 2048),
@@ -161,5 +196,8 @@ PUBLISHED: Mapping[str, Published] = {
     "qwen3-235b-a22b": _entry(
         "Qwen3 235B-A22B", qwen3(94, 4096, 64, 4, ffn=1536, experts=128, topk=8), 4096
     ),
+    "minimax-m2": _entry("MiniMax-M2", _MINIMAX_M2, 4096),
+    "gpt-oss-20b": _entry("gpt-oss-20b", gpt_oss(24, 32), 4096),
+    "gpt-oss-120b": _entry("gpt-oss-120b", gpt_oss(36, 128), 4096),
     "deepseek-v3": _entry("DeepSeek-V3", deepseek(61, 7168, 128, experts=256), 4096),
 }

@@ -87,7 +87,7 @@ class Recipe:
             return self
         if self.shape is None:
             raise InputError(
-                f"{self.name} has no shape to change", fix="use gpt, llama or deepseek"
+                f"{self.name} has no shape to change", fix="use one of the published sizes"
             )
         shape = self.shape.changed(changes)
         said = ", ".join(f"{name}={value}" for name, value in changes.items())

@@ -11,6 +11,7 @@ from supernode.errors import InputError, UnknownName, near_matches
 from supernode.models.deepseek import DeepSeek, DeepSeekConfig
 from supernode.models.experts import ExpertsConfig
 from supernode.models.gpt import GPT, GPTConfig
+from supernode.models.gpt_oss import GptOss, GptOssConfig
 from supernode.models.language import LanguageModel
 from supernode.models.latent import LatentConfig
 from supernode.models.llama import Llama, LlamaConfig
@@ -24,7 +25,8 @@ class Shape:
     `kv_heads` the heads of keys and values (0: as many as `heads`), `head_dim` the width of one
     (0: hidden / heads). Of a mixture, `experts` are how many there are (0: none), `topk` how many a
     token goes to, `expert_ffn` their width, `shared_experts` those every token goes to,
-    `dense_layers` the first layers, which have none. `mtp` is how many tokens more are predicted.
+    `dense_layers` the first layers, which have none. `mtp` is how many tokens more are predicted,
+    `window` how many tokens the layers look back that do not look at all (every other one).
     """
 
     family: str
@@ -41,6 +43,7 @@ class Shape:
     shared_experts: int = 0
     dense_layers: int = 0
     mtp: int = 0
+    window: int = 0
     bias: bool = False
     qk_norm: bool = False
     tied: bool = False
@@ -49,6 +52,11 @@ class Shape:
     def model(self, context: int) -> LanguageModel:
         """The model for sequences of up to `context` tokens, from torch's global generator."""
         return FAMILIES[self.family](self, context)
+
+    @property
+    def period(self) -> int:
+        """After how many layers kinds of them come again."""
+        return 2 if self.window else 1
 
     def changed(self, changes: Mapping[str, int]) -> "Shape":
         """This shape with other numbers.
@@ -136,9 +144,32 @@ def _deepseek(shape: Shape, context: int) -> LanguageModel:
     )
 
 
+def _gpt_oss(shape: Shape, context: int) -> LanguageModel:
+    return GptOss(
+        GptOssConfig(
+            n_layers=shape.layers,
+            d_model=shape.hidden,
+            n_heads=shape.heads,
+            n_kv_heads=shape.kv_heads or shape.heads,
+            d_head=shape.head_dim or shape.hidden // shape.heads,
+            experts=ExpertsConfig(
+                n_experts=shape.experts,
+                top_k=shape.topk,
+                d_expert=shape.expert_ffn or shape.ffn,
+                bias=True,
+                limit=7.0,
+            ),
+            window=shape.window,
+            vocab=shape.vocab,
+            context=context,
+        )
+    )
+
+
 FAMILIES: Mapping[str, Callable[[Shape, int], LanguageModel]] = {
     "gpt": _gpt,
     "llama": _llama,
     "deepseek": _deepseek,
+    "gpt-oss": _gpt_oss,
 }
 """What a Shape may be of."""

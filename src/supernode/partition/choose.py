@@ -64,6 +64,7 @@ class Question:
     pinned: Mapping[int, int]  # operand -> the dim whose cuts the op must take as they are
     rows: frozenset[int]  # pinned operands that may be sent to the chips of their experts
     experts: str | None  # the axis that splits experts
+    keyed: bool  # whether it looks up something of each expert for its rows
     counts: bool  # whether it carries partial sums on that stay so
     alike: frozenset[str]  # the axes along which all chips do the same
 
@@ -148,6 +149,8 @@ def _among_experts(question: Question) -> bool:
     cuts = [each for dim in where for each in dim if cut_axis(each) == axis]
     if axis is None or not cuts or not question.rows.issuperset(question.pinned):
         return False
+    if question.keyed:
+        return question.row.ragged
     if formula.partial:
         return formula.sizes["e"] >= question.emitter.mesh.axis_size(axis)
     kinds = {formula.reduced.get(factor, SUM) for factor in question.fixed}

@@ -44,7 +44,8 @@ class Emitter:
     numbers to local values. `time` names the axes of the mesh whose parts follow each other,
     `scatters_first` those over which gradients go into pieces part by part: chips that keep only
     pieces of the weights have no memory for whole gradients. `counts` are values whose parts are
-    read even after they were added up; `ends` says for sorted rows which value has the ends of
+    read even after they were added up, `keys` those that are counted where they were sorted, though
+    sent to experts too; `ends` says for sorted rows which value has the ends of
     their groups.
     """
 
@@ -53,6 +54,7 @@ class Emitter:
         axes: tuple[Axis, ...],
         at: Mapping[str, int],
         counts: Collection[int] = (),
+        keys: Collection[int] = (),
         ends: Mapping[int, Value] | None = None,
     ) -> None:
         self.mesh = mesh_of(axes)
@@ -62,7 +64,7 @@ class Emitter:
         self.time = tuple(axis.name for axis in axes if axis.scheme.time)
         self.scatters_first = tuple(axis.name for axis in axes if "param" in axis.scheme.keeps)
         self.uneven: set[tuple[tuple[str, ...], int]] = set()
-        self._counts = counts
+        self._counts, self._keys = counts, keys
         self._ends = ends or {}
         self.ops: list[Op] = []
         self.held: dict[int, Held] = {}
@@ -130,7 +132,7 @@ class Emitter:
             local = self._sent(value, target, *way, site)
         elif local is None:
             local = move(self, held.local, held.whole, held.layout, target, site)
-        if value.id in self._counts:
+        if value.id in self._counts or value.id in self._keys:
             held.versions = {target: local} | held.versions
         else:
             self._remember(held, target, local, site)

@@ -15,7 +15,15 @@ from supernode.ops.formula import shape_of
 from supernode.ops.grouped import routed_formula as grouped_formula
 
 Routed = Literal[
-    "sort", "invert", "read sources", "read places", "write sources", "write places", "grouped"
+    "sort",
+    "invert",
+    "read sources",
+    "read places",
+    "read keys",
+    "write sources",
+    "write places",
+    "write keys",
+    "grouped",
 ]
 
 
@@ -38,6 +46,8 @@ def routed_formula(op: Op, what: Routed, size: int, rows: int, every: int) -> Fo
             whole=_JOINED,
             unread=frozenset({0, 2}),
         )
+    if what.endswith("keys"):
+        return _moved(op, what, row, (), sizes)  # each row names an expert, of which all are here
     return _moved(op, what, row, ("t",) if every > 1 else row, sizes)
 
 

@@ -59,16 +59,20 @@ class Routing:
     """What the partition must know of rows that each chip sorts for itself.
 
     `pinned` gives the dim of each value that stays cut as the sort has cut it, `sorted_rows` those
-    of them that are rows; `counts` holds values that stay partial sums. `formulas` and `rows`
-    replace those of the op table. `ends[v]` is the value of the same block that says where the
-    groups of the rows `v` end. `refuted` says for sorts why their order matters.
+    of them that are rows, `keys` those that say by what each is sorted; `counts` holds values that
+    stay partial sums. `formulas` and `rows` replace those of the op table. `keyed` are ops that
+    look up, or add up, something of each expert for its rows. `ends[v]` is the value of the same
+    block that says where the groups of the rows `v` end. `refuted` says for sorts why their order
+    matters.
     """
 
     formulas: dict[At, Formula] = field(default_factory=dict[At, Formula])
     rows: dict[At, Row] = field(default_factory=dict[At, Row])
     pinned: dict[At, int] = field(default_factory=dict[At, int])
     sorted_rows: set[At] = field(default_factory=set[At])
+    keys: set[At] = field(default_factory=set[At])
     counts: set[At] = field(default_factory=set[At])
+    keyed: set[At] = field(default_factory=set[At])
     ends: dict[At, Value] = field(default_factory=dict[At, Value])
     refuted: dict[At, str] = field(default_factory=dict[At, str])
 
@@ -137,6 +141,8 @@ class _Proof:
                 found.counts.add(at)
                 continue
             found.pinned[at] = fact.dim
+            if fact.kind == "keys":
+                found.keys.add(at)
             if fact.kind in ("rows", "keys"):
                 found.sorted_rows.add(at)
                 if (ends := self.ends.get((at[0], fact.order))) is not None:
@@ -146,6 +152,8 @@ class _Proof:
             op = blocks[at[0]].ops[at[1]]
             groups = self.every.get(order.origin, 1)
             found.formulas[at] = routed_formula(op, what, order.size, groups, every)
+            if what.endswith("keys"):
+                found.keyed.add(at)
             if what == "invert":
                 found.rows[at] = replace(row(op), local=inverted)
         return found
@@ -238,6 +246,8 @@ class _Walk:
             fine = self._read(at, op, facts, index)
         elif index and index.kind in ("sources", "places") and op.name in _WRITES:
             fine = self._write(at, op, facts, index)
+        elif index and index.kind == "keys" and op.name in (*_READS, *_WRITES):
+            fine = self._keyed(at, op, facts, order)
         elif op.name in _BLANKS:
             fine = True
         elif kinds == {"counts"}:
@@ -289,6 +299,20 @@ class _Walk:
         self._mark(at, "write sources", order, index.every)
         adds = op.name == "aten.index_add" or op.arg(3, "accumulate", False) is True
         return _is_rows(facts.get(2), 0) and (adds or index.every == 1)
+
+    def _keyed(self, at: At, op: Op, facts: Mapping[int, Fact], order: Order) -> bool:
+        """`table[keys]`, and its reverse that adds rows up by key."""
+        self._mark(at, "read keys" if op.name in _READS else "write keys", order)
+        where = op.args[1]
+        first = (
+            where == 0 if isinstance(where, int) else isinstance(where, tuple) and len(where) == 1
+        )
+        if 0 in facts or not first:
+            return False
+        if op.name in _READS:
+            return self._give(op, Fact("rows", order))
+        adds = op.name == "aten.index_add" or op.arg(3, "accumulate", False) is True
+        return adds and self._is_blank(op, 0) and _is_rows(facts.get(2), 0)
 
     def _grouped(self, at: At, op: Op, facts: Mapping[int, Fact], order: Order) -> bool:
         ranks = tuple(len(shape_of(value)) for value in op.inputs[:2])

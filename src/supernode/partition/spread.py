@@ -116,6 +116,7 @@ class Spreader:
             self.axes,
             self.at,
             counts={value for name, value in routing.counts if name == block.name},
+            keys={value for name, value in routing.keys if name == block.name},
             ends={v: ends for (name, v), ends in routing.ends.items() if name == block.name},
         )
 

@@ -66,7 +66,8 @@ class Walk:
             rows = op.name in SORTS and at in self.routing.formulas
             alike = self.spreader.assignment.inside if rows else frozenset[str]()
             try:
-                self._compute(op, formula, preferences, rule, alike)
+                keyed = at in self.routing.keyed
+                self._compute(op, formula, preferences, rule, alike, keyed=keyed)
             except SupernodeError as error:
                 error.complete(op=print_typed(op, self._layout_note), where=str(op.site))
                 raise
@@ -98,6 +99,8 @@ class Walk:
         preferences: Preferences,
         rule: Row | None = None,
         alike: frozenset[str] = frozenset(),
+        *,
+        keyed: bool = False,
     ) -> None:
         question = Question(
             op=op,
@@ -113,6 +116,7 @@ class Walk:
                 if (self.block.name, value.id) in self.routing.sorted_rows
             ),
             experts=self.spreader.assignment.experts,
+            keyed=keyed,
             counts=any((self.block.name, v.id) in self.routing.counts for v in op.outputs)
             and op.name != "aten.histc",
             alike=alike,

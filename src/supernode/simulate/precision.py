@@ -17,17 +17,18 @@ from supernode.ir import Op
 from supernode.ops import Cost
 from supernode.simulate.ask import CostOf
 
-_LINEAR = ("aten.mm", "aten.addmm", "aten._grouped_mm")
+_EXPERTS = ("aten._grouped_mm",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Precision:
     """What linear layers run in: the dtype of the matrix unit, the bytes of a weight and of an
-    activation that it reads."""
+    activation that it reads; `ops` are those that do."""
 
     dtype: str
     weight_bytes: float
     activation_bytes: float
+    ops: tuple[str, ...] = ("aten.mm", "aten.addmm", "aten._grouped_mm")
 
 
 _FLOAT8 = Precision(dtype="float8", weight_bytes=1.0, activation_bytes=1.0)
@@ -41,9 +42,14 @@ PRECISIONS: Mapping[str, Precision] = {
     "fp4": _FLOAT4,
     "nvfp4": _FLOAT4,
     "int4": Precision(dtype="bfloat16", weight_bytes=0.53125, activation_bytes=2.0),
+    "mxfp4": Precision(dtype="bfloat16", weight_bytes=0.53125, activation_bytes=2.0, ops=_EXPERTS),
+    "mxfp4-mxfp8": Precision(
+        dtype="float8", weight_bytes=0.53125, activation_bytes=1.0, ops=_EXPERTS
+    ),
 }
-"""By the names that published results use. float4 has a scale byte for 16 values, int4 two for 64
-and widens its weights before it multiplies."""
+"""By the names that published results use. float4 has a scale byte for 16 values, int4 two for 64,
+mxfp4 one for 32; the last two widen their weights before they multiply. Weights of gpt-oss are
+mxfp4 in its experts alone."""
 
 
 def cost_in(precision: str, cost: CostOf = ops.cost) -> CostOf:
@@ -62,7 +68,7 @@ def cost_in(precision: str, cost: CostOf = ops.cost) -> CostOf:
 
     def lowered(op: Op) -> Cost:
         full = cost(op)
-        return _lowered(op, full, chosen) if op.name in _LINEAR else full
+        return _lowered(op, full, chosen) if op.name in chosen.ops else full
 
     return lowered
 
