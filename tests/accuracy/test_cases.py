@@ -72,6 +72,7 @@ def test_guessed_tokens_that_are_taken_lengthen_an_iteration():
             Worker(count=4, tp=1, dp=8, moe_tp=1, ep=8),
             "ep=8",
         ),
+        ("TP8 MoE-TP1 EP8", Worker(count=1, tp=8, dp=1, moe_tp=1, ep=8), "tp=8,ep=tp"),
     ],
 )
 def test_workers_of_a_served_model(text: str, want: Worker, layout: str):
@@ -79,9 +80,9 @@ def test_workers_of_a_served_model(text: str, want: Worker, layout: str):
     assert want.layout(experts=True) == layout
 
 
-def test_heads_and_experts_over_the_same_chips_are_no_layout():
-    with pytest.raises(NotExpressed, match="an axis splits either heads or experts"):
-        worker("TP8 MoE-TP1 EP8").layout(experts=True)
+def test_experts_over_chips_that_attention_splits_otherwise_are_no_layout():
+    with pytest.raises(NotExpressed, match="no axes of a layout split both so"):
+        worker("TP1 attention-DP32 MoE-TP32 EP1").layout(experts=True)
 
 
 def test_newcomers_are_prefilled_between_iterations_but_not_where_others_do_it():

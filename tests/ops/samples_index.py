@@ -176,6 +176,9 @@ def _grouped() -> Iterator[Sample]:
     yield call("local.peer_rows", counts, theirs)
     yield call("local.group_ends", theirs)
     yield call("local.expert_order", theirs)
+    yield call("local.own_ends", ends, 4, ())
+    yield call("local.own_rows", f(16, 8), ends, 4, ())
+    yield call("local.placed_rows", f(16, 8), ends, 16, 4, ())
 
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (

@@ -27,6 +27,18 @@ LINES = (
     "ep=2,recompute=selective",
     "ep=2,recompute=full",
 )
+HELD = (
+    "tp=4,ep=tp",
+    "tp=3,ep=tp",
+    "dp=2,tp=2,ep=tp",
+    "fsdp=2,tp=2,ep=tp",
+    "tp=2,sp,ep=tp",
+    "cp=2,tp=2,ep=tp",
+    "tp=2,ep=tp,micro=2",
+    "tp=2,ep=tp,recompute=full",
+    "pp=2,tp=2,ep=tp,micro=2",
+)
+"""Whose chips have the same tokens and other experts."""
 FLOAT, INT = 4, 8
 """Bytes of a float32 and an int64."""
 
@@ -37,7 +49,30 @@ def test_a_step_over_many_chips_is_that_of_one(mix: Mix, line: str) -> None:
     check(moe_step(mix, layers=2), line)
 
 
-@pytest.mark.parametrize("line", [*LINES, "dp=2", "tp=2", "ep=4,tp=2"])
+@pytest.mark.parametrize("line", HELD)
+@pytest.mark.parametrize("mix", [put_back, add_up])
+@pytest.mark.parametrize("towards", [(), ONE])
+def test_chips_with_the_same_tokens_may_have_other_experts(
+    mix: Mix, towards: tuple[float, ...], line: str
+) -> None:
+    made = moe_step(mix, layers=2, towards=towards)
+    plan = check(made, line)
+    assert exchanges(plan) == []
+    at = [port.name for port in plan.program.inputs].index("0.up")
+    held = plan.local_of(plan.mesh.size - 1).main.inputs[at].tensor.shape
+    parts = 2 if line.startswith("fsdp") else 1
+    assert held[0] * held[1] * parts == (0 if "pp" in line else 4 // plan.mesh.axis_size("tp")) * 16
+
+
+def test_own_experts_add_up_tokens_not_rows() -> None:
+    """What is sent is what tensor parallelism sends: one activation a layer and direction."""
+    made = moe_step(layers=6)
+    lines = [totals(partition(captured(made).program, line)) for line in ("tp=2", "tp=2,ep=tp")]
+    sent = [sum(each.sent_bytes for each in found) for found in lines]
+    assert sent[1] <= sent[0]
+
+
+@pytest.mark.parametrize("line", [*LINES, "dp=2", "tp=2", "ep=4,tp=2", "tp=3,ep=tp", "tp=4,ep=tp"])
 @pytest.mark.parametrize("towards", [(), (9.0, *[0.0] * 5)])
 def test_experts_may_have_biases(towards: tuple[float, ...], line: str) -> None:
     """Rows look theirs up where they are multiplied, at the chips of their experts."""

@@ -15,6 +15,9 @@ def test_axes_keep_their_order_and_size_one_is_dropped() -> None:
     line = parse_line(" tp=2 , dp=4,fsdp=1, recompute=full", 8)
     assert [(axis.name, axis.size) for axis in line.axes] == [("tp", 2), ("dp", 4)]
     assert str(line) == "tp=2,dp=4,recompute=full"
+    held = parse_line("ep=tp,dp=2,tp=4,sp", 8)
+    assert str(held) == "dp=2,tp=4,sp,ep=tp"
+    assert parse_line(str(held)) == held
 
 
 @pytest.mark.parametrize(
@@ -29,6 +32,8 @@ def test_axes_keep_their_order_and_size_one_is_dropped() -> None:
         ("recompute=al", None, "unknown recompute=al"),
         ("recompute", None, "expected NAME=SIZE"),
         ("sp,dp=2", None, "sp needs a tp axis"),
+        ("dp=2,ep=tp", None, "ep=tp needs a tp axis and no other for experts"),
+        ("ep=2,tp=2,ep=tp", None, "ep=tp needs a tp axis and no other for experts"),
         ("dp=2,tp=2", 8, "the axes multiply to 2 x 2 = 4, there are 8 chips"),
         ("", 2, "the axes multiply to 1, there are 2 chips"),
     ],

@@ -1,5 +1,6 @@
 """A serving step over chips gives the scores of one chip, and its cache lies where its work is."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -49,9 +50,17 @@ def served(family: str, phase: str, layout: str) -> tuple[Plan, list[Any], list[
     return plan, run_plan(plan, inputs), run_program(program, inputs)
 
 
-@pytest.mark.parametrize("layout", ["dp=2", "tp=2", "dp=2,tp=2"])
+MIXED = ("mixtral", "deepseek", "gpt-oss")
+
+
+@pytest.mark.parametrize(
+    ("family", "layout"),
+    [
+        *product(SHAPES, ["dp=2", "tp=2", "dp=2,tp=2"]),
+        *product(MIXED, ["ep=2", "tp=2,ep=tp", "dp=2,tp=2,ep=tp"]),
+    ],
+)
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
-@pytest.mark.parametrize("family", SHAPES)
 def test_a_served_model_over_chips_is_that_of_one(family: str, phase: str, layout: str):
     _, got, want = served(family, phase, layout)
     for many, one in zip(got, want, strict=True):

@@ -52,9 +52,11 @@ class Worker:
             return f"ep={self.ep}"
         if self.ep == 1 and self.moe_tp == self.tp and self.dp == 1:
             return f"tp={self.tp}"
+        if self.moe_tp == 1 and self.ep == self.tp and self.dp == 1:
+            return f"tp={self.tp},ep=tp"
         raise NotExpressed(
             f"attention over TP{self.tp} x DP{self.dp} with experts over TP{self.moe_tp} x "
-            f"EP{self.ep}: an axis splits either heads or experts"
+            f"EP{self.ep}: no axes of a layout split both so"
         )
 
 

@@ -3,6 +3,7 @@
 from supernode.ir.fills import filled as filled
 from supernode.ir.fills import free_fills as free_fills
 from supernode.ir.fills import free_scalars as free_scalars
+from supernode.ir.fills import is_zeros as is_zeros
 from supernode.ir.fold import fold as fold
 from supernode.ir.json import from_json as from_json
 from supernode.ir.json import to_json as to_json

@@ -46,6 +46,11 @@ def _freed(op: Op) -> Op:
     return op if (made := filled(op, op.outputs[0])) is None else made
 
 
+def is_zeros(op: Op) -> bool:
+    """Whether `op` makes zeros like its operand."""
+    return _FILLS.get(op.name) == 0.0
+
+
 def filled(op: Op, out: Value) -> Op | None:
     """The op that makes `out` of nothing, of what `op` makes its output; None if that is not one
     number all over."""

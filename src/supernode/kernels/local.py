@@ -268,6 +268,60 @@ def expert_order(theirs: Tensor, *, coordinate: Mapping[str, int], mesh: Grid) -
     return expert.repeat_interleave(theirs.flatten()).argsort(stable=True)
 
 
+def own_rows(
+    x: Tensor,
+    ends: Tensor,
+    experts: int,
+    cuts: tuple[str, ...],
+    *,
+    coordinate: Mapping[str, int],
+    mesh: Grid,
+) -> Tensor:
+    """Of rows in the order of their experts, those of the `experts` of this chip; `ends` says where
+    those of each of all experts end."""
+    start, stop = _own_span(ends, experts, cuts, coordinate, mesh)
+    return x[start:stop].clone()
+
+
+def own_ends(
+    ends: Tensor,
+    experts: int,
+    cuts: tuple[str, ...],
+    *,
+    coordinate: Mapping[str, int],
+    mesh: Grid,
+) -> Tensor:
+    """Where those of each of the `experts` of this chip end among its own rows."""
+    first = _start(experts, cuts, coordinate, mesh)
+    before = ends[first - 1] if first else ends.new_zeros(())
+    return ends[first : first + experts] - before
+
+
+def placed_rows(
+    x: Tensor,
+    ends: Tensor,
+    rows: int,
+    experts: int,
+    cuts: tuple[str, ...],
+    *,
+    coordinate: Mapping[str, int],
+    mesh: Grid,
+) -> Tensor:
+    """The reverse of `own_rows`: all `rows`, zeros where they are of other chips' experts."""
+    start, stop = _own_span(ends, experts, cuts, coordinate, mesh)
+    out = x.new_zeros((rows, *x.shape[1:]))
+    out[start:stop] = x
+    return out
+
+
+def _own_span(
+    ends: Tensor, experts: int, cuts: tuple[str, ...], coordinate: Mapping[str, int], mesh: Grid
+) -> tuple[int, int]:
+    first = _start(experts, cuts, coordinate, mesh)
+    known = [0, *ends.tolist()]
+    return known[first], known[first + experts]
+
+
 LOCAL: dict[str, Callable[..., Any]] = {
     "shard": shard,
     "part": part,
@@ -286,5 +340,8 @@ LOCAL: dict[str, Callable[..., Any]] = {
     "peer_rows": peer_rows,
     "group_ends": group_ends,
     "expert_order": expert_order,
+    "own_rows": own_rows,
+    "own_ends": own_ends,
+    "placed_rows": placed_rows,
 }
 """The function of each `local.*` op, by the name behind the dot."""

@@ -99,12 +99,25 @@ def _counted(name: str, note: str) -> Row:
     )
 
 
+def _taken(name: str, note: str) -> Row:
+    """Rows copied out of all, or into zeros."""
+
+    def spent(op: Op) -> Cost:
+        written = op.outputs[0].type.size_bytes
+        return Cost(0.0, min(written, op.inputs[0].type.size_bytes), written, "vector")
+
+    return replace(_counted(name, note), cost=spent)
+
+
 ROWS = [
     _counted("inverse_permutation", "y[x[i]] = i, of the rows a chip has sorted for itself"),
     _counted("group_sizes", "rows of each group, from where the groups end"),
     _counted("peer_rows", "rows to and from each chip, from rows for each expert"),
     _counted("group_ends", "where the rows of each expert of a chip end"),
     _counted("expert_order", "sorts by expert the rows that came from chip after chip"),
+    _counted("own_ends", "where the rows of each expert of a chip end, of those it has taken"),
+    _taken("own_rows", "of rows that all chips have, those of a chip's own experts"),
+    _taken("placed_rows", "all rows, zeros where they are of other chips' experts"),
     Row(
         name="aten._grouped_mm",
         formula=_formula,

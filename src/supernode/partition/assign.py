@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from supernode.errors import LayoutError
 from supernode.ir import HostType, Port, Program, Value
-from supernode.partition.classes import Classes, Part, expert_classes
+from supernode.partition.classes import Classes, Part, expert_classes, inside_experts
 from supernode.partition.line import Axis, mesh_of
 from supernode.partition.matrices import inner_classes
 from supernode.partition.reader import pointed
@@ -19,7 +19,9 @@ class Assignment:
     """`split[axis][class]` is the rank of preference (0 first) where an op has several such
     classes; `units[class]` in how many units a class is cut that its axes do not divide;
     `homes[i]` is the layout of input `i`, None for a host number; `reasons[i]` why. `experts` is
-    the axis that splits experts, if any; `inside` are those that split each of them."""
+    the axis that splits experts, if any; `inside` are those along which all chips have the same
+    rows. Where the first is one of these its chips take the rows of their experts without asking.
+    """
 
     split: dict[str, dict[Part, int]]
     units: dict[Part, int]
@@ -39,7 +41,9 @@ def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str
     for axis in axes:
         chosen = split[axis.name]
         if axis.scheme.inner:
-            _take(chosen, _inner(program, classes, axis, line), 0)
+            inner = _inner(program, classes, axis, line)
+            apart = inside_experts(classes) if axis.scheme.experts else set[Part]()
+            _take(chosen, [place for place in inner if place not in apart], 0)
         if axis.scheme.batch:
             _take(chosen, _batch(program, classes, axis, line), 0)
         if axis.scheme.experts:

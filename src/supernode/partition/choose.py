@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from supernode.ir import HostType, Op, Value
+from supernode.ir import HostType, Op, Value, is_zeros
 from supernode.ops import Formula, Row
 from supernode.ops.formula import SUM
 from supernode.partition.cuts import (
@@ -16,7 +16,7 @@ from supernode.partition.cuts import (
     with_stretches,
 )
 from supernode.partition.emit import Emitter
-from supernode.partition.experts import experts_cut
+from supernode.partition.experts import experts_cut, taken_along
 from supernode.plan import (
     Layout,
     by_expert,
@@ -64,6 +64,7 @@ class Question:
     pinned: Mapping[int, int]  # operand -> the dim whose cuts the op must take as they are
     rows: frozenset[int]  # pinned operands that may be sent to the chips of their experts
     experts: str | None  # the axis that splits experts
+    taken: bool  # whether its chips have the same rows, of which each takes its experts'
     keyed: bool  # whether it looks up something of each expert for its rows
     counts: bool  # whether it carries partial sums on that stay so
     alike: frozenset[str]  # the axes along which all chips do the same
@@ -73,6 +74,11 @@ class Question:
         """The factors that split as a pinned operand is cut, and no other way."""
         dims = [self.formula.inputs[i][dim] for i, dim in self.pinned.items()]
         return frozenset(factors[0] for factors in dims if factors)
+
+    def is_zero(self, position: int) -> bool:
+        """Whether an operand is zeros, of which each chip's are a part of the sum, too."""
+        made = self.emitter.held[self.op.inputs[position].id].filled_by
+        return made is not None and is_zeros(made)
 
     def operands(self) -> Iterator[tuple[int, Value, Layout]]:
         """Tensor operands with their position and the layout they have now."""
@@ -87,7 +93,7 @@ def choose(question: Question) -> Choice:
     Raises:
         NeedsExpansion: the op should be replaced by its expansion first.
     """
-    experts = question.experts if _among_experts(question) else None
+    experts = question.experts if among_experts(question) else None
     split, reasons = _pinned(question, experts)
     passing: dict[str, str] = {}
     if question.counts:
@@ -118,15 +124,20 @@ def choose(question: Question) -> Choice:
 
 def _pinned(question: Question, experts: str | None) -> tuple[Split, list[str]]:
     """Rows that each chip has sorted for itself stay where they are, or are with their experts."""
-    for position, _, layout in question.operands():
+    for position, value, layout in question.operands():
         dim = question.pinned.get(position)
-        if dim is None or not layout.dims[dim]:
+        here = () if dim is None else layout.dims[dim]
+        if dim is None or not (here or (experts and question.taken)):
             continue
         (factor,) = question.fixed
-        cuts = tuple(
-            by_expert(each) if cut_axis(each) == experts else by_token(each)
-            for each in layout.dims[dim]
-        )
+        if experts and question.taken:
+            kept = tuple(by_token(each) for each in here if cut_axis(each) != experts)
+            rows = value.tensor.shape[dim]
+            cuts = (*kept, by_expert(experts_cut(experts, rows, question.emitter.mesh)))
+        else:
+            cuts = tuple(
+                by_expert(each) if cut_axis(each) == experts else by_token(each) for each in here
+            )
         reasons = [f"{cut_axis(each)} splits {factor}: sorted so" for each in cuts]
         split: Split = {factor: cuts}
         if experts and question.formula.partial:
@@ -137,7 +148,7 @@ def _pinned(question: Question, experts: str | None) -> tuple[Split, list[str]]:
     return {}, []
 
 
-def _among_experts(question: Question) -> bool:
+def among_experts(question: Question) -> bool:
     """Whether the op takes its rows where their experts are: products of groups must, and what
     follows them does, until it meets rows that lie where their tokens are."""
     where = [
@@ -147,7 +158,8 @@ def _among_experts(question: Question) -> bool:
     ]
     axis, formula = question.experts, question.formula
     cuts = [each for dim in where for each in dim if cut_axis(each) == axis]
-    if axis is None or not cuts or not question.rows.issuperset(question.pinned):
+    here = cuts or (question.taken and where)
+    if axis is None or not here or not question.rows.issuperset(question.pinned):
         return False
     if question.keyed:
         return question.row.ragged
@@ -155,6 +167,8 @@ def _among_experts(question: Question) -> bool:
         return formula.sizes["e"] >= question.emitter.mesh.axis_size(axis)
     kinds = {formula.reduced.get(factor, SUM) for factor in question.fixed}
     together = all(each == by_expert(each) for each in cuts)
+    if question.taken:
+        together = len(cuts) == len(where)
     return together and question.row.ragged and kinds <= {SUM, "max", "min"}
 
 
@@ -224,7 +238,8 @@ def _passes(question: Question, axis: str) -> str | None:
         others = [v.tensor for p, v, _ in question.operands() if p not in group]
         carried = all(t.numel == 1 or "int" in t.dtype for t in others)
         rows = question.rows.issuperset(kinds) and not question.formula.partial
-        if set(kinds) == set(group) and (carried or rows):
+        rest = set(group).difference(kinds)
+        if set(kinds) <= set(group) and (carried or rows) and all(map(question.is_zero, rest)):
             return kind
     return None
 
@@ -294,7 +309,8 @@ def _cut_by(formula: Formula, position: int, found: Found | None) -> tuple[int, 
 
 
 def _order(question: Question, factor: str, cuts: tuple[str, ...]) -> tuple[str, ...]:
-    """Cuts of the whole before those of groups in it, in mesh order; or as an operand is cut."""
+    """Cuts of the whole before those of groups in it, in mesh order; or as an operand is cut. What
+    is taken of the rows a chip has is cut last."""
     formula = question.formula
     for position, value, layout in question.operands():
         held = split_of(
@@ -304,4 +320,9 @@ def _order(question: Question, factor: str, cuts: tuple[str, ...]) -> tuple[str,
         )
         if held is not None and set(held.get(factor, ())) == set(cuts):
             return held[factor]
-    return cuts if has_stretches(cuts) else tuple(sorted(cuts, key=cut_groups))
+    if has_stretches(cuts):
+        return cuts
+    ordered = sorted(cuts, key=cut_groups)
+    if question.taken:
+        ordered.sort(key=lambda each: taken_along((each,)) is not None)
+    return tuple(ordered)

@@ -212,6 +212,18 @@ def expert_classes(classes: Classes) -> list[Part]:
     return list(found)
 
 
+def inside_experts(classes: Classes) -> set[Part]:
+    """The classes of the other dims of those matrices."""
+    return {
+        classes.of(block, value, dim)
+        for block, values, formula in classes.grouped()
+        for value, dims in zip(values, formula.inputs + formula.outputs, strict=True)
+        if len(dims) == 3
+        for dim, factors in enumerate(dims)
+        if factors != ("e",)
+    }
+
+
 def contractions(program: Program, classes: Classes) -> Iterator[tuple[tuple[Part, ...], int, int]]:
     """Per op that sums a dim away: the classes summed, the output's size, how often it runs.
 

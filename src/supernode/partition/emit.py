@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from supernode.ir import Arg, HostType, Op, Phase, Site, TensorType, Type, Value, filled
 from supernode.ops import row
 from supernode.partition.cuts import layout_of, split_of
-from supernode.partition.experts import Experts, sent_along
+from supernode.partition.experts import Experts, sent_along, taken_along
 from supernode.partition.line import Axis, mesh_of
 from supernode.partition.moves import move
 from supernode.plan import Layout, by_token
@@ -144,9 +144,33 @@ class Emitter:
         dims = (*target.dims[:dim], held.layout.dims[dim], *target.dims[dim + 1 :])
         local = self.get(value, Layout(dims, target.partial), site)
         own = self.held[self._ends[value.id].id]
+        if taken_along(target.dims[dim]) and not held.layout.where(axis):
+            type_ = self.local_type(held.whole, target)
+            assert isinstance(type_, TensorType)
+            return self.experts.take(local, dim, own.local, axis, type_.shape[dim], site)
         assert own.layout.kind_of(axis) == "sum", f"{value} is sent by what is no count"
         back = target.dims[dim] == tuple(map(by_token, target.dims[dim]))
         return self.experts.send(local, dim, own.local, axis, back, site)
+
+    def place_rows(self, value: Value, dim: int, axis: str, site: Site) -> None:
+        """Rows that chips with the same tokens have each for its own experts become parts of the
+        rows of all, if they are not known whole."""
+        held = self.held[value.id]
+        now = held.layout
+        if taken_along(now.dims[dim]) != axis:
+            return
+        dims = (*now.dims[:dim], now.dims[dim][:-1], *now.dims[dim + 1 :])
+        whole, parts = Layout(dims, now.partial), Layout(dims, (*now.partial, (axis, "sum")))
+        known = next((each for each in (whole, parts) if each in held.versions), None)
+        if known is None:
+            type_ = self.local_type(held.whole, parts)
+            assert isinstance(type_, TensorType)
+            ends = self.held[self._ends[value.id].id].local
+            local, known = held.local, parts
+            held.versions[parts] = self.experts.place(
+                local, dim, ends, axis, type_.shape[dim], site
+            )
+        held.versions[known] = held.versions.pop(known)
 
     def _remember(self, held: Held, target: Layout, local: Value, site: Site) -> None:
         if set(target.partial) < set(held.layout.partial):

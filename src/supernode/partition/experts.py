@@ -4,6 +4,9 @@ A chip has sorted the rows of its own tokens by expert, so those for each other 
 The chips tell each other how many rows they have for every expert, exchange the rows, and each puts
 what has come in the order of its experts. The way back is the same in reverse. Nothing is padded
 or dropped, however uneven the routing.
+
+Chips that split experts but have the same tokens need not ask: each takes the stretch of the sorted
+rows that belongs to its experts, and gives zeros for the others, so that the chips' rows add up.
 """
 
 from dataclasses import dataclass
@@ -24,7 +27,15 @@ def sent_along(source: Layout, target: Layout) -> tuple[str, int] | None:
         for old, new in zip(have, want, strict=False):
             if old != new and by_token(old) == by_token(new):
                 return cut_axis(old), dim
+        if len(want) > len(have) and (taken := taken_along(want)):
+            return taken, dim
     return None
+
+
+def taken_along(cuts: tuple[str, ...]) -> str | None:
+    """The axis along which chips with the same tokens have each the rows of its own experts."""
+    last = cuts[-1] if cuts else ""
+    return cut_axis(last) if last and by_token(last) != last else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +55,7 @@ class Experts:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._routes: dict[int, _Route] = {}
+        self._ends: dict[int, Value] = {}
 
     def ends(self, own: Value, axis: str, rows: int, site: Site) -> Value:
         """Where the groups of the experts of this chip end, among `rows` rows if routing is
@@ -63,6 +75,36 @@ class Experts:
         if not back:
             there = self._picked(there, route.order, site)
         return self._turned(there, dim, site)
+
+    def take(self, local: Value, dim: int, ends: Value, axis: str, count: int, site: Site) -> Value:
+        """Of rows that all chips of an axis have, those of the experts of this chip, `count` of
+        them if routing is balanced; `ends` says where the groups of all experts end."""
+        first = self._turned(local, dim, site)
+        type_ = TensorType(first.tensor.dtype, (count, *first.tensor.shape[1:]))
+        args: tuple[Arg, ...] = (first, ends, *self._own(ends, axis))
+        return self._turned(self._emit("local.own_rows", args, type_, site), dim, site)
+
+    def own_ends(self, ends: Value, axis: str, site: Site) -> Value:
+        """Where the groups of the experts of this chip end among the rows it has taken."""
+        if ends.id not in self._ends:
+            experts, cuts = self._own(ends, axis)
+            type_ = TensorType(ends.tensor.dtype, (experts,))
+            args: tuple[Arg, ...] = (ends, experts, cuts)
+            self._ends[ends.id] = self._emit("local.own_ends", args, type_, site)
+        return self._ends[ends.id]
+
+    def place(self, local: Value, dim: int, ends: Value, axis: str, rows: int, site: Site) -> Value:
+        """All `rows`, of which those are zeros that belong to other chips' experts."""
+        first = self._turned(local, dim, site)
+        type_ = TensorType(first.tensor.dtype, (rows, *first.tensor.shape[1:]))
+        args: tuple[Arg, ...] = (first, ends, rows, *self._own(ends, axis))
+        return self._turned(self._emit("local.placed_rows", args, type_, site), dim, site)
+
+    def _own(self, ends: Value, axis: str) -> tuple[int, tuple[str, ...]]:
+        """How many of the experts this chip has, and how `axis` cuts them."""
+        mesh, (experts,) = self._writer.mesh, ends.tensor.shape
+        _, count = mesh.share(axis, experts, self._writer.at)
+        return count, (experts_cut(axis, experts, mesh),)
 
     def _route(self, own: Value, axis: str, rows: int, site: Site) -> _Route:
         if own.id not in self._routes:

@@ -61,6 +61,9 @@ SCHEMES = {
 }
 SEQUENCE = "sp"
 """The flag that lets every tp axis split tokens too where no inner dim is split."""
+HELD = ("ep", "tp")
+"""`ep=tp`: the tp axis splits experts, each of them whole, in place of their hidden units. Its
+chips have the same tokens, so each takes the rows of its own experts, and their sums add up."""
 
 
 RECOMPUTE = "recompute"
@@ -110,6 +113,8 @@ class Line:
         words = [f"{axis.name}={axis.size}" for axis in self.axes]
         if any(axis.scheme.inner and axis.scheme.tokens for axis in self.axes):
             words.append(SEQUENCE)
+        if any(axis.scheme.inner and axis.scheme.experts for axis in self.axes):
+            words.append("=".join(HELD))
         if self.recompute != MODEL:
             words.append(f"{RECOMPUTE}={self.recompute}")
         if self.pipeline is not None:
@@ -135,7 +140,7 @@ def parse_line(line: str, chips: int | None = None) -> Line:
     words: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in line.split(","))):
         name, equals, value = (word.strip() for word in part.partition("="))
-        if part == SEQUENCE or (equals and name in WORDS):
+        if part == SEQUENCE or (equals and name in WORDS) or (name, value) == HELD:
             words[name] = value
         else:
             axes.append(_axis(part, line))
@@ -152,6 +157,8 @@ def parse_line(line: str, chips: int | None = None) -> Line:
         if "tp" not in names:
             raise LayoutError("sp needs a tp axis", asked=f"layout {line}", fix="add tp=N")
         axes = [_with_tokens(axis) if axis.scheme.inner else axis for axis in axes]
+    if HELD[0] in words:
+        axes = _with_experts(axes, line)
     axes = [axis for axis in axes if axis.size > 1]
     space = [axis for axis in axes if not axis.scheme.time]
     time = [axis for axis in axes if axis.scheme.time]
@@ -228,6 +235,17 @@ def _check_product(
         asked=f"layout {line or '(none)'} on {chips} chips",
         fix=f"choose sizes whose product is {chips}",
     )
+
+
+def _with_experts(axes: list[Axis], line: str) -> list[Axis]:
+    """The tp axis as that of experts, too."""
+    found = [axis for axis in axes if axis.name in HELD]
+    if [axis.name for axis in found] != [HELD[1]]:
+        wrong = "ep=tp needs a tp axis and no other for experts"
+        raise LayoutError(wrong, asked=f"layout {line}", fix="write it like tp=8,ep=tp")
+    summary = found[0].scheme.summary + "; whole experts"
+    scheme = replace(found[0].scheme, experts=True, summary=summary)
+    return [replace(axis, scheme=scheme) if axis is found[0] else axis for axis in axes]
 
 
 def _with_tokens(axis: Axis) -> Axis:

@@ -21,7 +21,7 @@ from supernode.ir import (
     print_typed,
 )
 from supernode.ops import MEAN, Formula, Row, row
-from supernode.partition.choose import Choice, NeedsExpansion, Question, choose
+from supernode.partition.choose import Choice, NeedsExpansion, Question, among_experts, choose
 from supernode.partition.classes import is_host
 from supernode.partition.cuts import factor_of, layout_of
 from supernode.partition.emit import Emitter
@@ -102,6 +102,7 @@ class Walk:
         *,
         keyed: bool = False,
     ) -> None:
+        experts = self.spreader.assignment.experts
         question = Question(
             op=op,
             row=rule or row(op),
@@ -115,12 +116,16 @@ class Walk:
                 for i, value in enumerate(op.inputs)
                 if (self.block.name, value.id) in self.routing.sorted_rows
             ),
-            experts=self.spreader.assignment.experts,
+            experts=experts,
+            taken=experts in self.spreader.assignment.inside,
             keyed=keyed,
             counts=any((self.block.name, v.id) in self.routing.counts for v in op.outputs)
             and op.name != "aten.histc",
             alike=alike,
         )
+        if experts and question.taken and not among_experts(question):
+            for i, dim in question.pinned.items():
+                self.emitter.place_rows(op.inputs[i], dim, experts, op.site)
         try:
             choice = choose(question)
         except NeedsExpansion:
@@ -209,6 +214,8 @@ class Walk:
         emitter, op = self.emitter, question.op
         (rows, dim), *_ = question.pinned.items()
         ends = emitter.held[op.inputs[2].id].local
+        if question.taken:
+            return emitter.experts.own_ends(ends, axis, op.site)
         held = emitter.held[op.inputs[rows].id].local
         return emitter.experts.ends(ends, axis, held.tensor.shape[dim], op.site)
 

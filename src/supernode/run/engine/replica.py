@@ -60,7 +60,7 @@ class Replica:
         self._step.code(into=True, traced=False)
         self._most_bytes = load.memory_bytes
         self._sizes_vary = any(
-            op.name == "fabric.all_to_all_rows"
+            op.name in ("fabric.all_to_all_rows", "local.own_rows")
             for block in self._local.all_blocks()
             for op in block.ops
         )
