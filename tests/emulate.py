@@ -14,7 +14,7 @@ from supernode.ir import CALL, Arg, Block, DType, Op, Program, Value
 from supernode.kernels import LOCAL, RANDOM, piece_of
 from supernode.kernels.surroundings import OneChip
 from supernode.ops.random import piece_arguments
-from supernode.plan import Plan
+from supernode.plan import Layout, Mesh, Plan
 
 Chips = dict[int, dict[int, Any]]
 """The values of each chip, by rank."""
@@ -54,14 +54,18 @@ def run_plan(plan: Plan, inputs: Sequence[Any]) -> list[Any]:
     return outs
 
 
-def _assemble(plan: Plan, shape: tuple[int, ...], layout: Any, pieces: list[Tensor]) -> Tensor:
+def _assemble(plan: Plan, shape: tuple[int, ...], layout: Layout, pieces: list[Tensor]) -> Tensor:
     assert not layout.partial
-    out = torch.empty(shape, dtype=pieces[0].dtype)
+    held = {rank: each for rank, each in enumerate(pieces) if layout.holds(plan.mesh, rank)}
+    return _joined(plan.mesh, shape, layout, held)
+
+
+def _joined(mesh: Mesh, shape: Any, layout: Layout, pieces: Mapping[int, Tensor]) -> Tensor:
+    """The whole value whose pieces some chips hold; those alike must be equal."""
+    out = torch.empty(shape, dtype=next(iter(pieces.values())).dtype)
     seen: dict[str, Tensor] = {}
-    for rank, piece in enumerate(pieces):
-        if not layout.holds(plan.mesh, rank):
-            continue
-        boxes = list(layout.boxes(shape, plan.mesh, rank))
+    for rank, piece in pieces.items():
+        boxes = list(layout.boxes(shape, mesh, rank))
         for there, here in boxes:
             out[there] = piece[here]
         torch.testing.assert_close(piece, seen.setdefault(str(boxes), piece), rtol=0, atol=0)
@@ -105,8 +109,26 @@ def _block(
         elif first.name == "fabric.send":
             assert plan is not None
             for rank, op in ops.items():
-                sent[_peer(plan, rank, op), op.args[3]] = values[rank][op.inputs[0].id]
+                if plan.mesh.stages:
+                    sent[op.args[2], rank, op.args[3]] = values[rank][op.inputs[0].id]
+                else:
+                    sent[_peer(plan, rank, op), op.args[3]] = values[rank][op.inputs[0].id]
             sent[-1, -1] = True
+        elif first.name == "fabric.receive" and plan is not None and plan.mesh.stages:
+            _, axis, source, key, theirs, own, shape = first.args
+            stage = plan.mesh.coordinates(min(ops))["pp"]
+            senders = plan.mesh.stages[source]
+            ranks = range(senders.first, senders.first + senders.size)
+            while not all((stage, rank, key) in sent for rank in ranks):
+                yield "waits"
+            pieces = {rank: sent[stage, rank, key] for rank in ranks}
+            if isinstance(pieces[senders.first], Tensor):
+                whole = _joined(senders, shape, Layout(theirs), pieces)
+            for rank, op in ops.items():
+                made = pieces[senders.first]
+                if isinstance(made, Tensor):
+                    made = whole[Layout(own).slices(shape, plan.mesh, rank)]
+                values[rank][op.outputs[0].id] = made
         elif first.name == "fabric.receive":
             while not all((rank, op.args[3]) in sent for rank, op in ops.items()):
                 yield "waits"
@@ -152,11 +174,11 @@ def _compute(op: Op, chip: Mapping[int, Any], rank: int, plan: Plan | None) -> S
     room, _, name = op.name.partition(".")
     if room == "local":
         assert plan is not None or name != "shard"
-        mesh = plan.mesh if plan else None
+        mesh = plan.mesh.around(rank) if plan else None
         at = plan.mesh.coordinates(rank) if plan else {}
         out = LOCAL[name](*args, **kwargs, coordinate=at, mesh=mesh)
     elif room == "random":
-        mesh = plan.mesh if plan else OneChip()
+        mesh = plan.mesh.around(rank) if plan else OneChip()
         args[3] = piece_of(*piece_arguments(op), mesh, rank, args[2] >> 32)
         kwargs.pop("cuts", None)
         out = RANDOM[name](*args, **kwargs)

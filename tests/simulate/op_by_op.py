@@ -35,7 +35,7 @@ class Reference:
 
 def simulate_op_by_op(plan: Plan, machine: Machine, terms: Terms) -> Reference:
     fusion = terms.fusion and machine.chip.fuses
-    asks = Asks(plan.mesh, ops.cost, fusion=fusion, overlap=terms.overlap)
+    asks = Asks(plan, ops.cost, fusion=fusion, overlap=terms.overlap)
     mail: dict[object, Waits] = {}
     issued: list[tuple[Task, Op, int]] = []
     for stage, (_, program) in enumerate(plan.stages()):

@@ -197,13 +197,13 @@ class Writer:
         return self._with_results(text, op) if name == "all_reduce" else text
 
     def _letter(self, op: Op) -> str:
-        values, axis, place, key = op.args
+        values, axis, place, key, *ends = op.args
         assert isinstance(values, tuple)
         assert isinstance(axis, str)
         assert isinstance(place, int)
         letters = self._chip.letters
         assert letters is not None, f"{op.name} over {axis} needs a mailbox"
-        rank = self._chip.grid.group(self._chip.rank, axis)[place]
+        rank = place if ends else self._chip.grid.group(self._chip.rank, axis)[place]
         if op.name == RECEIVE:
             text = f"{self.names.bind('receive', letters.receive)}({rank}, {key})"
             return f"{text}.item()" if isinstance(op.outputs[0].type, HostType) else text

@@ -53,9 +53,10 @@ def _formula(op: Op) -> Formula:
 
 
 def _local(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
-    shape, _ = piece_arguments(op)
-    cuts = tuple(split.get(f"i{k}", ()) for k in range(len(shape)))
-    return replace(op, kwargs=(*op.kwargs, ("cuts", cuts))) if any(cuts) else op
+    _, before = piece_arguments(op)
+    cuts = tuple((*cut, *split.get(f"i{k}", ())) for k, cut in enumerate(before))
+    others = tuple(each for each in op.kwargs if each[0] != "cuts")
+    return replace(op, kwargs=(*others, ("cuts", cuts))) if any(cuts) else op
 
 
 def _cost(op: Op) -> Cost:

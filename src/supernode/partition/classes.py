@@ -11,10 +11,11 @@ stretches of another: query, key and value in the output of their fused projecti
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from fractions import Fraction
 from typing import TypeVar
 
-from supernode.ir import CALL, Block, HostType, Op, Program, Value, filled
+from supernode.ir import CALL, RECEIVE, SEND, Block, HostType, Op, Program, Value, filled
 from supernode.ops import Dim, Formula, row
 from supernode.partition.routing import find_routing
 from supernode.plan import cut
@@ -114,6 +115,15 @@ class Classes:
             if formula.partial:
                 op = blocks[name].ops[position]
                 yield name, (*op.inputs, *op.outputs), formula
+
+    def of_part(self, main: Block) -> "Classes":
+        """The same classes, for a main that has some of the ops, in an order of its own."""
+        found = copy(self)
+        found._formulas = {key: each for key, each in self._formulas.items() if key[0] != main.name}
+        for position, op in enumerate(main.ops):
+            if op.name not in (CALL, SEND, RECEIVE) and not is_host(op.name):
+                found._formulas[main.name, position] = row(op).formula(op)
+        return found
 
     def _join_block(self, block: Block, blocks: dict[str, Block]) -> None:
         for position, op in enumerate(block.ops):

@@ -71,7 +71,8 @@ RECOMPUTE = "recompute"
 STAGES, CHUNKS, ORDER, CUT = "pp", "vp", "schedule", "cut"
 """`pp=4,vp=2,schedule=1f1b`: stages of a pipeline, chunks a stage, the order of tasks.
 
-`cut=layers.3/layers.7` names the modules that chunks begin with."""
+`pp=tp=4/dp=2+tp=2` gives each of two stages a layout of its own, `pp=1/dp=2` has one chip in the
+first. `cut=layers.3/layers.7` names the modules that chunks begin with."""
 WORDS = (RECOMPUTE, STAGES, CHUNKS, ORDER, CUT, OFFLOAD)
 """What stands in a line with a value and is no axis."""
 
@@ -90,17 +91,22 @@ class Line:
     """A layout line: its pipeline, if it has one; the axes of a stage, those of time last; which
     activations are computed again; what lives in another place.
 
+    Where stages differ, `stages` are their lines, and the axes are those of time alone.
+
     Axes of size 1 are dropped; without any it is for one chip.
     """
 
     axes: tuple[Axis, ...]
     recompute: str = MODEL
     pipeline: Pipeline | None = None
+    stages: tuple["Line", ...] = ()
     offload: Offload | None = None
 
     @property
     def chips(self) -> int:
         """How many chips it is for; parts that follow each other in time share theirs."""
+        if self.stages:
+            return sum(stage.chips for stage in self.stages)
         stages = self.pipeline.stages if self.pipeline else 1
         return stages * math.prod(axis.size for axis in self.axes if not axis.scheme.time)
 
@@ -118,7 +124,8 @@ class Line:
         if self.recompute != MODEL:
             words.append(f"{RECOMPUTE}={self.recompute}")
         if self.pipeline is not None:
-            words.insert(0, f"{STAGES}={self.pipeline.stages}")
+            inside = "/".join(str(stage).replace(",", "+") or "1" for stage in self.stages)
+            words.insert(0, f"{STAGES}={inside or self.pipeline.stages}")
             if self.pipeline.chunks > 1:
                 words.insert(1, f"{CHUNKS}={self.pipeline.chunks}")
             words.append(f"{ORDER}={self.pipeline.schedule}")
@@ -144,6 +151,12 @@ def parse_line(line: str, chips: int | None = None) -> Line:
             words[name] = value
         else:
             axes.append(_axis(part, line))
+    stages = _stages(words.get(STAGES, ""), line)
+    if stages:
+        words[STAGES] = str(len(stages))
+        _check_outside(axes, stages, words, line, chips)
+        if len(set(stages)) == 1:  # as if written once
+            axes, stages = [*stages[0].axes, *axes], ()
     recompute = _mode(words.get(RECOMPUTE, MODEL), line)
     pipeline = _pipeline(words, line)
     offload = parse_offload(words[OFFLOAD], line) if OFFLOAD in words else None
@@ -152,7 +165,8 @@ def parse_line(line: str, chips: int | None = None) -> Line:
         if names.count(name) > 1:
             fix = f"give {name} once, with the product of the sizes"
             raise LayoutError(f"{name} is named twice", asked=f"layout {line}", fix=fix)
-    _check_product(axes, pipeline, line, chips)
+    if not stages:
+        _check_product(axes, pipeline, line, chips)
     if SEQUENCE in words:
         if "tp" not in names:
             raise LayoutError("sp needs a tp axis", asked=f"layout {line}", fix="add tp=N")
@@ -162,7 +176,13 @@ def parse_line(line: str, chips: int | None = None) -> Line:
     axes = [axis for axis in axes if axis.size > 1]
     space = [axis for axis in axes if not axis.scheme.time]
     time = [axis for axis in axes if axis.scheme.time]
-    found = Line(axes=(*space, *time), recompute=recompute, pipeline=pipeline, offload=offload)
+    found = Line(
+        axes=(*space, *time),
+        recompute=recompute,
+        pipeline=pipeline,
+        stages=stages,
+        offload=offload,
+    )
     if pipeline is not None:
         pipeline.check_parts(found.parts, line)
         pipeline.check_begins(line)
@@ -179,6 +199,70 @@ def _mode(value: str, line: str) -> str:
         fix = f"{', '.join(MODES)}, or a number: FLOP for each byte not held"
         raise LayoutError(f"unknown {RECOMPUTE}={value}", asked=f"layout {line}", fix=fix)
     return value
+
+
+def _stages(value: str, line: str) -> tuple[Line, ...]:
+    """The line of each stage, where `pp` gives each one its own."""
+    if "/" not in value and "=" not in value:
+        return ()
+    return tuple(_stage(part.strip(), line) for part in value.split("/"))
+
+
+def _stage(part: str, line: str) -> Line:
+    if part == "1":
+        return Line(axes=())
+    words = [word.strip() for word in part.split("+")]
+    for word in words:
+        name, equals, _ = word.partition("=")
+        name = name.strip()
+        timed = name in SCHEMES and SCHEMES[name].time
+        if (equals and name in WORDS) or timed:
+            raise LayoutError(
+                f"{name} is not for one stage",
+                asked=f"layout {line}",
+                fix="write it outside of pp: pp=tp=4/dp=2+tp=2,micro=8,schedule=1f1b",
+            )
+        if not equals and word != SEQUENCE:
+            raise LayoutError(
+                f"expected NAME=SIZE or 1 for a stage, got {word!r}",
+                asked=f"layout {line}",
+                fix="write it like pp=tp=4/dp=2+tp=2 or pp=1/dp=2",
+            )
+    try:
+        return parse_line(",".join(words))
+    except LayoutError as error:
+        error.asked = f"layout {line}"
+        raise
+
+
+def _check_outside(
+    axes: list[Axis],
+    stages: tuple[Line, ...],
+    words: Mapping[str, str],
+    line: str,
+    chips: int | None,
+) -> None:
+    """What stands beside stages that each have a line of their own."""
+    outside = [axis.name for axis in axes if not axis.scheme.time]
+    outside += [SEQUENCE] if SEQUENCE in words else []
+    if outside:
+        raise LayoutError(
+            f"{outside[0]} stands outside of the stages, which have axes of their own",
+            asked=f"layout {line}",
+            fix=f"give it to each stage that has it: pp=.../...+{outside[0]}",
+        )
+    if len(stages) == 1:
+        raise LayoutError(
+            "pp has one stage", asked=f"layout {line}", fix="name two stages or more, or leave pp"
+        )
+    total = sum(stage.chips for stage in stages)
+    if chips is not None and total != chips:
+        counts = " + ".join(str(stage.chips) for stage in stages)
+        raise LayoutError(
+            f"the stages have {counts} = {total} chips, there are {chips} chips",
+            asked=f"layout {line} on {chips} chips",
+            fix=f"choose stages whose chips add up to {chips}",
+        )
 
 
 def _pipeline(words: Mapping[str, str], line: str) -> Pipeline | None:

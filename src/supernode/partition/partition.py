@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+from supernode.errors import LayoutError
 from supernode.ir import Block, HostType, Program, Value
 from supernode.partition.assign import Assignment, assign
 from supernode.partition.classes import Classes
@@ -10,8 +11,11 @@ from supernode.partition.kinds import local_programs
 from supernode.partition.line import Line, parse_line
 from supernode.partition.merge import BUCKET_BYTES, merge
 from supernode.partition.offload import offloaded
-from supernode.partition.pipeline import pipelined
+from supernode.partition.pipeline import cut_in_stages, pipelined
 from supernode.partition.recompute import recompute
+from supernode.partition.spread_apart import spread_apart
+from supernode.partition.stages import Staged
+from supernode.partition.unroll import untimed
 from supernode.plan import Layout, Mesh, Plan, variant_ranks, verify_plan
 
 
@@ -25,7 +29,9 @@ def partition(program: Program, layout: str = "", chips: int | None = None) -> P
     """
     line = parse_line(layout, chips)
     source = recompute(program, line.recompute)
-    if not line.axes and line.pipeline is None:
+    if line.stages:
+        plan = _merged(spread_apart(program, *_cut(source, line), line))
+    elif not line.axes and line.pipeline is None:
         plan = _one_chip(program, source, line)
     else:
         classes = Classes(source)
@@ -34,6 +40,22 @@ def partition(program: Program, layout: str = "", chips: int | None = None) -> P
     if line.offload is not None:
         plan = offloaded(plan, line.offload)
     return verify_plan(plan)
+
+
+def _cut(source: Program, line: Line) -> tuple[Program, Staged]:
+    """The program of one chip a stage, microbatch after microbatch, cut in stages."""
+    assert line.pipeline is not None
+    local, tags = source, untimed(source)
+    if line.axes:
+        classes = Classes(source)
+        assignment = assign(source, classes, line.axes, str(line))
+        goals = _goals(source, assignment)
+        found = local_programs(source, classes, assignment, line.axes, goals)
+        (local,), tags = found.programs, found.tags
+    try:
+        return cut_in_stages(local, tags, line.pipeline)
+    except LayoutError as error:
+        raise error.complete(asked=f"layout {line}") from None
 
 
 def _one_chip(program: Program, source: Program, line: Line) -> Plan:
@@ -61,10 +83,7 @@ def _spread(
     assignment: Assignment,
     line: Line,
 ) -> Plan:
-    goals = tuple(
-        None if input_ is None else assignment.homes[input_] for input_ in program.updates
-    )
-    found = local_programs(source, classes, assignment, line.axes, goals)
+    found = local_programs(source, classes, assignment, line.axes, _goals(program, assignment))
     plan = Plan(
         program=program,
         mesh=found.mesh,
@@ -79,6 +98,13 @@ def _spread(
     if line.pipeline is not None:
         plan = pipelined(plan, found.tags, line.pipeline)
     return _merged(plan)
+
+
+def _goals(program: Program, assignment: Assignment) -> tuple[Layout | None, ...]:
+    """Where outputs go that are the next value of an input."""
+    return tuple(
+        None if input_ is None else assignment.homes[input_] for input_ in program.updates
+    )
 
 
 def _merged(plan: Plan) -> Plan:

@@ -3,10 +3,11 @@
 from dataclasses import dataclass, replace
 
 from supernode.errors import LayoutError
-from supernode.partition.chunks import EVERYWHERE, backward_level, chunks_of
+from supernode.ir import Program
+from supernode.partition.chunks import EVERYWHERE, Chunks, backward_level, chunks_of
 from supernode.partition.schedules import SCHEDULES
 from supernode.partition.stages import AXIS as AXIS
-from supernode.partition.stages import staged
+from supernode.partition.stages import Staged, staged
 from supernode.partition.tied import summed_by_chunk
 from supernode.partition.unroll import Tag
 from supernode.partition.weights import apart
@@ -55,6 +56,27 @@ class Pipeline:
             )
 
 
+def cut_in_stages(local: Program, tags: list[Tag], pipeline: Pipeline) -> tuple[Program, Staged]:
+    """A program cut in stages, with the program that all classes of dims are read off: ids of
+    values are those of the stages.
+
+    Raises:
+        LayoutError: the model can't be cut so.
+    """
+    order = SCHEDULES[pipeline.schedule]
+    chunks = chunks_of(local, tags, pipeline.stages * pipeline.chunks, pipeline.begins)
+    chunks = _in_parts(summed_by_chunk(chunks), pipeline)
+    return chunks.local, staged(chunks, pipeline.stages, order)
+
+
+def _in_parts(chunks: Chunks, pipeline: Pipeline) -> Chunks:
+    """`chunks` with what the schedule does apart from the rest of backward told apart."""
+    order = SCHEDULES[pipeline.schedule]
+    if any(slot.kind == "weights" for slot in order(0, pipeline.stages, pipeline.chunks, 1)):
+        return apart(chunks, backward_level(chunks.local, chunks.tags))
+    return chunks
+
+
 def pipelined(plan: Plan, tags: list[Tag], pipeline: Pipeline) -> Plan:
     """`plan`, which is for the chips of one stage, cut in stages.
 
@@ -69,9 +91,7 @@ def pipelined(plan: Plan, tags: list[Tag], pipeline: Pipeline) -> Plan:
     chunks = summed_by_chunk(chunks)
     order = SCHEDULES[pipeline.schedule]
     # Where to cut is decided by the largest pieces, and alike for all.
-    every = [chunks, *map(chunks.alike, plan.variants)]
-    if any(slot.kind == "weights" for slot in order(0, stages, pipeline.chunks, 1)):
-        every = [apart(each, backward_level(each.local, each.tags)) for each in every]
+    every = [_in_parts(each, pipeline) for each in (chunks, *map(chunks.alike, plan.variants))]
     cuts = [staged(each, stages, order) for each in every]
     first, *others = (cut.programs[stage] for stage in range(stages) for cut in cuts)
     return replace(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 
 from supernode.ir import Block, Op, Program, Value
 from supernode.partition.assign import Assignment
@@ -29,6 +30,7 @@ class Spreader:
 
     What is chosen is the same on every chip, so programs of two of them differ in sizes only.
     `uneven` are the cuts met that may give chips unequal parts, with the sizes of the dims.
+    `is_part` says that the program is one stage of another, microbatch after microbatch.
     """
 
     def __init__(
@@ -38,12 +40,14 @@ class Spreader:
         assignment: Assignment,
         axes: tuple[Axis, ...],
         at: Mapping[str, int],
+        is_part: bool = False,
     ) -> None:
         self.program = program
         self.classes = classes
         self.assignment = assignment
         self.axes = axes
         self.at = at
+        self.is_part = is_part
         self.uneven: set[tuple[tuple[str, ...], int]] = set()
         self.placements: list[Placement] = []
         self.blocks: list[Block] = []
@@ -134,8 +138,9 @@ class Spreader:
             kept = {k: lay for k, lay in fixed.items() if not lay.partial}
             inside = wanted_in(callee, dict(ends), kept, self.program)
             goals = dict(ends)
-            number = sum(block.name.split(".")[0] == op.block for block in self.blocks)
-            name = f"{op.block}.{number}" if number else op.block
+            taken = {block.name for block in self.blocks}
+            names = (f"{op.block}.{number}" if number else op.block for number in count())
+            name = next(name for name in names if name not in taken)
             spread = self._spread(
                 callee, inputs, inside, tuple(goals.get(v.id) for v in callee.outputs), name
             )

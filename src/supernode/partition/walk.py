@@ -9,6 +9,8 @@ from supernode.errors import SupernodeError
 from supernode.ir import (
     CALL,
     NOWHERE,
+    RECEIVE,
+    SEND,
     Arg,
     Block,
     HostType,
@@ -27,7 +29,7 @@ from supernode.partition.cuts import factor_of, layout_of
 from supernode.partition.emit import Emitter
 from supernode.partition.routing import SORTS
 from supernode.partition.wanted import Wanted
-from supernode.plan import Layout, cut_axis, is_contiguous, is_uneven, piece_size
+from supernode.plan import Layout, cut_axis, fits, is_contiguous, is_uneven, piece_size
 
 if TYPE_CHECKING:
     from supernode.partition.spread import Spreader
@@ -55,6 +57,8 @@ class Walk:
         """Emits the local form of `op`, the `position`-th of the block."""
         if op.name == CALL:
             self._call(op)
+        elif op.name in (SEND, RECEIVE):
+            self._letter(op)
         elif is_host(op.name):
             self._host(op)
         else:
@@ -293,11 +297,55 @@ class Walk:
             emitter.hosts[value.id] = local
         emitter.ops.append(replace(op, args=args, outputs=outputs))
 
+    def _letter(self, op: Op) -> None:
+        """What one stage sends another, with its shape and how this stage has it."""
+        emitter = self.emitter
+        (value,) = (*op.inputs, *op.outputs)
+        if isinstance(value.type, HostType):
+            dims, shape = (), ()
+            if op.name == RECEIVE:
+                emitter.hosts[value.id] = emitter.fresh(value.type)
+            local = emitter.hosts[value.id]
+        else:
+            layout, shape = self._sent_as(value), value.type.shape
+            dims = layout.dims
+            if op.name == RECEIVE:
+                local = emitter.fresh(emitter.local_type(value.type, layout))
+                emitter.define(value, layout, local)
+            else:
+                local = emitter.get(value, layout, op.site)
+        sent, received = ((local,), ()) if op.name == SEND else ((), (local,))
+        emitter.ops.append(replace(op, args=(sent, *op.args[1:], dims, shape), outputs=received))
+
+    def _sent_as(self, value: Value) -> Layout:
+        """How this stage has a value that crosses: as it is if it can, else as its axes split it."""
+        held = self.emitter.held.get(value.id)
+        if held is not None and not held.layout.partial:
+            return _plain(held.layout, self.emitter.time)
+        if (wanted := self.wanted.get(value.id)) is not None:
+            return _plain(wanted, self.emitter.time)
+        shape, mesh = value.tensor.shape, self.emitter.mesh
+        dims: list[tuple[str, ...]] = [()] * len(shape)
+        for axis in self.spreader.axes:
+            ways = [
+                (way[0], dim, way[1])
+                for dim, size in enumerate(shape)
+                for groups, part in self.spreader.classes.parts(self.block.name, value, dim).items()
+                if (way := self.spreader.way(axis.name, part, groups)) and is_contiguous(way[1])
+                if fits((*dims[dim], way[1]), size, mesh)
+            ]
+            if ways:
+                _, dim, each = min(ways)
+                dims[dim] = (*dims[dim], each)
+        return Layout(tuple(dims))
+
     def _call(self, op: Op) -> None:
         emitter = self.emitter
         for value in op.inputs:
             # Else every block that reads the parts would add them up for itself.
             if (self.block.name, value.id) in self.routing.counts | self.routing.sorted_rows:
+                continue
+            if self.spreader.is_part and self._is_added_to(op, value):
                 continue
             if value.id in emitter.held and (now := emitter.held[value.id].layout).partial:
                 emitter.get(value, self.wanted.get(value.id, Layout(now.dims)), op.site)
@@ -316,6 +364,16 @@ class Walk:
                 emitter.hosts[value.id] = local
             else:
                 emitter.define(value, layout, local)
+
+    def _is_added_to(self, op: Op, value: Value) -> bool:
+        """Whether the called block does no more with a value than to add to it, as a microbatch
+        does to the gradients of those before: one of sums of parts is made at the end."""
+        callee = self.spreader.program.block(op.block)
+        pairs = zip(callee.inputs, op.inputs, strict=True)
+        formals = {formal.id for formal, actual in pairs if actual.id == value.id}
+        reads = [each for each in callee.ops if any(v.id in formals for v in each.inputs)]
+        added = all(each.name == "aten.add.Tensor" and len(each.inputs) > 1 for each in reads)
+        return added and formals.isdisjoint(v.id for v in callee.outputs)
 
     def results(
         self, ends: tuple[Layout | None, ...]

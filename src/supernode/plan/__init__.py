@@ -2,6 +2,8 @@
 
 from supernode.plan.away import Slots as Slots
 from supernode.plan.away import slots_of as slots_of
+from supernode.plan.crossing import Crossing as Crossing
+from supernode.plan.crossing import crossings_of as crossings_of
 from supernode.plan.cut import Within as Within
 from supernode.plan.cut import beside as beside
 from supernode.plan.cut import bounds as bounds

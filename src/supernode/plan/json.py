@@ -16,7 +16,7 @@ def plan_to_json(plan: Plan) -> str:
     """One line of JSON with the global program, the local ones and every layout."""
     document = {
         "format": FORMAT,
-        "mesh": [list(axis) for axis in plan.mesh.axes],
+        "mesh": _mesh_out(plan.mesh),
         "layout": plan.layout,
         "inputs": [_layout_out(layout) for layout in plan.inputs],
         "outputs": [_layout_out(layout) for layout in plan.outputs],
@@ -42,7 +42,7 @@ def plan_from_json(text: str) -> Plan:
     try:
         plan = Plan(
             program=program_in(document["program"]),
-            mesh=Mesh(tuple((name, size) for name, size in document["mesh"])),
+            mesh=_mesh_in(document["mesh"]),
             layout=document["layout"],
             local=program_in(document["local"]),
             inputs=tuple(map(_layout_in, document["inputs"])),
@@ -54,6 +54,21 @@ def plan_from_json(text: str) -> Plan:
         return verify_plan(plan)
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise VerifyError(f"not a saved Plan: {error!r}") from error
+
+
+def _mesh_out(mesh: Mesh) -> list[Any]:
+    """Axes; where stages differ, the axis along them with the axes of each in the place of a size."""
+    if mesh.stages:
+        ((axis, _),) = mesh.axes
+        return [[axis, [_mesh_out(stage) for stage in mesh.stages]]]
+    return [list(axis) for axis in mesh.axes]
+
+
+def _mesh_in(data: list[Any]) -> Mesh:
+    if data and isinstance(data[0][1], list):
+        ((axis, stages),) = data
+        return Mesh.of_stages(axis, [_mesh_in(stage) for stage in stages])
+    return Mesh(tuple((name, size) for name, size in data))
 
 
 def _layout_out(layout: Layout | None) -> list[Any] | None:

@@ -83,6 +83,10 @@ class Layout:
         at = mesh.coordinates(rank)
         return all(at[axis] == coordinate for axis, coordinate in self.only)
 
+    def holders(self, mesh: Mesh) -> tuple[int, ...]:
+        """The chips that hold some of it."""
+        return tuple(rank for rank in range(mesh.size) if self.holds(mesh, rank))
+
     def kind_of(self, axis: str) -> str | None:
         """How the parts along `axis` combine to the true value (`sum`, `max` …), or None."""
         return dict(self.partial).get(axis)
@@ -103,7 +107,10 @@ class Layout:
         nothing, a first dim of 0, or a single number that does not count.
         """
         if self.only and not self.holds(mesh, rank):
+            if mesh.stages:
+                return (0, *shape[1:]) if shape else ()
             return (0, *replace(self, only=()).local_shape(shape, mesh, rank)[1:]) if shape else ()
+        mesh = mesh.around(rank)
         if not self.has_units:
             parts = [self.parts(i, mesh) for i in range(len(shape))]
             assert all(size % n == 0 for size, n in zip(shape, parts, strict=True))
@@ -117,8 +124,11 @@ class Layout:
         """Which part of the whole value of `shape` the chip `rank` holds; for plain layouts."""
         assert self.is_plain
         if not self.holds(mesh, rank):
+            if mesh.stages:
+                return (slice(0, 0), *map(slice, shape[1:])) if shape else ()
             here = replace(self, only=()).slices(shape, mesh, rank)
             return (slice(0, 0), *here[1:]) if shape else ()
+        mesh = mesh.around(rank)
         at = mesh.coordinates(rank)
         out: list[slice] = []
         for cuts, size in zip(self.dims, shape, strict=True):

@@ -1,16 +1,19 @@
 """Mesh: the chips of a job as a grid with named axes."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
+from itertools import accumulate, product
 
 from supernode.plan.cut import Cuts, cut_axis, cut_units, pieces, share, stretches
 
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """Named axes with their sizes; the last axis holds neighbouring ranks.
+    """Named axes with their sizes; the last axis holds neighbouring ranks, from `first` on.
+
+    Stages of a pipeline that have different axes are `stages`: `axes` is then the one along them.
 
     >>> mesh = Mesh((("dp", 2), ("tp", 4)))
     >>> mesh.size, mesh.coordinates(5), mesh.group(5, "dp"), mesh.group(5, "tp")
@@ -18,11 +21,39 @@ class Mesh:
     """
 
     axes: tuple[tuple[str, int], ...]
+    first: int = 0
+    stages: tuple["Mesh", ...] = ()
+
+    @staticmethod
+    def of_stages(axis: str, stages: Sequence["Mesh"]) -> "Mesh":
+        """Stages of a pipeline along `axis`, each with a grid of its own, one behind another.
+
+        >>> mesh = Mesh.of_stages("pp", (Mesh((("tp", 2),)), Mesh((("dp", 4),))))
+        >>> mesh.size, mesh.coordinates(5), mesh.group(5, "dp"), mesh.rank({"pp": 1})
+        (6, {'pp': 1, 'dp': 3}, (2, 3, 4, 5), 2)
+        """
+        firsts = accumulate((stage.size for stage in stages), initial=0)
+        placed = tuple(
+            replace(stage, first=first) for stage, first in zip(stages, firsts, strict=False)
+        )
+        return Mesh(((axis, len(placed)),), stages=placed)
 
     @property
     def size(self) -> int:
         """The number of chips."""
+        if self.stages:
+            return sum(stage.size for stage in self.stages)
         return math.prod(size for _, size in self.axes)
+
+    def every_axis(self) -> tuple[tuple[str, int], ...]:
+        """The axes, with those of the stages where these differ; one of each name and size."""
+        inside = (axis for stage in self.stages for axis in stage.axes)
+        return (*self.axes, *dict.fromkeys(inside))
+
+    def around(self, rank: int) -> "Mesh":
+        """The grid that `rank` stands in: that of its stage, where stages differ."""
+        stages = self.stages or (self,)
+        return stages[bisect_right(stages, rank, key=lambda stage: stage.first) - 1]
 
     def axis_size(self, axis: str) -> int:
         """The number of chips along `axis`."""
@@ -35,12 +66,19 @@ class Mesh:
 
     def coordinates(self, rank: int) -> dict[str, int]:
         """The position of `rank` along each axis."""
-        return {name: rank // self.stride(name) % size for name, size in self.axes}
+        if self.stages:
+            grid = self.around(rank)
+            ((axis, _),) = self.axes
+            return {axis: self.stages.index(grid), **grid.coordinates(rank)}
+        here = rank - self.first
+        return {name: here // self.stride(name) % size for name, size in self.axes}
 
     def group(self, rank: int, axis: str) -> tuple[int, ...]:
         """The ranks that differ from `rank` along `axis` only, in order."""
+        if self.stages:
+            return self.around(rank).group(rank, axis)
         stride, size = self.stride(axis), self.axis_size(axis)
-        first = rank - rank // stride % size * stride
+        first = rank - (rank - self.first) // stride % size * stride
         return tuple(first + i * stride for i in range(size))
 
     def ranges(self, size: int, cuts: Sequence[str], rank: int, part: int = 0) -> tuple[range, ...]:
@@ -52,6 +90,8 @@ class Mesh:
         >>> Mesh((("dp", 2), ("cp", 2))).ranges(24, ("dp", "cp:4"), 1)
         (range(3, 6), range(9, 12))
         """
+        if self.stages:
+            return self.around(rank).ranges(size, cuts, rank, part)
         time = {cut_axis(each): int(cut_axis(each)[1:]) for each in cuts if each.startswith("*")}
         at = self.coordinates(rank) | dict.fromkeys(time, part)
         timed = Mesh((*self.axes, *time.items()))
@@ -68,7 +108,11 @@ class Mesh:
 
     def rank(self, coordinates: Mapping[str, int]) -> int:
         """The rank at these coordinates; along axes not named it is the first."""
-        return sum(self.stride(axis) * at for axis, at in coordinates.items())
+        if self.stages:
+            ((axis, _),) = self.axes
+            inside = {name: at for name, at in coordinates.items() if name != axis}
+            return self.stages[coordinates.get(axis, 0)].rank(inside)
+        return self.first + sum(self.stride(axis) * at for axis, at in coordinates.items())
 
     def share(self, axis: str, units: int, at: Mapping[str, int]) -> tuple[int, int]:
         """Which of `units` the chip at `at` has along `axis`: the first of them, and how many."""
@@ -87,4 +131,7 @@ class Mesh:
         return before, length
 
     def __str__(self) -> str:
+        if self.stages:
+            ((axis, _),) = self.axes
+            return f"{axis}={' / '.join(map(str, self.stages))}"
         return " x ".join(f"{name}={size}" for name, size in self.axes) or "one chip"

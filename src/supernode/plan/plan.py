@@ -152,9 +152,10 @@ class Plan:
         if layout is None:
             return f"{name}: {value.type}, the same on every chip"
         shape = value.tensor.shape
-        local = layout.local_shape(shape, self.mesh)
+        chips = layout.holders(self.mesh)
+        local = layout.local_shape(shape, self.mesh, chips[0])
         most = "at most " if self.variants and layout.has_units else ""
-        on = f"{most}{list(local)} on each of {self.mesh.size} chips"
+        on = f"{most}{list(local)} on each of {len(chips)} chips"
         lines = [f"{name}: {value.type} {layout}, {on}"]
         reasons = [p.reason for p in self.placements if (p.block, p.value) == ("main", value.id)]
         return "\n".join(lines + [f"  {reason}" for reason in reasons])

@@ -97,7 +97,7 @@ def explanation(plan: Plan) -> Explanation:
         program=plan.program.name,
         layout=plan.layout,
         chips=plan.mesh.size,
-        mesh=plan.mesh.axes,
+        mesh=plan.mesh.every_axis(),
         stored=stored(plan),
         activations=activations(plan),
         traffic=traffic(plan),
@@ -180,7 +180,9 @@ class _Rows:
                 whole=row.whole,
                 piece=TensorType(
                     row.whole.dtype,
-                    replace(row.layout, only=()).local_shape(row.whole.shape, self._mesh),
+                    replace(row.layout, only=()).local_shape(
+                        row.whole.shape, self._mesh, row.layout.holders(self._mesh)[0]
+                    ),
                 ),
                 layout=row.layout,
                 reason=reason,

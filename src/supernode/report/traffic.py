@@ -14,7 +14,7 @@ from typing import Literal
 
 from supernode.errors import UnknownOp
 from supernode.ir import RECEIVE, SEND, Block, Op, Phase, Program, Site, print_typed
-from supernode.plan import Plan
+from supernode.plan import Mesh, Plan, crossings_of
 from supernode.report.repeats import common_name, ops_once, order_of, pattern_of
 from supernode.simulate import sent_bytes
 from supernode.simulate.collective_time import COLLECTIVE_OF, COLLECTIVES, Collective, carried
@@ -89,9 +89,9 @@ def totals(plan: Plan) -> tuple[Total, ...]:
     Raises:
         UnknownOp: the plan has a collective whose bytes are not known.
     """
-    found: dict[tuple[str, Way], _Sum] = {}
+    found: dict[tuple[tuple[str, int], Way], _Sum] = {}
     for message in _messages(plan):
-        row = found.setdefault((message.axis, message.collective), _Sum())
+        row = found.setdefault(((message.axis, message.size), message.collective), _Sum())
         row.calls += message.calls
         row.sent_bytes += message.calls * sum(size for _, size in message.parts)
     return tuple(
@@ -99,12 +99,12 @@ def totals(plan: Plan) -> tuple[Total, ...]:
             axis=axis,
             size=size,
             collective=collective,
-            calls=found[axis, collective].calls,
-            sent_bytes=found[axis, collective].sent_bytes,
+            calls=found[(axis, size), collective].calls,
+            sent_bytes=found[(axis, size), collective].sent_bytes,
         )
-        for axis, size in plan.mesh.axes
+        for axis, size in plan.mesh.every_axis()
         for collective in WAYS
-        if (axis, collective) in found
+        if ((axis, size), collective) in found
     )
 
 
@@ -121,18 +121,23 @@ class _Message:
 
     collective: Way
     axis: str
+    size: int
     calls: int
     parts: tuple[tuple[Site, float], ...]
 
 
 def _messages(plan: Plan) -> Iterator[_Message]:
-    stages = plan.stages()
-    for _, local in stages:
-        yield from _messages_of(local, plan, 1 / len(stages))
+    stages, mesh = plan.stages(), plan.mesh
+    for stage, (rank, local) in enumerate(stages):
+        chips = mesh.around(rank).size
+        share = chips / mesh.size if mesh.stages else 1 / len(stages)
+        yield from _messages_of(local, plan, stage, mesh.around(rank), share)
 
 
-def _messages_of(local: Program, plan: Plan, share: float) -> Iterator[_Message]:
-    """Those of a chip that runs `local`; bytes count `share` times."""
+def _messages_of(
+    local: Program, plan: Plan, stage: int, mesh: Mesh, share: float
+) -> Iterator[_Message]:
+    """Those of a chip that runs `local` in `mesh`; bytes count `share` times."""
     counts = local.counts()
     blocks = {block.name: _Wires(block) for block in local.all_blocks()}
     for block, op in ops_once(local):
@@ -140,13 +145,16 @@ def _messages_of(local: Program, plan: Plan, share: float) -> Iterator[_Message]
             continue
         axis = op.args[1]
         assert isinstance(axis, str)
+        size = (plan.mesh if op.name == SEND else mesh).axis_size(axis)
+        sent = _crossing(op, plan, stage) if op.name == SEND else _sent(op, size)
         yield _Message(
             collective=_way(op),
             axis=axis,
+            size=size,
             calls=counts.get(block.name, 1),
             parts=tuple(
                 (blocks[block.name].site(op, i), share * size_bytes)
-                for i, size_bytes in enumerate(_sent(op, plan.mesh.axis_size(axis)))
+                for i, size_bytes in enumerate(sent)
             ),
         )
 
@@ -159,11 +167,18 @@ def _way(op: Op) -> Way:
     return collective
 
 
+def _crossing(op: Op, plan: Plan, stage: int) -> Iterator[float]:
+    """The bytes that a chip of a stage sends another one, on the mean of the stage."""
+    (value,) = op.inputs
+    if not plan.mesh.stages:
+        yield float(value.type.size_bytes)
+        return
+    parts = crossings_of(op, plan.mesh, stage)
+    yield sum(each.size_bytes(value.type) for each in parts) / plan.mesh.stages[stage].size
+
+
 def _sent(op: Op, size: int) -> Iterator[float]:
     """The bytes that a chip sends for each value."""
-    if op.name == SEND:
-        yield from (float(value.type.size_bytes) for value in op.inputs)
-        return
     for value in carried(op):
         yield sent_bytes(COLLECTIVE_OF[op.name], value.type.size_bytes, size)
 

@@ -1,12 +1,13 @@
 """What the ops of a plan ask of a chip, whatever the machine: each distinct demand once."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from supernode.errors import UnknownOp
 from supernode.ir import FETCH, RECEIVE, SEND, WAIT, Arg, Block, Op, Value, print_typed
 from supernode.ops import Cost
-from supernode.plan import ON_HOST, Mesh
+from supernode.plan import ON_HOST, Plan, crossings_of
 from supernode.simulate.collective_time import (
     COLLECTIVE_OF,
     COLLECTIVES,
@@ -111,9 +112,11 @@ class Asks:
     communication has a stream of its own, and copies have one.
     """
 
-    def __init__(self, mesh: Mesh, cost: CostOf, *, fusion: bool, overlap: bool) -> None:
+    def __init__(self, plan: Plan, cost: CostOf, *, fusion: bool, overlap: bool) -> None:
         self.of: list[Ask] = []
-        self._mesh, self._cost = mesh, cost
+        self._plan, self._cost = plan, cost
+        self._mesh, self._stage = plan.mesh, 0
+        self._stages = _stages_of(plan)
         self._fusion, self._overlap = fusion, overlap
         self._numbers: dict[What, int] = {}
         self._seen: dict[object, int | None] = {}
@@ -122,6 +125,8 @@ class Asks:
     def works(self, block: Block) -> list[Work | None]:
         """The ops of a block, None for one that takes no time; of each block found once."""
         if id(block) not in self._works:  # whose id is its own as long as it is kept
+            self._stage = self._stages.get(id(block), 0)
+            self._mesh = (self._plan.mesh.stages or (self._plan.mesh,))[self._stage]
             self._works[id(block)] = block, self._found(block)
         return self._works[id(block)][1]
 
@@ -138,8 +143,9 @@ class Asks:
     def _alike(self, op: Op) -> int | None:
         seen: dict[int, int] = {}
         kwargs = tuple((name, _look(arg, seen)) for name, arg in op.kwargs)
-        args = op.args[:2] if op.name in (SEND, RECEIVE) else op.args  # not to whom
-        look = (op.name, _look(args, seen), kwargs)
+        letter = op.name in (SEND, RECEIVE) and not self._plan.mesh.stages
+        args = op.args[:2] if letter else op.args  # not to whom
+        look = (op.name, self._stage, _look(args, seen), kwargs)
         if look not in self._seen:
             self._seen[look] = self._number(self._what(op))
         return self._seen[look]
@@ -185,6 +191,8 @@ class Asks:
 
     def _message(self, op: Op) -> Sending:
         """What comes in takes no time of its own."""
+        if self._plan.mesh.stages:
+            return self._parts(op)
         axis = op.args[1]
         assert isinstance(axis, str)
         size_bytes = float(sum(value.type.size_bytes for value in op.inputs))
@@ -196,6 +204,25 @@ class Asks:
             message=True,
         )
 
+    def _parts(self, op: Op) -> Sending:
+        """A message between stages of different layouts: what the busiest chip sends or gets."""
+        mesh, other = self._plan.mesh, op.args[2]
+        assert isinstance(other, int)
+        busy: Counter[int] = Counter()
+        if op.name == SEND:
+            for each in crossings_of(op, mesh, self._stage):
+                size_bytes = each.size_bytes(op.inputs[0].type)
+                busy[each.source] += size_bytes
+                busy[each.target] += size_bytes
+        most_bytes = float(max(busy.values(), default=0))
+        return Sending(
+            collective="all_to_all",
+            data_bytes=2 * most_bytes,
+            stride=abs(mesh.stages[other].first - mesh.stages[self._stage].first),
+            size=2 if most_bytes else 1,
+            message=True,
+        )
+
     def _move(self, op: Op) -> What:
         """Waiting takes no time of its own. A peer may be at the other end, the host is near."""
         if op.name == WAIT:
@@ -203,9 +230,17 @@ class Asks:
         data_bytes = float(op.outputs[0].type.size_bytes)
         way: Access = "read" if op.name == FETCH else "write"
         if op.args[1] != ON_HOST:
-            return Moving(way=way, data_bytes=data_bytes, stride=self._mesh.size - 1)
+            return Moving(way=way, data_bytes=data_bytes, stride=self._plan.mesh.size - 1)
         way = "host_read" if op.name == FETCH else "host_write"
         return Moving(way=way, data_bytes=data_bytes, stride=1)
+
+
+def _stages_of(plan: Plan) -> dict[int, int]:
+    """The stage of each block by its id, where stages differ: they share none."""
+    if not plan.mesh.stages:
+        return {}
+    stages = enumerate(plan.stages())
+    return {id(block): stage for stage, (_, local) in stages for block in local.all_blocks()}
 
 
 def _is_nothing(what: What) -> bool:

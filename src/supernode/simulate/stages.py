@@ -47,7 +47,7 @@ class Stages:
 def stages_of(plan: Plan, cost: CostOf, *, fusion: bool, overlap: bool) -> Stages:
     """The stages of `plan`; `Asks` says what else this depends on."""
     ranks, programs = zip(*plan.stages(), strict=True)
-    asks = Asks(plan.mesh, cost, fusion=fusion, overlap=overlap)
+    asks = Asks(plan, cost, fusion=fusion, overlap=overlap)
     todo = [list(lines(program)) for program in programs]
     schedules = schedule_stages(todo, asks)
     stints = [stint for schedule in schedules for stint in schedule.stints]

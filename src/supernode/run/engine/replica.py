@@ -12,7 +12,7 @@ from supernode.ir import HostType, Value
 from supernode.kernels import generate
 from supernode.plan import AT_PEERS, ON_HOST, destinations, slots_of
 from supernode.run.chips import ChipKind
-from supernode.run.engine.letters import letters_of, pipe_of
+from supernode.run.engine.letters import mailbox_of
 from supernode.run.engine.messages import Load, Loaded, OpTimes
 from supernode.run.engine.window import Arenas, Window, spot_of
 from supernode.run.fabric import Fabric, HostRoom
@@ -44,7 +44,7 @@ class Replica:
         self._local = load.plan.local_of(rank)
         # The order of what takes memory is the same on all chips, so their arenas have one layout;
         # it comes first, for code that one chip alone fails to make.
-        self._letters = site.links.mailbox(letters_of(load.plan, rank), pipe_of(load.plan, rank))
+        self._letters = mailbox_of(load.plan, site.links)
         self._epochs, self._homes = self._allocate_state()
         self._results = self._allocate_results()
         self._places = site.kind.carrier(self._allocate_slots())
@@ -53,7 +53,7 @@ class Replica:
             fabric=site.links,
             letters=self._letters,
             places=self._places,
-            mesh=load.plan.mesh,
+            mesh=load.plan.mesh.around(rank),
             rank=rank,
             device=str(site.device),
         )

@@ -20,7 +20,7 @@ def gather(shape: tuple[int, ...], layout: Layout, mesh: Mesh, pieces: Sequence[
 
     Of pieces that several chips hold alike, the lowest rank's counts.
     """
-    holders = [rank for rank in range(len(pieces)) if layout.holds(mesh, rank)]
+    holders = layout.holders(mesh)
     if not layout.split_axes:
         return pieces[holders[0]].clone()
     whole = torch.empty(shape, dtype=pieces[0].dtype)
