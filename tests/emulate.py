@@ -115,7 +115,7 @@ def _block(
                     sent[_peer(plan, rank, op), op.args[3]] = values[rank][op.inputs[0].id]
             sent[-1, -1] = True
         elif first.name == "fabric.receive" and plan is not None and plan.mesh.stages:
-            _, axis, source, key, theirs, own, shape = first.args
+            source, key, theirs, own, shape = first.args[2:]
             stage = plan.mesh.coordinates(min(ops))["pp"]
             senders = plan.mesh.stages[source]
             ranks = range(senders.first, senders.first + senders.size)

@@ -1,6 +1,7 @@
 """Checkpoints of steps on real chips: any layout goes on from any other, as one chip would."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 
@@ -17,12 +18,14 @@ pytestmark = pytest.mark.slow
 LAYOUTS = (
     (2, "dp=2"),
     (2, "pp=2,micro=2,schedule=zb"),
+    (3, "pp=1/dp=2,micro=2"),
     (2, "tp=2"),
     (4, "pp=2,fsdp=2"),
     (1, ""),
     (2, "pp=2"),
     (2, "fsdp=2"),
     (4, "fsdp=2,tp=2"),
+    (4, "pp=tp=2/fsdp=2"),
 )
 REDUCED = 1024
 
@@ -79,8 +82,8 @@ class Job:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[dict[int, sn.Node]]:
-    with sn.connect("cpu:1") as one, sn.connect("cpu:2") as two, sn.connect("cpu:4") as four:
-        yield {1: one, 2: two, 4: four}
+    with ExitStack() as open_:
+        yield {n: open_.enter_context(sn.connect(f"cpu:{n}")) for n in (1, 2, 3, 4)}
 
 
 def losses(job: Job, step: sn.Step, numbers: Sequence[int]) -> list[Tensor]:

@@ -102,9 +102,7 @@ def _spread(
 
 def _goals(program: Program, assignment: Assignment) -> tuple[Layout | None, ...]:
     """Where outputs go that are the next value of an input."""
-    return tuple(
-        None if input_ is None else assignment.homes[input_] for input_ in program.updates
-    )
+    return tuple(None if input_ is None else assignment.homes[input_] for input_ in program.updates)
 
 
 def _merged(plan: Plan) -> Plan:

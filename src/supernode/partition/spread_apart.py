@@ -16,7 +16,7 @@ from supernode.partition.line import Line, mesh_of
 from supernode.partition.spread import LocalBlock, Spreader
 from supernode.partition.stages import AXIS, Staged
 from supernode.partition.sums import sums_first
-from supernode.plan import Layout, Mesh, Placement, Plan
+from supernode.plan import Layout, Mesh, Placement, Plan, share
 
 PART = "local.part"
 
@@ -124,11 +124,15 @@ def _sliced_in(block: Block) -> Block:
 
 
 def _slice(op: Op) -> Op:
-    source, dim, part, _ = op.args
+    source, dim, part, parts, *units = op.args
     assert isinstance(dim, int)
     assert isinstance(part, int)
-    size = op.outputs[0].tensor.shape[dim]
-    return replace(op, name="aten.slice.Tensor", args=(source, dim, part * size, (part + 1) * size))
+    assert isinstance(parts, int)
+    count = int(str(units[0])) if units else parts
+    unit = op.inputs[0].tensor.shape[dim] // count
+    first, length = share(count, parts, part)
+    bounds = first * unit, (first + length) * unit
+    return replace(op, name="aten.slice.Tensor", args=(source, dim, *bounds))
 
 
 def _homes(

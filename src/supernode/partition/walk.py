@@ -318,7 +318,7 @@ class Walk:
         emitter.ops.append(replace(op, args=(sent, *op.args[1:], dims, shape), outputs=received))
 
     def _sent_as(self, value: Value) -> Layout:
-        """How this stage has a value that crosses: as it is if it can, else as its axes split it."""
+        """How this stage has a value that crosses: as it is, if it can, else as its axes say."""
         held = self.emitter.held.get(value.id)
         if held is not None and not held.layout.partial:
             return _plain(held.layout, self.emitter.time)

@@ -57,7 +57,7 @@ def plan_from_json(text: str) -> Plan:
 
 
 def _mesh_out(mesh: Mesh) -> list[Any]:
-    """Axes; where stages differ, the axis along them with the axes of each in the place of a size."""
+    """Axes; where stages differ, the axis along them with the axes of each in place of a size."""
     if mesh.stages:
         ((axis, _),) = mesh.axes
         return [[axis, [_mesh_out(stage) for stage in mesh.stages]]]

@@ -1,7 +1,7 @@
 """What the ops of a plan ask of a chip, whatever the machine: each distinct demand once."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from supernode.errors import UnknownOp
@@ -109,14 +109,23 @@ class Asks:
     """What the ops of a plan ask, numbered; ops that look alike ask the same.
 
     `of[i]` is what has number `i`. With `fusion`, chains of ops are one kernel; with `overlap`,
-    communication has a stream of its own, and copies have one.
+    communication has a stream of its own, and copies have one. `stages` says by its id which stage
+    a block is of, where these differ.
     """
 
-    def __init__(self, plan: Plan, cost: CostOf, *, fusion: bool, overlap: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        cost: CostOf,
+        *,
+        fusion: bool,
+        overlap: bool,
+        stages: Mapping[int, int] | None = None,
+    ) -> None:
         self.of: list[Ask] = []
         self._plan, self._cost = plan, cost
         self._mesh, self._stage = plan.mesh, 0
-        self._stages = _stages_of(plan)
+        self._stages = stages or {}
         self._fusion, self._overlap = fusion, overlap
         self._numbers: dict[What, int] = {}
         self._seen: dict[object, int | None] = {}
@@ -233,14 +242,6 @@ class Asks:
             return Moving(way=way, data_bytes=data_bytes, stride=self._plan.mesh.size - 1)
         way = "host_read" if op.name == FETCH else "host_write"
         return Moving(way=way, data_bytes=data_bytes, stride=1)
-
-
-def _stages_of(plan: Plan) -> dict[int, int]:
-    """The stage of each block by its id, where stages differ: they share none."""
-    if not plan.mesh.stages:
-        return {}
-    stages = enumerate(plan.stages())
-    return {id(block): stage for stage, (_, local) in stages for block in local.all_blocks()}
 
 
 def _is_nothing(what: What) -> bool:

@@ -44,7 +44,7 @@ class Letter(NamedTuple):
     @staticmethod
     def of(op: Op) -> "Letter":
         """That of a send or receive."""
-        _, _, stage, key = op.args
+        _, _, stage, key = op.args[:4]
         assert isinstance(stage, int)
         assert isinstance(key, int)
         return Letter(stage, key)

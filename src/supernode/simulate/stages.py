@@ -47,8 +47,10 @@ class Stages:
 def stages_of(plan: Plan, cost: CostOf, *, fusion: bool, overlap: bool) -> Stages:
     """The stages of `plan`; `Asks` says what else this depends on."""
     ranks, programs = zip(*plan.stages(), strict=True)
-    asks = Asks(plan, cost, fusion=fusion, overlap=overlap)
     todo = [list(lines(program)) for program in programs]
+    own = {id(line.block): stage for stage, each in enumerate(todo) for line in each}
+    own = own if plan.mesh.stages else {}  # else they share blocks
+    asks = Asks(plan, cost, fusion=fusion, overlap=overlap, stages=own)
     schedules = schedule_stages(todo, asks)
     stints = [stint for schedule in schedules for stint in schedule.stints]
     firsts = _counts(first for schedule in schedules for first in schedule.firsts)

@@ -37,7 +37,7 @@ def letters_of(plan: Plan, rank: int) -> list[Letter]:
     letters: list[Letter] = []
     for source in group:
         for op in _sends(plan, source):
-            place, key = op.args[2:4]
+            place = op.args[2]
             assert isinstance(place, int)
             shape = () if isinstance(op.inputs[0].type, HostType) else op.inputs[0].type.shape
             letters.append(_letter(op, source, group[place], shape))
