@@ -129,6 +129,7 @@ def test_a_step_is_simulated() -> None:
         ("pp=1/2", None, "expected NAME=SIZE or 1 for a stage, got '2'"),
         ("pp=1//dp=2", None, "expected NAME=SIZE or 1 for a stage, got ''"),
         ("pp=tp=2", None, "pp has one stage"),
+        ("pp=1/dp=2,offload=all@peers", None, "keep nothing for each other"),
         ("pp=1/dp=2,cut=a/b", None, "cut names 2 modules"),
     ],
 )

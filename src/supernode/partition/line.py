@@ -13,7 +13,7 @@ from supernode.partition.offload import OFFLOAD, Offload, parse_offload
 from supernode.partition.pipeline import Pipeline
 from supernode.partition.recompute import MODEL, MODES
 from supernode.partition.schedules import SCHEDULES
-from supernode.plan import Mesh
+from supernode.plan import AT_PEERS, Mesh
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +250,12 @@ def _check_outside(
             f"{outside[0]} stands outside of the stages, which have axes of their own",
             asked=f"layout {line}",
             fix=f"give it to each stage that has it: pp=.../...+{outside[0]}",
+        )
+    if words.get(OFFLOAD, "").endswith(f"@{AT_PEERS}"):
+        raise LayoutError(
+            "chips of stages that differ keep nothing for each other",
+            asked=f"layout {line}",
+            fix=f"offload to the host: {OFFLOAD}=all",
         )
     if len(stages) == 1:
         raise LayoutError(
