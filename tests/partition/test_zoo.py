@@ -62,6 +62,20 @@ def test_models_of_the_zoo(name: str, layout: str):
     check(name, layout)
 
 
+@pytest.mark.zoo
+@pytest.mark.parametrize("name", ZOO)
+def test_stages_of_different_layouts(name: str):
+    pytest.importorskip("transformers")
+    check(name, "pp=1/dp=2" if name in NO_TP else "pp=dp=2/tp=2,micro=2", batch=8)
+
+
+@pytest.mark.slow
+def test_experts_in_a_stage_of_its_own_layout():
+    """Without microbatches no block repeats: all is routed in main."""
+    pytest.importorskip("transformers")
+    check("mixtral", "pp=1/dp=2")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", EXPERT_LAYOUTS)
 @pytest.mark.parametrize("name", WITH_EXPERTS)

@@ -118,11 +118,21 @@ class Classes:
 
     def of_part(self, main: Block) -> "Classes":
         """The same classes, for a main that has some of the ops, in an order of its own."""
+        whole = self._program.main
+        before = {v.id: at for at, op in enumerate(whole.ops) for v in op.outputs}
+        places = {
+            before[v.id]: at
+            for at, op in enumerate(main.ops)
+            for v in op.outputs[:1]
+            if v.id in before
+        }
         found = copy(self)
+        found.routing = self.routing.moved(main.name, places)
         found._formulas = {key: each for key, each in self._formulas.items() if key[0] != main.name}
         for position, op in enumerate(main.ops):
             if op.name not in (CALL, SEND, RECEIVE) and not is_host(op.name):
-                found._formulas[main.name, position] = row(op).formula(op)
+                routed = found.routing.formulas.get((main.name, position))
+                found._formulas[main.name, position] = routed or row(op).formula(op)
         return found
 
     def _join_block(self, block: Block, blocks: dict[str, Block]) -> None:

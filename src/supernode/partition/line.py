@@ -228,6 +228,12 @@ def _stage(part: str, line: str) -> Line:
                 asked=f"layout {line}",
                 fix="write it like pp=tp=4/dp=2+tp=2 or pp=1/dp=2",
             )
+    if any(word.partition("=")[0].strip() == "ep" or word.endswith("=tp") for word in words):
+        raise LayoutError(
+            "a stage with a layout of its own can't split experts (ep)",
+            asked=f"layout {line}",
+            fix="use tp, fsdp or dp in it, or give all stages the same layout: pp=N,ep=M",
+        )
     try:
         return parse_line(",".join(words))
     except LayoutError as error:

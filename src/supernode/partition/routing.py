@@ -76,6 +76,23 @@ class Routing:
     ends: dict[At, Value] = field(default_factory=dict[At, Value])
     refuted: dict[At, str] = field(default_factory=dict[At, str])
 
+    def moved(self, block: str, places: Mapping[int, int]) -> "Routing":
+        """The same, where ops of `block` stand elsewhere: `places` has the new place of each that
+        is still there, by the old."""
+
+        def still(old: At) -> bool:
+            return old[0] != block or old[1] in places
+
+        def now(old: At) -> At:
+            return (block, places[old[1]]) if old[0] == block else old
+
+        return replace(
+            self,
+            formulas={now(at): formula for at, formula in self.formulas.items() if still(at)},
+            rows={now(at): rule for at, rule in self.rows.items() if still(at)},
+            keyed={now(at) for at in self.keyed if still(at)},
+        )
+
 
 def find_routing(program: Program) -> Routing:
     """The sorts of `program` that every chip may do for itself, with all that follows from them."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from supernode.errors import SupernodeError
+from supernode.errors import LayoutError, SupernodeError
 from supernode.ir import (
     CALL,
     NOWHERE,
@@ -307,6 +307,7 @@ class Walk:
                 emitter.hosts[value.id] = emitter.fresh(value.type)
             local = emitter.hosts[value.id]
         else:
+            self._check_crosses(value, op)
             layout, shape = self._sent_as(value), value.type.shape
             dims = layout.dims
             if op.name == RECEIVE:
@@ -316,6 +317,16 @@ class Walk:
                 local = emitter.get(value, layout, op.site)
         sent, received = ((local,), ()) if op.name == SEND else ((), (local,))
         emitter.ops.append(replace(op, args=(sent, *op.args[1:], dims, shape), outputs=received))
+
+    def _check_crosses(self, value: Value, op: Op) -> None:
+        """Rows that each chip sorts for itself are in no order that other chips know."""
+        at, routing = (self.block.name, value.id), self.routing
+        if at in routing.pinned or at in routing.counts:
+            raise LayoutError(
+                "rows sorted by expert cross from one stage to another of a different layout",
+                where=str(op.site),
+                fix="cut before or behind the layer of experts: cut=layers.N",
+            )
 
     def _sent_as(self, value: Value) -> Layout:
         """How this stage has a value that crosses: as it is, if it can, else as its axes say."""
