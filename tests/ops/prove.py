@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from numerics import assert_close
 from ops.calls import Sample, execute
+from ops.parts import NOISE, beside, combined, compare, has_parts, parts_of, terms
 from supernode.ir import HostType, Op, TensorType, Type, Value, map_values
 from supernode.ops import Formula, Row, Split
 from supernode.ops.formula import shape_of
@@ -24,10 +24,6 @@ from supernode.plan import Layout, Mesh, cut, cut_axis, piece_size
 
 KINDS = ("sum", "mean", "max", "min", "norm2")
 MESHES = (Mesh((("a", 2),)), Mesh((("a", 3),)), Mesh((("a", 2), ("b", 2))))
-
-
-NOISE = 8
-"""How much longer a reduction counts when its terms are several times as large as the result."""
 
 
 class Refuted(AssertionError):
@@ -196,10 +192,10 @@ def _try_split(row: Row, sample: Sample, formula: Formula, split: Split, mesh: M
         pieces = [results[i] for results in parts]
         got = _joined(pieces, formula, i, split, mesh)
         if all(formula.kind(factor, i) in ("sum", "mean") for factor in split):
-            got, want = _beside(got, pieces), _beside(want, pieces)
-            _compare(sample, got, want, NOISE * _length(formula))
+            got, want = beside(got, pieces), beside(want, pieces)
+            compare(sample, got, want, NOISE * terms(formula))
         else:
-            _compare(sample, got, want, _length(formula))
+            compare(sample, got, want, terms(formula))
 
 
 def _try_stretches(row: Row, sample: Sample, formula: Formula, split: Split, mesh: Mesh) -> None:
@@ -277,7 +273,7 @@ def _joined(
                 for rank in range(0, mesh.size, mesh.stride(axis))
             ]
             pieces = [
-                _combine(group, kind, shares[i * size : (i + 1) * size])
+                combined(group, kind, shares[i * size : (i + 1) * size])
                 for i, group in enumerate(groups)
             ]
         else:
@@ -286,14 +282,6 @@ def _joined(
             pieces = [torch.cat(group, at) for group in groups]
     (whole,) = pieces
     return whole
-
-
-def _length(formula: Formula) -> int:
-    """The number of terms behind an element of an output."""
-    kept = [{factor for dim in dims for factor in dim} for dims in formula.outputs]
-    gone = {f for dims in formula.inputs for dim in dims for f in dim} & set(formula.sizes)
-    summed = [f for f in gone if f in formula.whole or not all(f in each for each in kept)]
-    return math.prod(formula.sizes[factor] for factor in summed)
 
 
 # Partial results
@@ -306,13 +294,13 @@ def _try_parts(sample: Sample, formula: Formula, group: Sequence[int], kind: str
     if not group or any(v.id in inside for i, v in enumerate(op.inputs) if i not in group):
         return False
     wholes = list(sample.inputs)
-    if not all(_has_parts(wholes[i], kind) for i in group):
+    if not all(has_parts(wholes[i], kind) for i in group):
         return False
     parts: dict[int, tuple[Tensor, Tensor]] = {}
     for i in group:
         if kind == "norm2":
             wholes[i] = wholes[i].abs()
-        parts[i] = parts.get(i) or _parts(wholes[i], kind, seed=op.inputs[i].id)
+        parts[i] = parts.get(i) or parts_of(wholes[i], kind, seed=op.inputs[i].id)
     ran = [
         execute(op, [parts[i][k] if i in group else x for i, x in enumerate(wholes)])
         for k in range(2)
@@ -321,75 +309,9 @@ def _try_parts(sample: Sample, formula: Formula, group: Sequence[int], kind: str
     if not all(bool(x.isfinite().all()) for x in (*want, *ran[0], *ran[1])):
         return False  # parts of an infinity are not numbers
     for *pair, whole in zip(*ran, want, strict=True):
-        got, true = _beside(_combine(pair, kind), pair), _beside(whole, pair)
-        _compare(sample, got, true, NOISE * _length(formula))
+        got, true = beside(combined(pair, kind), pair), beside(whole, pair)
+        compare(sample, got, true, NOISE * terms(formula))
     return True
-
-
-def _beside(result: Tensor, parts: list[Tensor]) -> Tensor:
-    """The result with its parts, relative to the parts: their size is that of the errors."""
-    if not result.is_floating_point():
-        return result
-    wide = torch.stack(parts).double()
-    size = wide.abs().sum(0) + wide.square().mean().sqrt()
-    return torch.cat([result.double()[None], wide]) / size.where(size > 0, 1.0)
-
-
-def _has_parts(x: Any, kind: str) -> bool:
-    if not isinstance(x, Tensor) or x.dtype == torch.bool or not x.isfinite().all():
-        return False
-    return x.is_floating_point() or kind in ("sum", "max", "min")
-
-
-def _parts(x: Tensor, kind: str, seed: int) -> tuple[Tensor, Tensor]:
-    """Two tensors that combine to `x`; the parts of a sum carry noise of both signs."""
-    generator = torch.Generator().manual_seed(seed)
-    if x.is_floating_point():
-        noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-        size = float(x.double().square().mean().sqrt()) if x.numel() else 0.0
-        noise = noise.to(x.dtype) if kind == "norm2" else (noise * (size or 1.0)).to(x.dtype)
-    else:
-        noise = torch.randint(-5, 6, x.shape, generator=generator).to(x.dtype)
-    if kind == "sum":
-        return noise, x - noise
-    if kind == "mean":
-        return x + noise, x - noise
-    if kind == "norm2":
-        return x * noise.cos(), x * noise.sin()
-    other = x - noise.abs() if kind == "max" else x + noise.abs()
-    here = torch.rand(x.shape, generator=generator) < 0.5
-    return torch.where(here, x, other), torch.where(here, other, x)
-
-
-def _combine(parts: Sequence[Tensor], kind: str, shares: Sequence[int] = (1, 1)) -> Tensor:
-    """What parts of a kind stand for; a mean weighs them by their `shares` of the whole."""
-    stacked = torch.stack(tuple(parts))
-    if kind in ("max", "min"):
-        return stacked.amax(0) if kind == "max" else stacked.amin(0)
-    wide = stacked.double() if stacked.is_floating_point() else stacked
-    if kind == "sum":
-        combined = wide.sum(0)
-    elif kind == "mean":
-        weights = torch.tensor(shares, dtype=wide.dtype) / sum(shares)
-        combined = torch.tensordot(weights, wide, 1)
-    else:
-        assert kind == "norm2", f"no parts of kind {kind!r}"
-        combined = wide.square().sum(0).sqrt()
-    return combined.to(stacked.dtype)
-
-
-def _compare(sample: Sample, got: Tensor, want: Tensor, length: int) -> None:
-    """Within the tolerance of the coarsest dtype that takes part."""
-    assert got.dtype == want.dtype, f"{got.dtype}, expected {want.dtype}"
-    if "empty" in sample.op.name:
-        assert got.shape == want.shape
-        return
-    tensors = [x for x in (*sample.inputs, *sample.outputs) if isinstance(x, Tensor)]
-    dtypes = [x.dtype for x in tensors if x.is_floating_point()]
-    if dtypes and want.is_floating_point():
-        coarse = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
-        got, want = got.to(coarse), want.to(coarse)
-    assert_close(got, want, reduced=max(length, 1))
 
 
 # Expansions
@@ -402,7 +324,7 @@ def expansion(row: Row, sample: Sample) -> list[Sample]:
         AssertionError: they give something else than the op does.
     """
     assert row.expand is not None
-    length = _length(row.formula(sample.op))
+    length = terms(row.formula(sample.op))
     numbers = itertools.count(1000)
     steps = row.expand(sample.op, lambda type_: Value(next(numbers), type_))
     known = {v.id: x for v, x in zip(sample.op.inputs, sample.inputs, strict=True)}
@@ -415,5 +337,5 @@ def expansion(row: Row, sample: Sample) -> list[Sample]:
             known[value.id] = result
         ran.append(Sample(op=step, inputs=inputs, outputs=outputs))
     for value, want in zip(sample.op.outputs, sample.outputs, strict=True) if ran else ():
-        _compare(sample, known[value.id], want, NOISE * length)
+        compare(sample, known[value.id], want, NOISE * length)
     return ran

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from supernode.errors import LayoutError, SupernodeError
+from supernode.errors import SupernodeError
 from supernode.ir import (
     CALL,
     NOWHERE,
@@ -27,9 +27,10 @@ from supernode.partition.choose import Choice, NeedsExpansion, Question, among_e
 from supernode.partition.classes import is_host
 from supernode.partition.cuts import factor_of, layout_of
 from supernode.partition.emit import Emitter
+from supernode.partition.letters import as_handed_out, letter
 from supernode.partition.routing import SORTS
 from supernode.partition.wanted import Wanted
-from supernode.plan import Layout, cut_axis, fits, is_contiguous, is_uneven, piece_size
+from supernode.plan import Layout, cut_axis, is_uneven, piece_size
 
 if TYPE_CHECKING:
     from supernode.partition.spread import Spreader
@@ -58,7 +59,7 @@ class Walk:
         if op.name == CALL:
             self._call(op)
         elif op.name in (SEND, RECEIVE):
-            self._letter(op)
+            letter(self, op)
         elif is_host(op.name):
             self._host(op)
         else:
@@ -297,59 +298,6 @@ class Walk:
             emitter.hosts[value.id] = local
         emitter.ops.append(replace(op, args=args, outputs=outputs))
 
-    def _letter(self, op: Op) -> None:
-        """What one stage sends another, with its shape and how this stage has it."""
-        emitter = self.emitter
-        (value,) = (*op.inputs, *op.outputs)
-        if isinstance(value.type, HostType):
-            dims, shape = (), ()
-            if op.name == RECEIVE:
-                emitter.hosts[value.id] = emitter.fresh(value.type)
-            local = emitter.hosts[value.id]
-        else:
-            self._check_crosses(value, op)
-            layout, shape = self._sent_as(value), value.type.shape
-            dims = layout.dims
-            if op.name == RECEIVE:
-                local = emitter.fresh(emitter.local_type(value.type, layout))
-                emitter.define(value, layout, local)
-            else:
-                local = emitter.get(value, layout, op.site)
-        sent, received = ((local,), ()) if op.name == SEND else ((), (local,))
-        emitter.ops.append(replace(op, args=(sent, *op.args[1:], dims, shape), outputs=received))
-
-    def _check_crosses(self, value: Value, op: Op) -> None:
-        """Rows that each chip sorts for itself are in no order that other chips know."""
-        at, routing = (self.block.name, value.id), self.routing
-        if at in routing.pinned or at in routing.counts:
-            raise LayoutError(
-                "rows sorted by expert cross from one stage to another of a different layout",
-                where=str(op.site),
-                fix="cut before or behind the layer of experts: cut=layers.N",
-            )
-
-    def _sent_as(self, value: Value) -> Layout:
-        """How this stage has a value that crosses: as it is, if it can, else as its axes say."""
-        held = self.emitter.held.get(value.id)
-        if held is not None and not held.layout.partial:
-            return _plain(held.layout, self.emitter.time)
-        if (wanted := self.wanted.get(value.id)) is not None:
-            return _plain(wanted, self.emitter.time)
-        shape, mesh = value.tensor.shape, self.emitter.mesh
-        dims: list[tuple[str, ...]] = [()] * len(shape)
-        for axis in self.spreader.axes:
-            ways = [
-                (way[0], dim, way[1])
-                for dim, size in enumerate(shape)
-                for groups, part in self.spreader.classes.parts(self.block.name, value, dim).items()
-                if (way := self.spreader.way(axis.name, part, groups)) and is_contiguous(way[1])
-                if fits((*dims[dim], way[1]), size, mesh)
-            ]
-            if ways:
-                _, dim, each = min(ways)
-                dims[dim] = (*dims[dim], each)
-        return Layout(tuple(dims))
-
     def _call(self, op: Op) -> None:
         emitter = self.emitter
         for value in op.inputs:
@@ -400,7 +348,7 @@ class Walk:
                 continue
             layout = goal or self.emitter.held[value.id].layout
             if goal is None and self.block is self.spreader.program.main:
-                layout = _plain(layout, self.emitter.time)
+                layout = as_handed_out(layout, self.emitter.time)
             site = sites.get(value.id, NOWHERE)
             locals_.append(self.emitter.get(value, layout, site))
             layouts.append(layout)
@@ -421,13 +369,3 @@ def _in_order(arg: Arg, values: Iterator[Value]) -> Arg:
     if isinstance(arg, tuple):
         return tuple(_in_order(item, values) for item in arg)
     return arg
-
-
-def _plain(layout: Layout, time: tuple[str, ...]) -> Layout:
-    """The same without partial results, parts in time and cuts of groups, as a plan may hand it
-    out."""
-    dims = tuple(dim if all(map(is_contiguous, dim)) else () for dim in layout.dims)
-    plain = Layout(dims)
-    for axis in time:
-        plain = plain.without(axis)
-    return plain
