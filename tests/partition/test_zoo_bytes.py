@@ -112,8 +112,8 @@ TENSOR_PARALLEL = {
     # Beside its decoder of 16 tokens, a tower, and what merges four patches to one token: a layer
     # whose result is a fourth of an activation, the gradient of what it reads a whole one.
     "qwen2.5-vl": decoder(16) + LAYERS * 4 * SEEN + SEEN // 4 + SEEN,
-    # Its tower sees 2 x 2 patches; then a layer whose result is gathered, half of an all-reduce, and
-    # whose gradient of what it reads is added up.
+    # Its tower sees 2 x 2 patches; then a layer whose result is gathered, half of an all-reduce,
+    # and whose gradient of what it reads is added up.
     "paligemma": decoder(12) + LAYERS * 4 * SEEN // 4 + SEEN // 8 + SEEN // 4,
     "vit": LAYERS * 4 * PATCHES + LOSS_BYTES + BATCH * WIDTH * FLOAT,
     "swin": sum(4 * blocks * size for blocks, size in STAGES),
