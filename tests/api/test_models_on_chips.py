@@ -110,9 +110,12 @@ rounding of gradients that are themselves mere rounding, on one chip as on many.
 CASES = {"gpt-mini": gpt_mini, "hf-llama": hf_llama}
 
 
-@pytest.mark.slow
+def _chips(count: int) -> object:
+    return pytest.param(count, marks=pytest.mark.zoo if count == max(LAYOUTS) else pytest.mark.slow)
+
+
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("chips", LAYOUTS)
+@pytest.mark.parametrize("chips", [_chips(count) for count in LAYOUTS])
 def test_five_steps_equal_one_chip(name: str, chips: int) -> None:
     want = CASES[name]()
     losses = [want.step(*batch) for batch in want.batches]

@@ -7,10 +7,15 @@ from bench.__main__ import THEMES
 
 ROWS = {"training": 4, "one-chip": 2, "offload": 1, "fabric": 6, "planning": 12, "triton-cpu": 17}
 
+LONG = ("training", "planning")
 
-@pytest.mark.slow
+
+def _theme(name: str) -> object:
+    return pytest.param(name, marks=pytest.mark.zoo if name in LONG else pytest.mark.slow)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # Inductor's own import
-@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("theme", [_theme(each) for each in THEMES])
 def test_a_theme_measures(theme: str):
     if theme == "triton-cpu":
         pytest.importorskip("triton", reason="needs the extra `kernels`")

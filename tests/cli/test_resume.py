@@ -42,7 +42,7 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, capfd: Capture):
     assert last == pytest.approx(whole[5], rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.zoo
 def test_kills_at_random_moments_lose_no_whole_checkpoint(tmp_path: Path, capfd: Capture):
     rng, folder, log = random.Random(1), tmp_path / "kept", tmp_path / "log"
     options = ["--chips", "2", "--every", "1", "--sample", "0", "--checkpoint", str(folder)]

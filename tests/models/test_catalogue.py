@@ -166,7 +166,7 @@ def test_a_sample_starts_with_the_prompt_and_repeats_itself():
     assert text == job.sample(40)
 
 
-@pytest.mark.slow
+@pytest.mark.zoo
 def test_gpt_mini_learns_from_context_within_forty_steps():
     job = recipe("gpt-mini").build()
     assert job.batches is not None

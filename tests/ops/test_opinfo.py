@@ -45,7 +45,7 @@ def test_most_rows_are_reached_and_each_kind_of_claim():
     assert sum(found.expanded > 0 for found in every) > 10
 
 
-@pytest.mark.slow
+@pytest.mark.zoo
 def test_rows_are_true_of_many_more_samples():
     for name, samples in opinfo.calls(4 * PER_OPERATOR, 10 * PER_ROW).items():
         cover(table()[name], samples)

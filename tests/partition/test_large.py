@@ -37,7 +37,7 @@ def saved(folder: Path, name: str, batch: int, sequence: int) -> tuple[Path, int
     return file, sum(param.numel() for param in job.model.parameters())
 
 
-@pytest.mark.slow
+@pytest.mark.zoo
 def test_deepseek_v3(tmp_path: Path) -> None:
     """On a CloudMatrix 384 with the textbook's bytes, and on 2,048 chips in 16 stages."""
     program, parameters = saved(tmp_path, "deepseek-v3", 384 * SEQUENCES, SEQUENCE)

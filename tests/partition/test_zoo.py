@@ -28,6 +28,12 @@ EXPERT_LAYOUTS = (
 )
 WITH_EXPERTS = ("mixtral", "qwen3-moe", "deepseek-v3")
 LAYOUTS = ("dp=2", "fsdp=2", "tp=2", "fsdp=2,tp=2", "micro=2")
+QUICK = ("dp=2", "tp=2", "ep=2", "dp=2,ep=2")
+"""What `make test` tries; the others are for `make test-all`."""
+
+
+def _layout(line: str) -> object:
+    return pytest.param(line, marks=pytest.mark.slow if line in QUICK else pytest.mark.zoo)
 
 
 @pytest.mark.parametrize("name", NO_TP)
@@ -52,8 +58,7 @@ def test_vision_models_over_the_batch(name: str):
     check(name, "dp=2")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [_layout(line) for line in LAYOUTS])
 @pytest.mark.parametrize("name", ZOO)
 def test_models_of_the_zoo(name: str, layout: str):
     if name in NO_TP and "tp" in layout:
@@ -76,8 +81,7 @@ def test_experts_in_a_stage_of_its_own_layout():
     check("mixtral", "pp=1/dp=2")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("layout", EXPERT_LAYOUTS)
+@pytest.mark.parametrize("layout", [_layout(line) for line in EXPERT_LAYOUTS])
 @pytest.mark.parametrize("name", WITH_EXPERTS)
 def test_experts_over_chips(name: str, layout: str):
     pytest.importorskip("transformers")
