@@ -1,10 +1,12 @@
 """The driver Triton finds through the entry point `triton.backends`: where kernels run."""
 
 import functools
+import importlib
 import os
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
 from triton.backends.compiler import GPUTarget
@@ -16,6 +18,9 @@ from .runtime.codegen import Loaded
 from .runtime.launch import Launcher, attach
 
 MAX_THREADS = 1 << 20
+CHOICE = "TRITON_DEFAULT_BACKEND"
+DEVICE = -1
+"""This machine's number, as torch has it; GPUs count from 0. Triton keeps a kernel's code by it."""
 
 
 class Binary(NamedTuple):
@@ -84,7 +89,7 @@ class DeviceInterface:
 
     def current_device(self) -> int:
         """There is one."""
-        return 0
+        return DEVICE
 
     def set_device(self, device: Any) -> None:
         """There is one."""
@@ -102,7 +107,7 @@ class CpuDriver(DriverBase):
     @staticmethod
     def is_active() -> bool:
         """Whether Triton should choose this driver: no GPU is there, or it was asked for."""
-        chosen = os.environ.get("TRITON_DEFAULT_BACKEND")
+        chosen = os.environ.get(CHOICE)
         return chosen == "cpu" if chosen else not _other_driver_active()
 
     def map_python_to_cpp_type(self, ty: str) -> str:
@@ -125,7 +130,7 @@ class CpuDriver(DriverBase):
 
     def get_current_device(self) -> int:
         """There is one."""
-        return 0
+        return DEVICE
 
     def set_current_device(self, device: int) -> None:
         """There is one."""
@@ -159,3 +164,18 @@ def _other_driver_active() -> bool:
     """Whether the driver of a GPU says it is active."""
     backends = sys.modules["triton.backends"].backends
     return any(name != "cpu" and backend.driver.is_active() for name, backend in backends.items())
+
+
+def _withdraw_others() -> None:
+    """No other driver is active from now on: Triton 3.6 refuses to choose among several, and does
+    not know the variable by which it was told."""
+    for other in entry_points(group="triton.backends"):
+        if other.name != "cpu":
+            module = importlib.import_module(f"{other.value}.driver")
+            for kind in vars(module).values():
+                if isinstance(kind, type) and "is_active" in vars(kind) and kind is not DriverBase:
+                    kind.is_active = staticmethod(lambda: False)
+
+
+if os.environ.get(CHOICE) == "cpu":
+    _withdraw_others()
