@@ -18,7 +18,6 @@ from .runtime.codegen import Loaded
 from .runtime.launch import Launcher, attach
 
 MAX_THREADS = 1 << 20
-CHOICE = "TRITON_DEFAULT_BACKEND"
 DEVICE = -1
 """This machine's number, as torch has it; GPUs count from 0. Triton keeps a kernel's code by it."""
 
@@ -107,7 +106,7 @@ class CpuDriver(DriverBase):
     @staticmethod
     def is_active() -> bool:
         """Whether Triton should choose this driver: no GPU is there, or it was asked for."""
-        chosen = os.environ.get(CHOICE)
+        chosen = os.environ.get("TRITON_DEFAULT_BACKEND")
         return chosen == "cpu" if chosen else not _other_driver_active()
 
     def map_python_to_cpp_type(self, ty: str) -> str:
@@ -177,5 +176,5 @@ def _withdraw_others() -> None:
                     kind.is_active = staticmethod(lambda: False)
 
 
-if os.environ.get(CHOICE) == "cpu":
+if os.environ.get("TRITON_DEFAULT_BACKEND") == "cpu":
     _withdraw_others()
