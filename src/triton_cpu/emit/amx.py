@@ -12,10 +12,13 @@ SIDE = 16
 """Rows of a tile register, and the float32 in one row."""
 _PAIRS = 16
 """Pairs of bfloat16 in one row."""
+_REGISTER = SIDE * 2 * _PAIRS
+"""The bfloat16 of one tile register."""
 _CONFIG_BYTES = 64
 _INTRINSICS = {
     "ldtilecfg": "ptr",
     "tilerelease": "",
+    "tilezero": "i8 immarg",
     "tileloadd64": "i8 immarg, ptr, i64",
     "tilestored64": "i8 immarg, ptr, i64",
     "tdpbf16ps": "i8 immarg, i8 immarg, i8 immarg",
@@ -28,26 +31,39 @@ def fits(features: frozenset[str], m: int, n: int, k: int) -> bool:
 
 
 class Product:
-    """Writes C += A·B; A has rows `a_stride` elements apart, B rows `b_stride`, C `c_stride`.
+    """Writes C += A·B. `rows` says how many elements their rows are apart: numbers, or names of i64
+    where a tile is read in the caller's memory.
 
     Blocks of 2 × 2 tiles of C stay in registers 0 to 3 while k passes by; 4 and 5 hold A, 6 and 7
-    B, whose rows are first laid side by side in pairs, as the instruction wants them.
+    B, whose rows are first laid side by side in pairs, as the instruction wants them. All columns
+    pass by one panel of rows of A, which stays in the first-level cache. Of the caller's A it is a
+    copy, and the next one is fetched meanwhile: its rows are no stream that a CPU foresees.
     """
 
-    def __init__(self, w: Writer, m: int, n: int, k: int, strides: tuple[int, int, int]) -> None:
+    def __init__(self, w: Writer, m: int, n: int, k: int, rows: tuple[str, str, str]) -> None:
         self.w = w
         self.m, self.n, self.k = m, n, k
-        self.a_stride, self.b_stride, self.c_stride = strides
-        self.pairs = k // 2
+        self.a_row, self.b_row, self.c_row = rows
+        self.across = 2 if n >= 2 * SIDE else 1
+        self.down = 2 if m >= 2 * SIDE else 1
 
     def write(self) -> None:
         """The whole product."""
+        w, down = self.w, self.down * SIDE
         self._call("ldtilecfg", f"ptr {self._shapes()}")
-        paired = self.w.alloca(f"[{self.k * self.n} x i16]")
+        paired = w.alloca(f"[{self.k * self.n} x i16]")
         self._pair_rows(paired)
-        rows, columns = min(2, self.m // SIDE), min(2, self.n // SIDE)
-        with self.w.loop(self.n, columns * SIDE) as j, self.w.loop(self.m, rows * SIDE) as i:
-            self._block(paired, i, rows, j, columns)
+        moving = self.a_row.startswith("%")
+        copied = w.alloca(f"[{down * self.k} x i16]") if moving else ""
+        with w.loop(self.m, down) as i:
+            panel, row = self._element(I16, "%A", i, self.a_row, "0"), self.a_row
+            ahead = ""
+            if moving:
+                ahead = self._next_panel(i)
+                self._copy_panel(panel, copied)
+                panel, row = copied, str(self.k)
+            with w.loop(self.n, self.across * SIDE) as j:
+                self._block(panel, row, ahead, paired, i, j)
         self._call("tilerelease", "")
 
     def _call(self, name: str, args: str) -> None:
@@ -66,60 +82,103 @@ class Product:
         return name
 
     def _pair_rows(self, paired: str) -> None:
-        """B as [n / 16][k / 2][16][2]: two rows of 16 columns make one row of a register."""
-        w = self.w
-        order = [lane for i in range(SIDE) for lane in (i, i + SIDE)]
-        with w.loop(self.n, SIDE) as column, w.loop(self.pairs) as pair:
-            above = w.let(f"mul nsw i32 {pair}, 2")
-            below = w.let(f"add nsw i32 {above}, 1")
+        """B as [n / 32][k / 32] blocks of two registers (one, if n is 16): of each, two rows of 16
+        columns make one row."""
+        w, lanes = self.w, self.across * SIDE
+        with w.loop(self.k // 2) as pair, w.loop(self.n, lanes) as column:
+            above = w.let(f"shl i32 {pair}, 1")
+            below = w.let(f"or i32 {above}, 1")
             a, b = (
-                w.load(I16, self._element(I16, "%B", row, self.b_stride, column), SIDE)
+                w.load(I16, self._element(I16, "%B", row, self.b_row, column), lanes)
                 for row in (above, below)
             )
-            target = w.let(f"mul nsw i32 {column}, {self.pairs}")
-            target = w.let(f"add nsw i32 {target}, {w.let(f'mul nsw i32 {pair}, {SIDE}')}")
-            place = w.offset(I16, paired, w.let(f"mul nsw i32 {target}, 2"), I32)
-            w.store(I16, w.shuffle(I16, a, b, SIDE, order), place, 2 * SIDE)
+            target = self._paired(paired, column, w.let(f"lshr i32 {pair}, 4"))
+            line = w.let(f"shl i32 {w.let(f'and i32 {pair}, {_PAIRS - 1}')}, 5")
+            target = w.offset(I16, target, line, I32)
+            for number in range(self.across):
+                first = number * SIDE
+                order = [lane for i in range(first, first + SIDE) for lane in (i, i + lanes)]
+                place = w.offset(I16, target, str(number * _REGISTER))
+                w.store(I16, w.shuffle(I16, a, b, lanes, order), place, 2 * SIDE)
 
-    def _block(self, paired: str, i: str, rows: int, j: str, columns: int) -> None:
+    def _paired(self, paired: str, column: str, block: str) -> str:
+        """Where the registers lie that hold B from `column` on, and its 32 rows number `block`."""
+        w = self.w
+        start = w.let(f"mul nsw i32 {column}, {self.k}")
+        inner = w.let(f"mul nsw i32 {block}, {self.across * _REGISTER}")
+        return w.offset(I16, paired, w.let(f"add nsw i32 {start}, {inner}"), I32)
+
+    def _next_panel(self, i: str) -> str:
+        """Where the rows of A after those from `i` on begin; the last ones have none after them."""
+        w, down = self.w, self.down * SIDE
+        later = w.let(f"add nuw nsw i32 {i}, {down}")
+        later = w.intrinsic("umin", I32, 0, later, str(self.m - down))
+        return self._element(I16, "%A", later, self.a_row, "0")
+
+    def _copy_panel(self, panel: str, copied: str) -> None:
+        w = self.w
+        lanes = 2 * _PAIRS
+        with w.loop(self.down * SIDE) as row, w.loop(self.k, lanes) as column:
+            value = w.load(I16, self._element(I16, panel, row, self.a_row, column), lanes)
+            w.store(I16, value, self._element(I16, copied, row, str(self.k), column), lanes)
+
+    def _block(self, panel: str, row: str, ahead: str, paired: str, i: str, j: str) -> None:
         """The tiles of C whose first element is (i, j)."""
         w = self.w
-        lines = [w.let(f"add nsw i32 {i}, {x * SIDE}") for x in range(rows)]
-        across = [w.let(f"add nsw i32 {j}, {y * SIDE}") for y in range(columns)]
+        lines = [w.let(f"add nsw i32 {i}, {x * SIDE}") for x in range(self.down)]
+        across = [w.let(f"add nsw i32 {j}, {y * SIDE}") for y in range(self.across)]
         places = [
-            self._element(F32, "%C", line, self.c_stride, column)
+            self._element(F32, "%C", line, self.c_row, column)
             for line in lines
             for column in across
         ]
-        for number, place in enumerate(places):
-            self._load(number, place, 4 * self.c_stride)
-        stem, before = w.name("k"), w.label_now
-        w.jump(stem)
-        w.label(stem)
-        index = f"%{stem}.i"
-        w.do(f"{index} = phi i32 [ 0, %{before} ], [ {index}.next, %{stem} ]")
-        inner = w.let(f"mul nsw i32 {index}, {2 * _PAIRS}")
-        for x, line in enumerate(lines):
-            at = self._element(I16, "%A", line, self.a_stride, inner)
-            self._load(4 + x, at, 2 * self.a_stride)
-        for y, column in enumerate(across):
-            start = w.let(f"mul nsw i32 {column}, {2 * self.pairs}")
-            at = w.let(f"add nsw i32 {start}, {w.let(f'mul nsw i32 {inner}, {SIDE}')}")
-            self._load(6 + y, w.offset(I16, paired, at, I32), 64)
+        stem = w.name("start")
+        w.branch("%start", f"{stem}.zero", f"{stem}.load")
+        w.label(f"{stem}.zero")
         for number in range(len(places)):
-            x, y = divmod(number, columns)
-            self._call("tdpbf16ps", f"i8 {number}, i8 {4 + x}, i8 {6 + y}")
-        w.do(f"{index}.next = add nuw nsw i32 {index}, 1")
-        again = w.let(f"icmp slt i32 {index}.next, {self.k // (2 * _PAIRS)}")
-        w.branch(again, stem, f"{stem}.end")
-        w.label(f"{stem}.end")
+            self._call("tilezero", f"i8 {number}")
+        w.jump(f"{stem}.go")
+        w.label(f"{stem}.load")
         for number, place in enumerate(places):
-            self._call("tilestored64", f"i8 {number}, ptr {place}, i64 {4 * self.c_stride}")
+            self._load(number, place, F32, self.c_row)
+        w.jump(f"{stem}.go")
+        w.label(f"{stem}.go")
+        with w.loop(self.k, 2 * _PAIRS) as inner:
+            for x in range(self.down):
+                self._load(4 + x, self._element(I16, panel, str(x * SIDE), row, inner), I16, row)
+            right = self._paired(paired, j, w.let(f"lshr i32 {inner}, 5"))
+            for y in range(self.across):
+                self._load(6 + y, w.offset(I16, right, str(y * _REGISTER)), I16, str(2 * _PAIRS))
+            if ahead:
+                self._fetch(ahead, j, inner)
+            for number in range(len(places)):
+                x, y = divmod(number, self.across)
+                self._call("tdpbf16ps", f"i8 {number}, i8 {4 + x}, i8 {6 + y}")
+        for number, place in enumerate(places):
+            self._call(
+                "tilestored64", f"i8 {number}, ptr {place}, i64 {self._bytes(F32, self.c_row)}"
+            )
 
-    def _element(self, elem: Elem, base: str, row: str, stride: int, column: str) -> str:
+    def _fetch(self, ahead: str, j: str, inner: str) -> None:
+        """Asks for a line of some rows of A's next panel: of all, when j and inner are through."""
         w = self.w
-        index = w.let(f"add nsw i32 {w.let(f'mul nsw i32 {row}, {stride}')}, {column}")
-        return w.offset(elem, base, index, I32)
+        rows = max(1, self.down * SIDE * self.across * SIDE // self.n)
+        first = w.let(f"mul nsw i32 {w.let(f'udiv i32 {j}, {self.across * SIDE}')}, {rows}")
+        w.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        for number in range(rows):
+            row = w.let(f"add nsw i32 {first}, {number}")
+            place = self._element(I16, ahead, row, self.a_row, inner)
+            w.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 2, i32 1)")
 
-    def _load(self, number: int, place: str, stride_bytes: int) -> None:
-        self._call("tileloadd64", f"i8 {number}, ptr {place}, i64 {stride_bytes}")
+    def _element(self, elem: Elem, base: str, row: str, stride: str, column: str) -> str:
+        w = self.w
+        line = w.let(f"mul nsw i64 {w.wide(row)}, {stride}")
+        return w.offset(elem, base, w.let(f"add nsw i64 {line}, {w.wide(column)}"))
+
+    def _bytes(self, elem: Elem, stride: str) -> str:
+        if not stride.startswith("%"):
+            return str(int(stride) * elem.size_bytes)
+        return self.w.let(f"mul nsw i64 {stride}, {elem.size_bytes}")
+
+    def _load(self, number: int, place: str, elem: Elem, stride: str) -> None:
+        self._call("tileloadd64", f"i8 {number}, ptr {place}, i64 {self._bytes(elem, stride)}")

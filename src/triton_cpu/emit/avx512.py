@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from ..tile.types import Elem
+from ..tile.types import BF16, F32, Elem
 from .writer import Writer, vector
 
 REGISTER_BITS = 512
 _CURRENT_ROUNDING = "i32 4"
+_NAN_OR_SUBNORMAL = 0x01 | 0x20 | 0x80  # of VFPCLASS: quiet NaN, subnormal, signalling NaN
 _MAXIMUM, _MINIMUM = 5, 4  # of VRANGE: the number, if the other is NaN; sign of the result kept
 
 
@@ -30,6 +31,24 @@ def number_max(w: Writer, elem: Elem, a: str, b: str, lanes: int) -> str:
 def number_min(w: Writer, elem: Elem, a: str, b: str, lanes: int) -> str:
     """The smaller; the other one where one is NaN."""
     return _by_register(w, elem, lanes, "range", [a, b], f"i32 {_MINIMUM}, ")
+
+
+def to_bf16(w: Writer, value: str, lanes: int) -> str:
+    """Float32 to the nearest bfloat16; subnormal numbers count as zero."""
+    return w.let(f"fptrunc {vector(F32, lanes)} {value} to {vector(BF16, lanes)}")
+
+
+def any_nan_or_subnormal(w: Writer, value: str, lanes: int) -> str:
+    """Whether there is one among float32 numbers, as i1."""
+    width = REGISTER_BITS // F32.bits
+    kind, name = vector(F32, width), "llvm.x86.avx512.fpclass.ps.512"
+    w.declare(name, f"declare <{width} x i1> @{name}({kind}, i32)")
+    found = ""
+    for at in range(0, lanes, width):
+        piece = w.shuffle(F32, value, "poison", lanes, [*range(at, at + width)])
+        one = w.let(f"call <{width} x i1> @{name}({kind} {piece}, i32 {_NAN_OR_SUBNORMAL})")
+        found = w.let(f"or <{width} x i1> {found}, {one}") if found else one
+    return w.let(f"icmp ne i{width} {w.let(f'bitcast <{width} x i1> {found} to i{width}')}, 0")
 
 
 def _by_register(w: Writer, elem: Elem, lanes: int, name: str, args: list[str], extra: str) -> str:

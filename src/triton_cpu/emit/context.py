@@ -46,6 +46,7 @@ class Context:
     return_label: str | None = None
     bounds: dict[Value, Bounds] = field(default_factory=dict[Value, Bounds])
     only_arguments: bool = True  # and no pointers that were read from memory
+    starts: dict[Op, str] = field(default_factory=dict[Op, str])  # when a `dot` adds to zeros
     sites: list[dict[str, str | int]] = field(default_factory=lambda: [])
     _bases: dict[Storage, str] = field(default_factory=dict[Storage, str])
 

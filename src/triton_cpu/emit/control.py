@@ -68,17 +68,24 @@ def _loop(c: Context, step: Loop) -> None:
     kind = lower.elem.llvm
     counter = w.alloca(kind, 8)
     w.do(f"store {kind} {lower.value}, ptr {counter}")
+    predicate = "ult" if op.attrs.get("unsignedCmp") else "slt"
+    if step.from_zero:
+        runs = w.let(f"icmp {predicate} {kind} {lower.value}, {upper.value}")
+        with w.when(w.let(f"xor i1 {runs}, true")):
+            for slot, _ in step.from_zero:
+                _clear(c, slot)
     stem = w.name("for")
     w.jump(stem)
     w.label(stem)
     index = w.let(f"load {kind}, ptr {counter}")
-    predicate = "ult" if op.attrs.get("unsignedCmp") else "slt"
     more = w.let(f"icmp {predicate} {kind} {index}, {upper.value}")
     w.branch(more, f"{stem}.body", f"{stem}.end")
     w.label(f"{stem}.body")
     factor = stride.factor if number_of(lower.value) == 0 else min(lower.factor, stride.factor)
     c.define(op.regions[0].block.args[0], index, factor, lower.positive and stride.positive)
     _read_slots(c, step.body.slots)
+    for _, dot in step.from_zero:
+        c.starts[dot] = w.let(f"icmp eq {kind} {index}, {lower.value}")
     emit_steps(c, step.body.steps)
     following = w.let(f"add {kind} {index}, {stride.value}")
     w.do(f"store {kind} {following}, ptr {counter}")
@@ -86,6 +93,13 @@ def _loop(c: Context, step: Loop) -> None:
     w.label(f"{stem}.end")
     _share(c, step.body.slots, step.results)
     _read_slots(c, step.results)
+
+
+def _clear(c: Context, slot: Slot) -> None:
+    assert slot.buffer is not None
+    name, storage = "llvm.memset.p0.i64", slot.buffer.storage
+    c.w.declare(name, f"declare void @{name}(ptr, i8, i64, i1)")
+    c.w.do(f"call void @{name}(ptr {c.base(storage)}, i8 0, i64 {storage.size_bytes}, i1 false)")
 
 
 def _branch(c: Context, step: Branch) -> None:

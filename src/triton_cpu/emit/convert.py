@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ..errors import UnsupportedOp
 from ..tile.types import BF16, F16, F32, F64, I1, I8, I16, I32, Elem
+from . import avx512
 from .writer import Writer, vector
 
 TOWARD_ZERO = 0  # `rounding` of tt.fp_to_fp; anything else is to nearest even
@@ -83,7 +84,19 @@ def _is_nan(w: Writer, value: str, elem: Elem, lanes: int) -> str:
 
 
 def _to_bf16(w: Writer, value: str, lanes: int, rounding: int | None) -> str:
-    """By integer arithmetic: the CPU's own instruction flushes denormal numbers."""
+    """By integer arithmetic, unless the CPU has an instruction, and no number is NaN or subnormal:
+    it takes those for zero."""
+    if rounding != TOWARD_ZERO and avx512.fits(w, F32, lanes, "avx512bf16"):
+        return w.choose(
+            avx512.any_nan_or_subnormal(w, value, lanes),
+            lambda: _to_bf16_by_bits(w, value, lanes, rounding),
+            lambda: avx512.to_bf16(w, value, lanes),
+            vector(BF16, lanes),
+        )
+    return _to_bf16_by_bits(w, value, lanes, rounding)
+
+
+def _to_bf16_by_bits(w: Writer, value: str, lanes: int, rounding: int | None) -> str:
     bits = _Bits(w, I32, lanes)
     pattern = bits.of(value, F32)
     high = bits.op("lshr", pattern, 16)

@@ -6,14 +6,14 @@ has a matrix unit.
 """
 
 from dataclasses import dataclass
-from math import gcd, prod
+from math import gcd
 
-from ..passes.steps import Buffer, Storage, row_major
+from ..passes.steps import Buffer
 from ..tile.ops import Op
 from ..tile.types import BF16, F32, F64, I32, Elem
 from . import amx
 from .context import Context
-from .convert import float_cast
+from .operands import Matrix, Operand, convert_into, converted, operand
 from .rearrange import each
 from .writer import Writer, mangle, vector
 
@@ -25,107 +25,85 @@ _SETS, _WAYS, _LINE_BYTES = 64, 8, 64
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes and strides, in elements, of one matrix product in memory."""
+    """Sizes of one matrix product in memory, and strides of its matrices in elements, as LLVM sees
+    them: numbers, or names of parameters."""
 
     m: int
     n: int
     k: int
-    a: tuple[int, int]
-    b: tuple[int, int]
-    c: tuple[int, int]
+    a: tuple[str, str]
+    b: tuple[str, str]
+    c: tuple[str, str]
     elem: Elem
-
-    @property
-    def strides(self) -> tuple[int, int, int]:
-        """From row to row of each."""
-        return self.a[0], self.b[0], self.c[0]
 
 
 def emit_dot(c: Context, op: Op) -> None:
     """accumulator += a · b, for each batch."""
-    left, right = (c.buffer_of(value) for value in op.operands[:2])
-    multiply(c, left, right, c.buffer_of(op.result))
+    left, right = (operand(c, value) for value in op.operands[:2])
+    start = "true" if op.attrs.get("from_zero") else c.starts.get(op, "false")
+    multiply(c, left, right, c.buffer_of(op.result), start)
 
 
-def multiply(c: Context, left: Buffer, right: Buffer, out: Buffer) -> None:
-    """out += left · right, for each batch."""
+def multiply(c: Context, left: Operand, right: Operand, out: Buffer, start: str = "false") -> None:
+    """out += left · right, for each batch; where `start` holds, out = left · right."""
     if _by_matrix_unit(c, left, right, out):
         left, right = (_with_consecutive_columns(c, each) for each in (left, right))
-        _products(c, left, right, out, amx.FEATURE)
+        _products(c, left, right, out, start, amx.FEATURE)
         return
     elem = _computed_in(out.elem)
-    left, right = _widened(c, left, elem, False), _widened(c, right, elem, True)
-    total = out if out.elem is elem else _converted(c, out, elem)
-    _products(c, left, right, total, "")
+    if left.elem is not elem or isinstance(left, Matrix):  # its rows pass by several times
+        left = converted(c, left, elem)
+    if right.elem is not elem or _strides(right)[1] != 1:
+        right = converted(c, right, elem)
+    total = out if out.elem is elem else converted(c, out, elem)
+    _products(c, left, right, total, start, "")
     if total is not out:
-        _convert_into(c, total, out)
+        convert_into(c, total, out)
 
 
-def _by_matrix_unit(c: Context, left: Buffer, right: Buffer, out: Buffer) -> bool:
+def _by_matrix_unit(c: Context, left: Operand, right: Operand, out: Buffer) -> bool:
     (m, k), n = left.shape[-2:], right.shape[-1]
     both = left.elem is BF16 and right.elem is BF16 and out.elem is F32
     return both and out.strides[-1] == 1 and amx.fits(c.target.features, m, n, k)
 
 
-def _with_consecutive_columns(c: Context, buffer: Buffer) -> Buffer:
-    return buffer if buffer.strides[-1] == 1 else _converted(c, buffer, buffer.elem)
+def _with_consecutive_columns(c: Context, source: Operand) -> Operand:
+    return source if _strides(source)[1] == 1 else converted(c, source, source.elem)
 
 
-def _products(c: Context, left: Buffer, right: Buffer, total: Buffer, unit: str) -> None:
+def _strides(source: Operand) -> tuple[int | None, int]:
+    """From row to row, if that is known, and from column to column."""
+    return (None, 1) if isinstance(source, Matrix) else (source.strides[-2], source.strides[-1])
+
+
+def _products(
+    c: Context, left: Operand, right: Operand, total: Buffer, start: str, unit: str
+) -> None:
     (m, k), n = left.shape[-2:], right.shape[-1]
-    shape = Shape(m, n, k, _pair(left), _pair(right), _pair(total), left.elem)
+    a, b, out = (
+        _named_strides(name, source) for name, source in (("A", left), ("B", right), ("C", total))
+    )
+    shape = Shape(m, n, k, a, b, out, left.elem)
+    rows = [f"i64 {one.row if isinstance(one, Matrix) else 0}" for one in (left, right)]
     with each(c, total.shape[:-2]) as batch:
         index = [*batch, "0", "0"]
-        given = [f"ptr {c.address(buffer, index)}" for buffer in (left, right, total)]
-        c.w.do(f"call void @{_kernel(c, shape, unit)}({', '.join(given)})")
+        given = [
+            f"ptr {source.first if isinstance(source, Matrix) else c.address(source, index)}"
+            for source in (left, right, total)
+        ]
+        args = ", ".join([*given, *rows, f"i1 {start}"])
+        c.w.do(f"call void @{_kernel(c, shape, unit)}({args})")
 
 
-def _pair(buffer: Buffer) -> tuple[int, int]:
-    return buffer.strides[-2], buffer.strides[-1]
+def _named_strides(name: str, source: Operand) -> tuple[str, str]:
+    row, column = _strides(source)
+    return f"%{name}.row" if row is None else str(row), str(column)
 
 
 def _computed_in(elem: Elem) -> Elem:
     if not elem.is_float:
         return I32
     return F64 if elem is F64 else F32
-
-
-def _widened(c: Context, buffer: Buffer, elem: Elem, consecutive_rows: bool) -> Buffer:
-    """The operand in the accumulator's type; the right one with consecutive columns."""
-    if buffer.elem is elem and (not consecutive_rows or buffer.strides[-1] == 1):
-        return buffer
-    return _converted(c, buffer, elem)
-
-
-def _converted(c: Context, buffer: Buffer, elem: Elem) -> Buffer:
-    fresh = Buffer(Storage(elem, prod(buffer.shape)), buffer.shape, row_major(buffer.shape))
-    _convert_into(c, buffer, fresh)
-    return fresh
-
-
-def _convert_into(c: Context, source: Buffer, target: Buffer) -> None:
-    """Copies with conversion, a chunk of lanes of the last dim at a time."""
-    from ..passes.steps import Nest
-    from .evaluate import Chunk
-    from .lanes import Lanes, as_vector
-
-    count = c.lane_count(source.shape[-1], 32)
-    chunk = Chunk(c, Nest(source.shape), count)
-    last = len(source.shape) - 1
-    with each(c, source.shape, count) as names:
-        index = tuple((name, dim == last) for dim, name in enumerate(names))
-        value = as_vector(c.w, chunk.read(source, index), count)
-        chunk.write(
-            target,
-            index,
-            Lanes(_cast(c.w, value, source.elem, target.elem, count), target.elem, None),
-        )
-
-
-def _cast(w: Writer, value: str, source: Elem, target: Elem, count: int) -> str:
-    if source.is_float or source.is_fp8:
-        return float_cast(w, value, source, target, count)
-    return w.convert("sext" if source.bits < target.bits else "trunc", value, source, target, count)
 
 
 def _kernel(c: Context, shape: Shape, unit: str) -> str:
@@ -135,13 +113,15 @@ def _kernel(c: Context, shape: Shape, unit: str) -> str:
         name = f"dot{len(c.w.functions)}"
         inner = c.w.inner()
         if unit:
-            amx.Product(inner, shape.m, shape.n, shape.k, shape.strides).write()
+            rows = shape.a[0], shape.b[0], shape.c[0]
+            amx.Product(inner, shape.m, shape.n, shape.k, rows).write()
         else:
             _Microkernel(inner, shape, c.target.vector_bits).write()
         body = "\n".join([*inner.allocas, *inner.lines])
         c.w.functions[key] = (
             f"define internal void @{name}(ptr noalias readonly %A, ptr noalias readonly %B,"
-            f" ptr noalias %C) nounwind {{\nentry:\n{body}\n  ret void\n}}"
+            f" ptr noalias %C, i64 %A.row, i64 %B.row, i1 %start) nounwind"
+            f" {{\nentry:\n{body}\n  ret void\n}}"
         )
     return c.w.functions[key].split("@")[1].split("(")[0]
 
@@ -193,14 +173,15 @@ class _Microkernel:
         the first-level cache, and enough rows of A use them."""
         w, shape, width = self.w, self.shape, columns * self.lanes
         size = self.elem.size_bytes
-        crowded = _crowded(shape.k, shape.b[0] * size, width * size)
+        row = shape.b[0]
+        crowded = row == "%B.row" or _crowded(shape.k, int(row) * size, width * size)
         if not crowded or shape.m < _USES_OF_A_PANEL * self.rows:
             self.right, self.right_strides, self.right_column = "%B", shape.b, column
             return
-        self.right, self.right_strides, self.right_column = self.panel, (width, 1), "0"
+        self.right, self.right_strides, self.right_column = self.panel, (str(width), "1"), "0"
         with w.loop(shape.k) as index:
             source = self._at("%B", shape.b, index, column)
-            target = self._at(self.panel, (width, 1), index, "0")
+            target = self._at(self.panel, (str(width), "1"), index, "0")
             for offset in range(0, width, self.lanes):
                 value = w.load(self.elem, w.offset(self.elem, source, str(offset)), self.lanes)
                 w.store(self.elem, value, w.offset(self.elem, target, str(offset)), self.lanes)
@@ -210,7 +191,9 @@ class _Microkernel:
         w, shape, elem = self.w, self.shape, self.elem
         kind = vector(elem, self.lanes)
         places = self._places(row, rows, column, columns)
-        start = [w.load(elem, place, self.lanes) for place in places]
+        held = [w.load(elem, place, self.lanes) for place in places]
+        zero = "zeroinitializer"
+        start = [w.let(f"select i1 %start, {kind} {zero}, {kind} {value}") for value in held]
         stem, before = w.name("k"), w.label_now
         w.jump(stem)
         w.label(stem)
@@ -228,11 +211,13 @@ class _Microkernel:
         for place, value in zip(places, updated, strict=True):
             w.store(elem, value, place, self.lanes)
 
-    def _at(self, base: str, strides: tuple[int, int], row: str, column: str) -> str:
+    def _at(self, base: str, strides: tuple[str, str], row: str, column: str) -> str:
         w = self.w
-        offset = w.let(f"mul nsw i32 {row}, {strides[0]}")
-        other = w.let(f"mul nsw i32 {column}, {strides[1]}")
-        return w.offset(self.elem, base, w.let(f"add nsw i32 {offset}, {other}"), I32)
+        terms = [
+            w.let(f"mul nsw i64 {w.wide(index)}, {stride}")
+            for index, stride in zip((row, column), strides, strict=True)
+        ]
+        return w.offset(self.elem, base, w.let(f"add nsw i64 {terms[0]}, {terms[1]}"))
 
     def _places(self, row: str, rows: int, column: str, columns: int) -> list[str]:
         places: list[str] = []

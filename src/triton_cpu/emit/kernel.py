@@ -56,7 +56,7 @@ def emit_kernel(module: Module, target: Target) -> Emitted:
     """The LLVM module of `module`'s kernel. Slot 0 of the arguments is the fault record's address;
     if accesses are checked, first and last address of each pointer follow the arguments."""
     written = _written(module)
-    plan: Schedule = schedule(module)
+    plan: Schedule = schedule(module, checked=target.sanitize)
     w = Writer(target.features)
     c = Context(w, plan, target, module.kernel.name)
     c.only_arguments = sanitizer.only_arguments(module.kernel.region)

@@ -246,8 +246,12 @@ class Writer:
         """The address of element `index` behind `address`."""
         if index == "0":
             return address
-        wide = self.convert("sext", index, I32, I64, 0) if index_elem is I32 else index
+        wide = self.wide(index) if index_elem is I32 else index
         return self.let(f"getelementptr {elem.memory}, ptr {address}, i64 {wide}")
+
+    def wide(self, index: str) -> str:
+        """An i32 as i64."""
+        return self.convert("sext", index, I32, I64, 0) if index.startswith("%") else index
 
     def string(self, text: str) -> str:
         """The address of a constant, zero-terminated UTF-8 string."""

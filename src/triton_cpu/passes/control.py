@@ -7,7 +7,7 @@ outside is computed, once.
 from typing import TYPE_CHECKING
 
 from ..tile.ops import Op, Region, Value
-from .steps import Assign, Body, Branch, Buffer, Graph, Jump, Loop, Single, Slot, While, new_buffer
+from .steps import Assign, Body, Branch, Buffer, Graph, Jump, Loop, Single, Slot, While
 
 if TYPE_CHECKING:
     from .schedule import Scheduler
@@ -29,7 +29,7 @@ def _slot(plan: "Scheduler", value: Value) -> Slot:
     """A slot that holds `value`: a buffer if it is a tile."""
     if not value.type.is_tile:
         return Slot(value, None)
-    buffer = plan.buffers[value] = new_buffer(value.type.elem, value.type.dims)
+    buffer = plan.buffers[value] = plan.fresh_buffer(value)
     return Slot(value, buffer)
 
 
@@ -46,9 +46,13 @@ def loop(plan: "Scheduler", op: Op) -> None:
     initial, carried = op.operands[3:], block.args[1:]
     slots: list[Slot] = []
     pairs: list[tuple[Slot, Value]] = []
-    for value, first in zip(carried, initial, strict=True):
+    from_zero: list[tuple[Slot, Op]] = []
+    for number, (value, first) in enumerate(zip(carried, initial, strict=True)):
         kept = _reusable_buffer(plan, op, first)
-        if kept is None:
+        if number in op.attrs["from_zero"]:
+            slots.append(_slot(plan, value))
+            from_zero.append((slots[-1], op.attrs["from_zero"][number]))
+        elif kept is None:
             slots.append(_slot(plan, value))
             pairs.append((slots[-1], first))
         else:
@@ -64,7 +68,7 @@ def loop(plan: "Scheduler", op: Op) -> None:
         if slot.buffer is not None:
             plan.buffers[value] = slot.buffer
     results = [Slot(value, slot.buffer) for value, slot in zip(op.results, slots, strict=True)]
-    plan.steps.append(Loop(op, body, results))
+    plan.steps.append(Loop(op, body, results, from_zero))
 
 
 def _reusable_buffer(plan: "Scheduler", op: Op, first: Value) -> Buffer | None:

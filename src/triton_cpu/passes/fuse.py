@@ -15,6 +15,7 @@ from .steps import (
     Slot,
     Step,
     new_buffer,
+    spread_buffer,
 )
 
 _INDEX_VIEWS = ("expand", "broadcast", "trans", "splat")
@@ -122,7 +123,7 @@ class Fuser:
                 and value not in self.buffers
                 and self.needed_later(value)
             ):
-                nest.saves[value] = new_buffer(value.type.elem, nest.shape)
+                nest.saves[value] = self.fresh_buffer(value)
         self.steps.append(nest)
         self.buffers.update(nest.saves)
         self._unfinished.clear()
@@ -148,9 +149,15 @@ class Fuser:
         if view is not None:
             self.buffers[value] = view
         else:
-            self.copy(value, new_buffer(value.type.elem, value.type.dims))
+            self.copy(value, self.fresh_buffer(value))
             self.flush()
         return self.buffers[value]
+
+    def fresh_buffer(self, value: Value) -> Buffer:
+        """A new buffer for `value`, laid out for those that read it."""
+        readers = {op.name for op in self.lifetimes.uses.get(value, ())}
+        new = spread_buffer if "dot" in readers else new_buffer
+        return new(value.type.elem, value.type.dims)
 
     def _view(self, value: Value) -> Buffer | None:
         """A view of the operand's buffer, if `value` only renames its indices."""
@@ -241,7 +248,7 @@ class Fuser:
             if (
                 source.type == value.type
                 and not self.needed_later(source)
-                and buffer.is_row_major
+                and buffer.is_by_rows
                 and any(one is buffer and same for one, same in sources)
                 and all(same for one, same in sources if one.storage is buffer.storage)
                 and self._sole_owner(buffer)

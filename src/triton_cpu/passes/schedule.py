@@ -3,6 +3,7 @@
 from ..errors import UnsupportedOp
 from ..tile.ops import Block, Module, Op, Region, Value
 from . import control
+from .addresses import is_matrix
 from .fuse import Fuser
 from .induction import simplify_induction
 from .lifetimes import FOREVER, Lifetimes, is_lazy
@@ -20,21 +21,24 @@ from .steps import (
 )
 from .storages import storages_of
 from .widen import widen_folds
+from .zeros import mark_zeros
 
 
-def schedule(module: Module) -> Schedule:
-    """The steps of the module's kernel."""
+def schedule(module: Module, *, checked: bool) -> Schedule:
+    """The steps of the module's kernel. If accesses are `checked`, only nests read memory."""
     region = module.kernel.region
     widen_folds(region)
     simplify_induction(region)
-    return Scheduler(Lifetimes(region)).kernel(region)
+    mark_zeros(region)
+    return Scheduler(Lifetimes(region), checked=checked).kernel(region)
 
 
 class Scheduler(Fuser):
     """A `Fuser` that knows what each op needs."""
 
-    def __init__(self, lifetimes: Lifetimes) -> None:
+    def __init__(self, lifetimes: Lifetimes, *, checked: bool) -> None:
         super().__init__(lifetimes)
+        self.checked = checked
         self.targets: list[tuple[str, list[Slot]]] = []  # where yields and returns hand values to
         self.block_slots: dict[str, list[Slot]] = {}
 
@@ -193,19 +197,41 @@ def _dot(plan: Scheduler, op: Op) -> None:
     """The accumulator's buffer becomes the result's where nothing else needs it."""
     accumulator = op.operands[2]
     for value in op.operands:
-        if value is not accumulator and value.type.is_tile:
+        if value is not accumulator and value.type.is_tile and not _read_in_place(plan, op, value):
             plan.place(value)
     buffer = plan.buffers.get(accumulator)
     plan.flush()
     free = plan.dead_buffer_of(accumulator)
     if buffer is not None and free is buffer:
         target = buffer
+    elif op.attrs.get("from_zero"):
+        target = plan.fresh_buffer(accumulator)
     else:
-        target = free or new_buffer(accumulator.type.elem, accumulator.type.dims)
+        target = free or plan.fresh_buffer(accumulator)
         plan.write(accumulator, target)
         plan.flush()
     plan.buffers[op.result] = target
     plan.steps.append(Single(op))
+
+
+def _read_in_place(plan: Scheduler, op: Op, value: Value) -> bool:
+    """Whether `dot` reads the operand where it lies in the caller's memory: a matrix that is loaded
+    for it alone, in the same block, with no store since."""
+    load = value.op
+    return (
+        op.name == "dot"
+        and not plan.checked
+        and value not in plan.buffers
+        and load is not None
+        and load.name == "load"
+        and len(load.operands) == 1
+        and not load.attrs.get("isVolatile")
+        and plan.lifetimes.use_count(value) == 1
+        and plan.lifetimes.home(value) is plan.block
+        and value.type.elem.bits > 1
+        and value.type.dims[0] > 1
+        and is_matrix(load.operands[0])
+    )
 
 
 def _unsplat(plan: Scheduler, op: Op) -> None:

@@ -10,6 +10,8 @@ from math import prod
 from ..tile.ops import Op, Value
 from ..tile.types import Elem
 
+_LINE_BYTES, _LONG_ROW_BYTES = 64, 1024
+
 
 @dataclass(eq=False, slots=True)
 class Storage:
@@ -49,6 +51,17 @@ class Buffer:
         return self.storage.elem
 
     @property
+    def is_by_rows(self) -> bool:
+        """Whether the elements lie in order of their indices, perhaps with gaps between rows."""
+        least = 0
+        for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if size > 1:
+                if stride < least or (not least and stride != 1):
+                    return False
+                least = stride * size
+        return True
+
+    @property
     def is_row_major(self) -> bool:
         """Whether the elements lie one behind the other in order of their indices."""
         natural = row_major(self.shape)
@@ -65,6 +78,16 @@ class Buffer:
 def new_buffer(elem: Elem, shape: tuple[int, ...]) -> Buffer:
     """A fresh row-major buffer."""
     return Buffer(Storage(elem, prod(shape)), shape, row_major(shape))
+
+
+def spread_buffer(elem: Elem, shape: tuple[int, ...]) -> Buffer:
+    """A fresh buffer to be read in blocks of rows and columns, as `dot` does. Long rows lie a cache
+    line further apart than they need: lines a power of two apart crowd in few sets of a cache."""
+    width = shape[-1] + _LINE_BYTES // elem.size_bytes
+    if shape[-1] * elem.size_bytes < _LONG_ROW_BYTES:
+        return new_buffer(elem, shape)
+    wide = (*shape[:-1], width)
+    return Buffer(Storage(elem, prod(wide)), shape, row_major(wide))
 
 
 @dataclass(eq=False, slots=True)
@@ -172,11 +195,13 @@ class Body:
 
 @dataclass(eq=False, slots=True)
 class Loop:
-    """`scf.for`: `slots` carry the loop's values, `induction` counts."""
+    """`scf.for`: the slots of `body` carry its values. Those in `from_zero` are not written before
+    the loop: the `dot` beside each starts from zeros in the first turn."""
 
     op: Op
     body: Body
     results: list[Slot]
+    from_zero: list[tuple[Slot, Op]]
 
 
 @dataclass(eq=False, slots=True)
