@@ -1,6 +1,7 @@
 """What chips hold in a step of a whole model is what the plan says, to 3 %."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -13,7 +14,10 @@ from supernode.trace import MEMORY, PLANNED_MEMORY
 from zoo import zoo_step
 
 CASES = {
-    "gpt-tiny": ("", "dp=2", "tp=2,sp", "offload=all", "pp=2,micro=2,offload=all@peers"),
+    "gpt-tiny": (
+        *("", "dp=2", "tp=2,sp", "offload=all", "pp=2,micro=2,offload=all@peers"),
+        *("pp=1/dp=2", "pp=1/tp=2,micro=4,offload=all", "pp=fsdp=2/tp=2+sp,micro=2"),
+    ),
     "llama-tiny": ("fsdp=2", "dp=2,micro=2", "dp=2,recompute=full", "pp=2,micro=4", "zero1=2"),
     "mixtral": ("", "ep=2"),
     "deepseek-v3": ("fsdp=2",),
@@ -23,8 +27,8 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[dict[int, Node]]:
-    with connect("cpu:1") as one, connect("cpu:2") as two:
-        yield {1: one, 2: two}
+    with ExitStack() as stack:
+        yield {n: stack.enter_context(connect(f"cpu:{n}")) for n in range(1, 5)}
 
 
 @pytest.mark.slow

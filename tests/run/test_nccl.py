@@ -13,6 +13,7 @@ from supernode.run.fabric import ArenaSet
 TESTS = Path(__file__).parents[1]
 SCRIPT = """
 import sys, torch
+from dataclasses import replace
 from supernode.run.fabric import Letter, SharedMemoryFabric
 from supernode.run.fabric.nccl import NcclFabric
 
@@ -53,6 +54,9 @@ letters = [
     Letter(source=r, target=1 - r, key=key, shape=(4, 2), dtype=torch.float32)
     for r in range(2) for key in keys[r]
 ]
+rows = (slice(1, 5), slice(0, 2))
+part = replace(letters[0], key=9, piece=(5, 2), box=rows)
+letters += [replace(part, source=r, target=1 - r) for r in both]
 box = fabric.mailbox(letters, both)
 me, other = int(rank), 1 - int(rank)
 for number in (1, 2):
@@ -61,6 +65,8 @@ for number in (1, 2):
         letter = each[me].t().to(device) * key + number
         box.send(letter, other, key)
         letter.zero_()
+    box.send(each[me].t().to(device), other, 9)
+    check(box.receive_piece([other], 9)[1:], each[other].t())
     for key in reversed(keys[other]):
         got = box.receive(other, key)
         assert got.is_contiguous()

@@ -21,6 +21,14 @@ from supernode.trace import COMM, COMPUTE, Span, Stream, Trace
 PARTS = 4
 SHAPES = [(2, 1, ""), (2, 2, ""), (4, 1, ""), (2, 1, ",dp=2"), (2, 2, ",dp=2")]
 """Stages, chunks of each, and what else."""
+APART = [
+    ("1/dp=2", 1, "1f1b"),
+    ("1/dp=2", 2, "zb"),
+    ("1/tp=2/1", 1, "1f1b"),
+    ("tp=2/dp=2", 1, "gpipe"),
+    ("fsdp=2/tp=2+sp", 2, "1f1b"),
+]
+"""Stages of different layouts, chunks of each, and the schedule."""
 
 
 @lru_cache
@@ -31,8 +39,8 @@ def captured() -> Captured:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[dict[int, Node]]:
-    with connect("cpu:2") as two, connect("cpu:4") as four:
-        yield {2: two, 4: four}
+    with connect("cpu:2") as two, connect("cpu:3") as three, connect("cpu:4") as four:
+        yield {2: two, 3: three, 4: four}
 
 
 def simulated(plan: Plan) -> Trace:
@@ -73,39 +81,52 @@ def test_simulated_order_is_executed_order(
     nodes: dict[int, Node], stages: int, chunks: int, more: str, schedule: str
 ) -> None:
     line = f"pp={stages},vp={chunks}{more},micro={PARTS},schedule={schedule}"
+    check(nodes, line, chunks, schedule)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stages", "chunks", "schedule"), APART)
+def test_simulated_order_is_executed_order_where_stages_differ(
+    nodes: dict[int, Node], stages: str, chunks: int, schedule: str
+) -> None:
+    check(nodes, f"pp={stages},vp={chunks},micro={PARTS},schedule={schedule}", chunks, schedule)
+
+
+def check(nodes: dict[int, Node], line: str, chunks: int, schedule: str) -> None:
     plan = partition(captured().program, line)
     found = {"simulated": simulated(plan), "run": measured(nodes[plan.mesh.size], plan)}
-    wide = plan.mesh.size // stages
-    for stage in range(stages):
+    stages = dict(plan.mesh.axes)["pp"]
+    firsts = [plan.mesh.rank({"pp": stage}) for stage in range(stages)]
+    for stage, first in enumerate(firsts):
         want = [*map(str, SCHEDULES[schedule](stage, stages, chunks, PARTS))]
         if schedule == "zb":  # nobody waits for any of it: all of it gives gradients of weights
             want = [task for task in want if not re.fullmatch("backward . of chunk 0", task)]
-        for name, trace in found.items():
-            chips = range(stage * wide, (stage + 1) * wide if name == "run" else stage * wide + 1)
-            for chip in chips:
-                assert tasks(of_chip(trace, chip, COMPUTE)) == want, (name, chip)
+        chips = [r for r in range(plan.mesh.size) if plan.mesh.coordinates(r)["pp"] == stage]
+        assert tasks(of_chip(found["simulated"], first, COMPUTE)) == want
+        for chip in chips:
+            assert tasks(of_chip(found["run"], chip, COMPUTE)) == want, chip
         one, other = (
-            {stream: of_chip(trace, stage * wide, stream) for stream in (COMPUTE, COMM)}
+            {stream: of_chip(trace, first, stream) for stream in (COMPUTE, COMM)}
             for trace in found.values()
         )
         assert ops(one[COMPUTE]) == ops(other[COMPUTE])
         for names in (["fabric.send"], ["fabric.all_reduce"]):
             assert ops(named(one[COMM], *names)) == ops(named(other[COMM], *names))
     for trace in found.values():
-        check_between_stages(trace, stages, chunks, wide)
+        check_between_stages(trace, firsts, chunks)
 
 
-def check_between_stages(trace: Trace, stages: int, chunks: int, wide: int) -> None:
+def check_between_stages(trace: Trace, firsts: list[int], chunks: int) -> None:
     """Forwards go up the chunks, backwards down: what a task is sent, the one before has made."""
     ends: dict[str, float] = {}
     starts: dict[str, float] = {}
-    for stage in range(stages):
-        for span in of_chip(trace, stage * wide, COMPUTE):
+    for chip in firsts:
+        for span in of_chip(trace, chip, COMPUTE):
             ends[span.task] = span.end_s
-        for span in named(of_chip(trace, stage * wide, COMM), "fabric.send"):
+        for span in named(of_chip(trace, chip, COMM), "fabric.send"):
             starts.setdefault(span.task, span.start_s)
     for part in range(PARTS):
-        for low in range(stages * chunks - 1):
+        for low in range(len(firsts) * chunks - 1):
             lower, upper = (f"{part} of chunk {chunk}" for chunk in (low, low + 1))
             assert starts[f"forward {lower}"] < ends[f"forward {upper}"]
             done = ends.get(f"backward {lower}", ends.get(f"weights {lower}", 0.0))

@@ -1,7 +1,7 @@
 """The body of a local block while it is being written: fresh values, ops, and changes of layout."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from supernode.ir import Arg, HostType, Op, Phase, Site, TensorType, Type, Value, filled
 from supernode.ops import row
@@ -127,7 +127,7 @@ class Emitter:
         # A gathered weight is gathered again in the next phase rather than kept in memory.
         if known is not None and held.phases.get(target, site.phase) == site.phase:
             return known
-        local = self._filled(held, target) or self._at_the_root(held, target, site)
+        local = self._filled(held, target, site) or self._at_the_root(held, target, site)
         if local is None and (way := sent_along(held.layout, target)):
             local = self._sent(value, target, *way, site)
         elif local is None:
@@ -187,13 +187,13 @@ class Emitter:
         # The newest stays what it was: later ops start from the stored pieces.
         held.versions = {target: local} | {k: v for k, v in held.versions.items() if k != target}
 
-    def _filled(self, held: Held, target: Layout) -> Value | None:
+    def _filled(self, held: Held, target: Layout, site: Site) -> Value | None:
         """What is one number all over, made once more where it is wanted."""
         if held.filled_by is None or held.layout.partial or sent_along(held.layout, target):
             return None
         made = filled(held.filled_by, self.fresh(self.local_type(held.whole, target)))
         assert made is not None
-        self.ops.append(made)
+        self.ops.append(replace(made, site=replace(made.site, task=site.task)))
         return made.outputs[0]
 
     def _at_the_root(self, held: Held, target: Layout, site: Site) -> Value | None:
@@ -216,14 +216,11 @@ class Emitter:
         (source,) = op.inputs
         dims = layout_of(formula.inputs[0], split, formula.sizes)
         root = self.get(source, Layout(dims), site)
-        mapped = Op(
-            name=op.name, args=(root, *op.args[1:]), kwargs=op.kwargs, outputs=(), site=op.site
-        )
+        mapped = replace(op, args=(root, *op.args[1:]), outputs=())
         out = self.fresh(self.local_type(held.whole, target))
         shaped = row(op).local(mapped, split, (out.type,))
-        self.ops.append(
-            Op(name=shaped.name, args=shaped.args, kwargs=op.kwargs, outputs=(out,), site=op.site)
-        )
+        here = replace(op.site, task=site.task)
+        self.ops.append(replace(op, name=shaped.name, args=shaped.args, outputs=(out,), site=here))
         return out
 
     def _least_bytes(self, op: Op) -> int:

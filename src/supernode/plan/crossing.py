@@ -16,13 +16,14 @@ Dims = tuple[Cuts, ...]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crossing:
     """A part of a value that chip `source` sends chip `target`: where it is in the piece of each,
-    and its shape."""
+    and its shape; `piece` is that of all of what the target gets."""
 
     source: int
     target: int
     sent: Box
     received: Box
     shape: tuple[int, ...]
+    piece: tuple[int, ...]
 
     def size_bytes(self, of: Type) -> int:
         """The bytes of the part, of a value whose elements are those of a type."""
@@ -60,6 +61,7 @@ def _crossings(
                         sent=_within(both, held),
                         received=_within(both, wanted),
                         shape=tuple(stop - start for start, stop in both),
+                        piece=tuple(stop - start for start, stop in wanted),
                     )
                 )
     return tuple(found)

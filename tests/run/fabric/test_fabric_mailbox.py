@@ -1,6 +1,7 @@
 """Mailboxes: letters of a step, sent without waiting, received in any order, step after step."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -87,6 +88,27 @@ def test_a_strided_tensor_arrives_contiguous(pair):
     _, right = pair.run([sender, receiver])
     assert torch.equal(right[2], Y.t())
     assert right[3] == (3, 1)
+
+
+def test_parts_of_a_piece_come_to_lie_side_by_side(square):
+    """Ranks 0 and 1 send a row and the rest of what rank 2 gets; rank 3 stands by."""
+    parts = [Y[:1], Y[1:]]
+    boxes = [(slice(0, 1), slice(0, 4)), (slice(1, 3), slice(0, 4))]
+    letters = [
+        replace(letter(rank, 2, 7, parts[rank]), piece=(3, 4), box=boxes[rank]) for rank in BOTH
+    ]
+    letters += [letter(0, 2, 8, X)]
+    group = (0, 1, 2, 3)
+    steps: list[list] = [[*opened(letters, group)] for _ in group]
+    for rank in BOTH:
+        steps[rank] += [send(parts[rank], 2, 7)]
+    steps[0] += [send(X, 2, 8)]
+    steps[2] += [(".receive_piece", (("result", 0), (0, 1), 7)), receive(0, 8)]
+    steps[2] += [(".__getattribute__", (("result", 0), "room_bytes"))]
+    _, _, got, _ = square.run(steps)
+    assert torch.equal(got[2], Y)
+    assert torch.equal(got[3], X)
+    assert got[4] - X.nbytes - Y.nbytes < 2 * 64  # each is filled up to 64 bytes
 
 
 def take(steps: list, rank: int, key: int) -> None:

@@ -1,7 +1,8 @@
 """What the stages of a pipeline send each other in a step, read off the Plan."""
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -47,8 +48,13 @@ def letters_of(plan: Plan, rank: int) -> list[Letter]:
 def _letters_of_stages(plan: Plan) -> Iterator[Letter]:
     for stage, mesh in enumerate(plan.mesh.stages):
         for op in _sends(plan, mesh.first):
-            for each in crossings_of(op, plan.mesh, stage):
-                yield _letter(op, each.source, each.target, each.shape)
+            crossings = crossings_of(op, plan.mesh, stage)
+            parts = Counter(each.target for each in crossings)
+            for each in crossings:
+                letter = _letter(op, each.source, each.target, each.shape)
+                if parts[each.target] > 1:
+                    letter = replace(letter, piece=each.piece, box=each.received)
+                yield letter
 
 
 def _sends(plan: Plan, rank: int) -> Iterator[Op]:
@@ -73,8 +79,7 @@ class PartsMailbox(Mailbox):
         self.room_bytes = letters.room_bytes
         stage = plan.mesh.stages.index(plan.mesh.around(rank))
         self._sent: dict[tuple[int, int], list[Crossing]] = defaultdict(list)
-        self._received: dict[tuple[int, int], list[Crossing]] = defaultdict(list)
-        self._shapes: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._sources: dict[tuple[int, int], list[int]] = {}
         for op in plan.local_of(rank).main.ops:
             if op.name in (SEND, RECEIVE):
                 self._note(op, crossings_of(op, plan.mesh, stage))
@@ -86,9 +91,7 @@ class PartsMailbox(Mailbox):
         if op.name == SEND:
             self._sent[stage, key] = [each for each in parts if each.source == self._rank]
             return
-        (out,) = op.outputs
-        self._received[stage, key] = [each for each in parts if each.target == self._rank]
-        self._shapes[stage, key] = () if isinstance(out.type, HostType) else out.type.shape
+        self._sources[stage, key] = [e.source for e in parts if e.target == self._rank]
 
     def begin(self, number: int) -> None:
         self._letters.begin(number)
@@ -98,11 +101,7 @@ class PartsMailbox(Mailbox):
             self._letters.send(x[each.sent], each.target, key)
 
     def receive(self, rank: int, key: int) -> Tensor:
-        parts = self._received[rank, key]
-        came = [self._letters.receive(each.source, key) for each in parts]
-        if len(came) == 1:
-            return came[0]
-        out = came[0].new_empty(self._shapes[rank, key])
-        for each, part in zip(parts, came, strict=True):
-            out[each.received] = part
-        return out
+        return self.receive_piece(self._sources[rank, key], key)
+
+    def receive_piece(self, ranks: Sequence[int], key: int) -> Tensor:
+        return self._letters.receive_piece(ranks, key)

@@ -49,13 +49,19 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """A tensor that `source` sends to `target` once a step; the two know it by `key`."""
+    """A tensor that `source` sends to `target` once a step; the two know it by `key`.
+
+    Several sources may send parts of one piece under one key: `piece` is its shape, `box` where in
+    it this part is.
+    """
 
     source: int
     target: int
     key: int
     shape: tuple[int, ...]
     dtype: dtype
+    piece: tuple[int, ...] | None = None
+    box: tuple[slice, ...] = ()
 
 
 class Mailbox(ABC):
@@ -86,6 +92,10 @@ class Mailbox(ABC):
 
         Its memory is the caller's, to overwrite too, until the step ends.
         """
+
+    @abstractmethod
+    def receive_piece(self, ranks: Sequence[int], key: int) -> Tensor:
+        """The piece whose parts `ranks`, all of its sources, have sent under `key`; as above."""
 
 
 class Fabric(ABC):

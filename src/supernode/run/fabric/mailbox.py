@@ -26,7 +26,8 @@ T = TypeVar("T")
 
 
 class ArenaMailbox(Mailbox):
-    """Each letter has a place of its own in the arena of its target, so nobody waits to send.
+    """Each letter has a place of its own in the arena of its target, so nobody waits to send; parts
+    of one piece come to lie side by side.
 
     A sender counts its letters in a slot of the target; a letter is there when the count has
     reached its own number. The counts of a step are larger than those of all before it.
@@ -37,20 +38,17 @@ class ArenaMailbox(Mailbox):
         self._slots = {rank: _FIRST_SLOT + i for i, rank in enumerate(group)}
         self._numbers = _numbers(letters)
         self._step = 0
-        sizes = Counter[int]()
-        starts: list[int] = []
-        for letter in letters:
-            starts.append(sizes[letter.target])
-            sizes[letter.target] += _room_bytes(letter)
+        starts, sizes = _starts(letters)
         room, self.room_bytes = max(sizes.values(), default=0), sizes[self._rank]
         inbox = fabric.empty((room,), torch.uint8, used_bytes=self.room_bytes)
-        self._places = {
-            _name(letter): inbox[start : start + _size_bytes(letter)]
-            .view(letter.dtype)
-            .view(letter.shape)
-            for letter, start in zip(letters, starts, strict=True)
-            if self._rank in (letter.source, letter.target)
-        }
+        self._pieces: dict[tuple[int, int], Tensor] = {}
+        self._places: dict[_Name, Tensor] = {}
+        for letter, start in zip(letters, starts, strict=True):
+            if self._rank in (letter.source, letter.target):
+                flat = inbox[start : start + _size_bytes(letter)]
+                piece = flat.view(letter.dtype).view(_piece(letter))
+                self._pieces[letter.target, letter.key] = piece
+                self._places[_name(letter)] = piece if letter.piece is None else piece[letter.box]
 
     def begin(self, number: int) -> None:
         self._step = number << _STEP_SHIFT
@@ -75,6 +73,11 @@ class ArenaMailbox(Mailbox):
             error.asked = f"letter {key} from rank {rank}"  # a slot tells a user nothing
             raise
         return place
+
+    def receive_piece(self, ranks: Sequence[int], key: int) -> Tensor:
+        for rank in ranks:
+            self.receive(rank, key)
+        return self._pieces[self._rank, key]
 
 
 class DistributedMailbox(Mailbox):
@@ -129,6 +132,18 @@ class DistributedMailbox(Mailbox):
         work.wait()
         return out
 
+    def receive_piece(self, ranks: Sequence[int], key: int) -> Tensor:
+        letters = [
+            next(letter for letter in self._inbox[rank] if letter.key == key) for rank in ranks
+        ]
+        first = letters[0]
+        if first.piece is None:
+            return self.receive(first.source, key)
+        piece = torch.empty(_piece(first), dtype=first.dtype, device=self._device)
+        for letter in letters:
+            piece[letter.box] = self.receive(letter.source, key)
+        return piece
+
 
 def _pair_group(pair: tuple[int, int]) -> dist.ProcessGroup:
     made = dist.new_group(list(pair), use_local_synchronization=True)
@@ -150,13 +165,29 @@ def _numbers(letters: Sequence[Letter]) -> dict[_Name, int]:
     return numbers
 
 
+def _starts(letters: Sequence[Letter]) -> tuple[list[int], Counter[int]]:
+    """Where in the inbox of its target each letter, or the piece it is a part of, begins; and how
+    large the inboxes are."""
+    sizes = Counter[int]()
+    pieces: dict[tuple[int, int], int] = {}
+    starts: list[int] = []
+    for letter in letters:
+        start, name = sizes[letter.target], (letter.target, letter.key)
+        if letter.piece is not None:
+            start = pieces.setdefault(name, start)
+        starts.append(start)
+        if start == sizes[letter.target]:
+            size = _size_bytes(letter)
+            sizes[letter.target] += size + -size % _ALIGN_BYTES
+    return starts, sizes
+
+
+def _piece(letter: Letter) -> tuple[int, ...]:
+    return letter.shape if letter.piece is None else letter.piece
+
+
 def _size_bytes(letter: Letter) -> int:
-    return math.prod(letter.shape) * letter.dtype.itemsize
-
-
-def _room_bytes(letter: Letter) -> int:
-    size = _size_bytes(letter)
-    return size + -size % _ALIGN_BYTES
+    return math.prod(_piece(letter)) * letter.dtype.itemsize
 
 
 def _announced(known: Mapping[_Name, T], name: _Name) -> T:
