@@ -15,6 +15,7 @@ KEYS = {
         "layout",
         "chips",
         "mesh",
+        "time",
         "stored",
         "stored_bytes",
         "activations",

@@ -31,6 +31,16 @@ def test_each_value_has_a_strip_cut_by_the_axes_that_split_it() -> None:
     assert '<span class="sum">sum(tp)</span>' in html
 
 
+def test_stages_and_microbatches_have_strips() -> None:
+    html = own_text(layout_page(explanation(gpt_plan("dp=2,micro=2"))))
+    assert "micro = 2 parts, one after another" in html
+    assert "f32 2 × 32 × 256" in html
+    html = own_text(layout_page(explanation(gpt_plan("pp=1/tp=2,micro=2"))))
+    assert "forward ops of each module make of a microbatch;" in html
+    assert re.search(r"blocks\.\*\.mlp\.up <em>× 2</em>.*pp@0", html)
+    assert re.search(r"<em> <em>× 2</em></em>.*pp@1.*f32 4 × 32 × 128", html)
+
+
 def test_state_has_strips_where_it_lies_otherwise() -> None:
     assert "<h2>Optimizer state</h2>" not in layout_page(EXPLAINED)
     html = own_text(layout_page(explanation(gpt_plan("zero1=4"))))

@@ -22,6 +22,17 @@ def test_layouts_of_stages(golden: Golden) -> None:
     golden("report_layouts_staged.txt", as_text(shown, 80))
 
 
+def test_activations_of_stages_and_microbatches() -> None:
+    shown = text("pp=1/tp=2,micro=4")
+    assert "n: how many a step makes of a microbatch" in " ".join(shown.split())
+    lines = shown.split("made in the forward phase by")[1].splitlines()
+    at = next(at for at, line in enumerate(lines) if line.startswith("blocks.*.mlp.up"))
+    first, second = (" ".join(line.split()) for line in lines[at : at + 2])
+    assert first == "blocks.*.mlp.up 4 f32[2, 32, 256] pp@0 65.5 kB"
+    assert second == "4 f32[2, 32, 256/tp] pp@1 32.8 kB"
+    assert "8/micro: one part of it after another" in text("micro=4")
+
+
 def test_what_lives_on_the_host_is_not_in_the_chip_s_memory() -> None:
     shown = text("fsdp=2,offload=optimizer")
     (state,) = (part for part in shown.split("\n\n") if part.startswith("optimizer state"))

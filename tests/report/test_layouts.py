@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from report.laid import BATCH, HIDDEN, LAYERS, TOKENS, WIDTH, gpt_plan, gpt_tiny, mlp_plan
 from supernode.errors import LayoutError, UnknownOp
-from supernode.ir import TensorType
+from supernode.ir import CALL, TensorType
 from supernode.plan import Layout, Mesh, Plan
 from supernode.report import explanation
-from supernode.report.layouts import Laid
 from supernode.report.repeats import common_name, pattern_of
+from supernode.report.rows import Laid
 from supernode.simulate import simulate
 from tiny import layered, level, machine, plan
 
@@ -94,6 +94,50 @@ def test_activations_lie_as_their_ops_do() -> None:
     # The first layer gets its input in another layout than the rest: two forms of one block.
     assert len(gpt_plan("fsdp=2,tp=2,sp").local.counts()) > len(gpt_tiny().counts())
     assert up.count == down.count == LAYERS
+
+
+def made_by(of: Plan) -> Counter[tuple[str, TensorType]]:
+    """What the forward ops of each module make in a step, by their own programs, views too."""
+    found: Counter[tuple[str, TensorType]] = Counter()
+    for _, local in of.stages():
+        counts = local.counts()
+        for block in local.all_blocks():
+            for op in block.ops:
+                for value in op.outputs if op.name != CALL and op.site.phase == "forward" else ():
+                    if isinstance(value.type, TensorType):
+                        found[pattern_of(op.site.module), value.type] += counts.get(block.name, 1)
+    return found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("", "dp=2,micro=2", "fsdp=2,tp=2,sp,micro=4", "pp=2,micro=4", "pp=2,tp=2,micro=4"),
+        *("pp=1/tp=2,micro=4", "pp=tp=2+sp/fsdp=2+tp=2,micro=2", "pp=1/dp=2"),
+    ],
+)
+def test_activations_are_those_of_the_chips_own_programs(line: str) -> None:
+    of = gpt_plan(line)
+    made = made_by(of)
+    rows = explanation(of).activations
+    assert {row.name for row in rows} >= {"blocks.*.mlp.up", "blocks.*.attention", "lm_head", ""}
+    for row in rows:
+        assert 0 < row.count <= made[pattern_of(row.name), row.piece], row
+
+
+def test_microbatches_and_stages_of_their_own_make_parts_of_the_batch() -> None:
+    def up(line: str) -> list[tuple[str, int, tuple[int, ...], tuple[int, ...]]]:
+        rows = explanation(gpt_plan(line)).activations
+        found = [row for row in rows if row.name == "blocks.*.mlp.up"]
+        return [(str(row.layout), row.count, row.whole.shape, row.piece.shape) for row in found]
+
+    whole = (BATCH, TOKENS, HIDDEN)
+    assert up("dp=2,micro=2") == [("[dp*micro, -, -]", 2 * LAYERS, whole, (2, TOKENS, HIDDEN))]
+    part = (BATCH // 4, TOKENS, HIDDEN)
+    assert up("pp=1/tp=2,micro=4") == [
+        ("[-, -, -] pp@0", 4, part, part),
+        ("[-, -, tp] pp@1", 4, part, (BATCH // 4, TOKENS, HIDDEN // 2)),
+    ]
 
 
 def test_activations_of_a_module_come_largest_first() -> None:

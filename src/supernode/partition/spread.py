@@ -1,7 +1,7 @@
 """Writes the program of one chip: every op on local shapes, moves inserted where layouts differ."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 from supernode.ir import Block, Op, Program, Value
@@ -63,8 +63,8 @@ class Spreader:
         ends = {v.id: goal for v, goal in zip(main.outputs, outputs, strict=True) if goal}
         wanted = wanted_in(main, ends, fixed, self.program)
         for value, reason in zip(main.inputs, self.assignment.reasons, strict=True):
-            if (home := homes[value.id]) is not None:
-                self.note("main", value, home, reason)
+            if (home := homes[value.id]) is not None and not self.is_part:
+                self.note("main", value, value, home, reason)
         return self._spread(main, self.assignment.homes, wanted, outputs, "main")
 
     def way(self, axis: str, part: Part, groups: int) -> Preference | None:
@@ -75,12 +75,13 @@ class Spreader:
             self._ways[key] = self.classes.way(part, groups, axis, chosen, units)
         return self._ways[key]
 
-    def note(self, block: str, value: Value, layout: Layout, reason: str) -> None:
-        """Records where a value lies, as its chips hold it: parts in time are none of them."""
-        for axis in self.axes:
-            if axis.scheme.time:
-                layout = layout.without(axis.name)
-        self.placements.append(Placement(block=block, value=value.id, layout=layout, reason=reason))
+    def note(self, block: str, value: Value, local: Value, layout: Layout, reason: str) -> None:
+        """Records where a value of a block lies; of one stage, where the local one does."""
+        known = local if self.is_part else value
+        placed = Placement(block=block, value=known.id, layout=layout, reason=reason)
+        if self.is_part:
+            placed = replace(placed, shape=value.tensor.shape)
+        self.placements.append(placed)
 
     def _spread(
         self,
@@ -101,7 +102,7 @@ class Spreader:
                 emitter.hosts[value.id] = local
             else:
                 emitter.define(value, layout, local)
-        walk = Walk(self, block, emitter, wanted)
+        walk = Walk(self, block, emitter, wanted, name if self.is_part else block.name)
         for position, op in enumerate(block.ops):
             walk.op(op, position)
         results, layouts = walk.results(ends)

@@ -4,7 +4,7 @@ The stages are cut from the program of one chip, microbatch after microbatch, so
 each value is; a value that crosses is sent as its maker has it and received as its reader wants it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from supernode.errors import LayoutError
@@ -46,18 +46,22 @@ def spread_apart(program: Program, whole: Program, cut: Staged, line: Line) -> P
         local=first,
         inputs=inputs,
         outputs=outputs,
-        placements=tuple(
-            Placement(
-                block="main", value=value.id, layout=layout, reason=made[max(home, 0)].reasons[i]
-            )
-            for i, (value, layout, home) in enumerate(
-                zip(program.main.inputs, inputs, cut.homes, strict=True)
-            )
-            if layout is not None
+        placements=(
+            *_of_inputs(program, inputs, [made[max(home, 0)].reasons for home in cut.homes]),
+            *(placed for each in made for placed in each.placements),
         ),
         starts=((AXIS, tuple(range(1, len(made)))),),
         variants=tuple(others),
     )
+
+
+def _of_inputs(
+    program: Program, inputs: Sequence[Layout | None], reasons: Sequence[tuple[str, ...]]
+) -> Iterator[Placement]:
+    """Of each input, by the reasons of the stage that has it."""
+    for i, (value, layout) in enumerate(zip(program.main.inputs, inputs, strict=True)):
+        if layout is not None:
+            yield Placement(block="main", value=value.id, layout=layout, reason=reasons[i][i])
 
 
 class _Stage:
@@ -84,6 +88,10 @@ class _Stage:
                 asked=f"layout {line}",
                 fix="where stages differ, give each sizes that divide its dims",
             )
+        self.placements = [
+            replace(each, stage=stage, layout=each.layout.at(AXIS, stage))
+            for each in spreader.placements
+        ]
         blocks = tuple(sums_first(block, ()) for block in spreader.blocks)
         self.local = replace(source, main=sums_first(self.main.block, ()), blocks=blocks)
 

@@ -41,15 +41,16 @@ Preferences = dict[str, dict[str, Preference]]
 
 
 class Walk:
-    """One pass over the ops of a block."""
+    """One pass over the ops of a block; placements of its values are noted under `noted`."""
 
     def __init__(
-        self, spreader: "Spreader", block: Block, emitter: Emitter, wanted: Wanted
+        self, spreader: "Spreader", block: Block, emitter: Emitter, wanted: Wanted, noted: str
     ) -> None:
         self.spreader = spreader
         self.block = block
         self.emitter = emitter
         self.wanted = wanted
+        self.noted = noted
         defined = [*block.inputs, *(value for op in block.ops for value in op.outputs)]
         self.routing = spreader.classes.routing
         self.next_temporary = 1 + max((value.id for value in defined), default=0)
@@ -263,9 +264,8 @@ class Walk:
                 moved_by=op if moves else None,
                 filled_by=op if fills else None,
             )
-            self.spreader.note(
-                self.block.name, value, layout, "; ".join((op.name, *choice.reasons))
-            )
+            reason = "; ".join((op.name, *choice.reasons))
+            self.spreader.note(self.noted, value, local, layout, reason)
 
     def _weighed(
         self, formula: Formula, choice: Choice, output: int, local: Value, site: Site

@@ -1,6 +1,7 @@
 """A Plan as JSON and back, without loss."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from supernode.errors import VerifyError
@@ -22,6 +23,7 @@ def plan_to_json(plan: Plan) -> str:
         "outputs": [_layout_out(layout) for layout in plan.outputs],
         "placements": [
             [each.block, each.value, _layout_out(each.layout), each.reason]
+            + ([] if each.stage is None else [each.stage, list(each.shape)])
             for each in plan.placements
         ],
         "program": program_out(plan.program),
@@ -93,8 +95,9 @@ def _layout_in(data: list[Any] | None) -> Layout | None:
 
 
 def _placement_in(data: list[Any]) -> Placement:
-    block, value, layout, reason = data
+    block, value, layout, reason, *inside = data
     placed = _layout_in(layout)
     if placed is None:
         raise VerifyError("a placement without a layout")
-    return Placement(block=block, value=value, layout=placed, reason=reason)
+    found = Placement(block=block, value=value, layout=placed, reason=reason)
+    return replace(found, stage=inside[0], shape=tuple(inside[1])) if inside else found

@@ -20,13 +20,17 @@ Starts = tuple[tuple[str, tuple[int, ...]], ...]
 class Placement:
     """How one value of the global Program is laid out, and why.
 
-    `block` is the name of the block that defines the value (`main` or a repeated one).
+    `block` is the name of the block that defines the value (`main` or a repeated one). Where stages
+    have layouts of their own, `stage` is one of them: block and value are then those of the program
+    of its chips, which works on microbatches, and `shape` is that of the whole value.
     """
 
     block: str
     value: int
     layout: Layout
     reason: str
+    stage: int | None = None
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +161,8 @@ class Plan:
         most = "at most " if self.variants and layout.has_units else ""
         on = f"{most}{list(local)} on each of {len(chips)} chips"
         lines = [f"{name}: {value.type} {layout}, {on}"]
-        reasons = [p.reason for p in self.placements if (p.block, p.value) == ("main", value.id)]
+        here = ("main", value.id, None)
+        reasons = [p.reason for p in self.placements if (p.block, p.value, p.stage) == here]
         return "\n".join(lines + [f"  {reason}" for reason in reasons])
 
 

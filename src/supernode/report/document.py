@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from supernode.machine import Machine
 from supernode.plan import MemoryUse
-from supernode.report.layouts import Explanation, Laid
+from supernode.report.layouts import Explanation
 from supernode.report.peaks import peaks_document
+from supernode.report.rows import Laid
 from supernode.search import Change
 from supernode.simulate import Simulation
 from supernode.trace import Json
@@ -104,6 +105,7 @@ def layouts_document(explained: Explanation) -> dict[str, Json]:
         "layout": explained.layout,
         "chips": explained.chips,
         "mesh": dict(explained.mesh),
+        "time": dict(explained.time),
         "stored": [_laid(row) for row in explained.stored],
         "stored_bytes": explained.stored_bytes,
         "activations": [_laid(row) for row in explained.activations],

@@ -13,8 +13,9 @@ from supernode.ir import short_dtype
 from supernode.plan.layout import cut_axis
 from supernode.report.figures import BLUE, GRID, INK, QUIET, dress
 from supernode.report.html import SCRIPT, document, figure, section, tiles
-from supernode.report.layout_text import PHASES, STEP, about_chips
-from supernode.report.layouts import Explanation, Laid, held_bytes
+from supernode.report.layout_text import PHASES, STEP, about_chips, made_of
+from supernode.report.layouts import Explanation
+from supernode.report.rows import Laid, held_bytes
 from supernode.report.tables import counted, sized
 from supernode.report.traffic import Traffic
 
@@ -67,15 +68,17 @@ def layout_page(explained: Explanation) -> str:
     if strays:
         about = "Only that which lies otherwise than its parameter."
         parts.append(section("Optimizer state", about, legend + _strips(strays, colours)))
-    about = "What the forward ops of each module make; the bytes are those of one piece."
+    about = f"What the forward ops of each module make{made_of(explained)}; the bytes are those "
+    about += "of one piece."
     made = _strips(explained.activations, colours, one_piece=True)
     parts.append(section("Activations", about, legend + made))
     return document(f"{explained.program}, laid out", about_chips(explained), parts, _STYLE)
 
 
 def axis_colours(explained: Explanation) -> Mapping[str, str]:
-    """A colour for each axis of the mesh."""
-    return {axis: _COLOURS[i % len(_COLOURS)] for i, (axis, _) in enumerate(explained.mesh)}
+    """A colour for each axis of the mesh, and of time."""
+    axes = (*explained.mesh, *explained.time)
+    return {axis: _COLOURS[i % len(_COLOURS)] for i, (axis, _) in enumerate(axes)}
 
 
 def _sums(explained: Explanation) -> list[tuple[str, str]]:
@@ -132,9 +135,13 @@ def _hover(module: str, axis: str, rows: Iterable[Traffic]) -> str:
 
 
 def _legend(explained: Explanation, colours: Mapping[str, str]) -> str:
+    every = [
+        *((axis, f"{size} chips") for axis, size in explained.mesh),
+        *((axis, f"{size} parts, one after another") for axis, size in explained.time),
+    ]
     axes = (
-        f'<span><i style="background: {colours[axis]}"></i>{escape(axis)} = {size} chips</span>'
-        for axis, size in explained.mesh
+        f'<span><i style="background: {colours[axis]}"></i>{escape(axis)} = {size}</span>'
+        for axis, size in every
     )
     sums = any(row.layout.partial for row in explained.activations)
     added = '<span><span class="sum">sum(axis)</span> parts, yet to be added up</span>'

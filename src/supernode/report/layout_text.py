@@ -9,7 +9,8 @@ from rich.text import Text
 
 from supernode.ir import short_dtype
 from supernode.plan import by_token, has_stretches, is_contiguous
-from supernode.report.layouts import Explanation, Laid, held_bytes
+from supernode.report.layouts import Explanation
+from supernode.report.rows import Laid, held_bytes
 from supernode.report.tables import counted, new_table, sized, spaced
 from supernode.report.traffic import Traffic
 
@@ -36,7 +37,7 @@ def layouts_report(explained: Explanation) -> RenderableType:
     parts += [_stored_table(label, rows, reasons) for label, rows in tables if rows]
     if reasons:
         parts.append(_notes(reasons))
-    parts.append(Group(_activation_table(explained.activations), _legend(explained.activations)))
+    parts.append(Group(_activation_table(explained.activations), _legend(explained)))
     parts.append(_memory_table(explained))
     if explained.traffic:
         parts += [_traffic_table(explained.traffic), _total_table(explained)]
@@ -113,8 +114,16 @@ def _activation_table(rows: Iterable[Laid]) -> Table:
     return table
 
 
-def _legend(rows: Iterable[Laid]) -> Text:
+def made_of(explained: Explanation) -> str:
+    """Of which part of the batch activations are, where layouts do not say it."""
+    stages = any(row.layout.only for row in explained.activations)
+    return " of a microbatch" if stages else ""
+
+
+def _legend(explained: Explanation) -> Text:
+    rows = explained.activations
     signs = ["8/dp: a dim of 8, split over dp"]
+    signs += [f"8/{axis}: one part of it after another" for axis, _ in explained.time]
     cuts = [each for row in rows for dim in row.layout.dims for each in dim]
     if any(not is_contiguous(each) and not has_stretches((each,)) for each in cuts):
         signs.append("8/cp:2: each half of it is split over cp")
@@ -123,7 +132,8 @@ def _legend(rows: Iterable[Laid]) -> Text:
     if any(by_token(each) != each for each in cuts):
         signs.append("8/ep~: rows are where their experts are, 8 if evenly")
     signs.append("sum(tp): the parts along tp are yet to be added up")
-    return Text("; ".join([*signs, "n: how many a step makes"]), style="dim")
+    signs.append(f"n: how many a step makes{made_of(explained)}")
+    return Text("; ".join(signs), style="dim")
 
 
 def _by_layout(rows: Iterable[Laid]) -> Iterator[Laid]:
