@@ -16,7 +16,7 @@ from supernode.ir import (
     Value,
     verify,
 )
-from supernode.machine import Chip, HostLink, Kind, Level, Machine, Memory, Sourced
+from supernode.machine import Chip, HostLink, Kind, Level, Machine, Memory, Overhead, Sourced
 from supernode.machine.machine import Topology
 from supernode.plan import Mesh, Plan
 
@@ -53,6 +53,17 @@ def host_link(bandwidth: float) -> HostLink:
     )
 
 
+def overhead(
+    *, context: float = 0, communicator: float = 0, workspace: float = 0, usable: float = 1
+) -> Overhead:
+    return Overhead(
+        context_bytes=number(context),
+        communicator_bytes=number(communicator),
+        workspace_bytes=number(workspace),
+        usable=number(usable),
+    )
+
+
 def machine(
     levels: Sequence[Level] | None = None,
     *,
@@ -62,6 +73,7 @@ def machine(
     capacity_bytes: float = 1e9,
     launch_s: float = 2e-6,
     host_bandwidth: float = 1e10,
+    overhead: Overhead | None = None,
 ) -> Machine:
     """By default two nodes of four chips; matmuls reach 0.5 of the peak, streams all of theirs."""
     levels = levels or (level("node", 4, 1e10), level("supernode", 8))
@@ -70,6 +82,7 @@ def machine(
         capacity_bytes=number(capacity_bytes),
         bandwidth_bytes_per_s=number(memory_bandwidth),
         efficiency=number(1.0, "measured"),
+        overhead=overhead,
     )
     chip = Chip(
         name="tiny chip",

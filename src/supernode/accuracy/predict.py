@@ -153,7 +153,8 @@ def _prediction(parts: Sequence[tuple[float, Sequence[Found]]]) -> Prediction:
             for doubt, part_s in sim.doubts.items():
                 doubts[doubt] += share * part_s
         peak_bytes = fsum(often * sim.memory.peak_bytes for often, sim, _ in found)
-        fits &= peak_bytes <= found[0][1].capacity_bytes
+        first = found[0][1]
+        fits &= peak_bytes + first.outside_bytes <= first.capacity_bytes
     time_s = fsum(times * often * part_s for times, found in parts for often, _, part_s in found)
     low_s, high_s = range_of(time_s, doubts)
     return Prediction(time_s=time_s, low_s=low_s, high_s=high_s, fits=fits, causes_s=dict(causes))

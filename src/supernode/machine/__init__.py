@@ -6,6 +6,7 @@ One machine is one TOML file; those in `catalogue/` are found by name.
 from supernode.machine.chip import Chip as Chip
 from supernode.machine.chip import HostLink as HostLink
 from supernode.machine.chip import Memory as Memory
+from supernode.machine.chip import Overhead as Overhead
 from supernode.machine.fit import Fit as Fit
 from supernode.machine.load import catalogue as catalogue
 from supernode.machine.load import load_machine as load_machine

@@ -31,15 +31,52 @@ _KNOWN_DTYPES = {*MATRIX_DTYPES, *DTYPE_BYTES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Overhead:
+    """What software holds of a chip's memory beside the tensors of a program.
+
+    The driver hands out `usable` of the capacity: more than all of it where a data sheet says GB
+    and means GiB. `context_bytes` are there before the first tensor: the driver's own, and the code
+    of kernels. `communicator_bytes` are the buffers of the library of collectives, for each group
+    of chips that talks together. `workspace_bytes` is the one block of the allocator of tensors
+    that the library of matrix products asks for at its first one, and keeps.
+    """
+
+    context_bytes: Sourced
+    communicator_bytes: Sourced
+    workspace_bytes: Sourced
+    usable: Sourced | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
     """The memory of one chip.
 
-    `bandwidth_bytes_per_s` is the datasheet's; streaming ops reach `efficiency` of it.
+    Capacity and bandwidth are the datasheet's; streaming ops reach `efficiency` of the latter.
+    Without an `overhead` software takes nothing.
     """
 
     capacity_bytes: Sourced
     bandwidth_bytes_per_s: Sourced
     efficiency: Sourced
+    overhead: Overhead | None = None
+
+    @property
+    def usable_bytes(self) -> float:
+        """What the driver hands out, all in all."""
+        usable = None if self.overhead is None else self.overhead.usable
+        return self.capacity_bytes.value * (1.0 if usable is None else usable.value)
+
+    def outside_bytes(self, groups: int) -> float:
+        """What is held outside of the allocator of tensors, on a chip in so many groups."""
+        held = self.overhead
+        if held is None:
+            return 0.0
+        return held.context_bytes.value + groups * held.communicator_bytes.value
+
+    @property
+    def workspace_bytes(self) -> int:
+        """What libraries hold within it."""
+        return 0 if self.overhead is None else int(self.overhead.workspace_bytes.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,10 +148,19 @@ class Chip:
         def share(number: Sourced) -> Sourced:
             return number.scaled(1 / count, why)
 
+        overhead = self.memory.overhead
+        if overhead is not None:
+            overhead = replace(
+                overhead,
+                context_bytes=share(overhead.context_bytes),
+                communicator_bytes=share(overhead.communicator_bytes),
+                workspace_bytes=share(overhead.workspace_bytes),
+            )
         memory = replace(
             self.memory,
             capacity_bytes=share(self.memory.capacity_bytes),
             bandwidth_bytes_per_s=share(self.memory.bandwidth_bytes_per_s),
+            overhead=overhead,
         )
         link = self.host_link
         if link is not None:

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import get_args
 
 from supernode.errors import MachineFileError, near_matches
-from supernode.machine.chip import MATRIX_DTYPES, Chip, HostLink, Memory
+from supernode.machine.chip import MATRIX_DTYPES, Chip, HostLink, Memory, Overhead
 from supernode.machine.machine import Level, Machine, Topology
 from supernode.machine.parse_fit import Like, kernels, link_fit, no_other
 from supernode.machine.parse_number import Sources, number_of, optional, sourced
@@ -114,6 +114,19 @@ def _memory(table: Table, sources: Sources) -> Memory:
         capacity_bytes=sourced(table, "capacity_bytes", sources),
         bandwidth_bytes_per_s=sourced(table, "bandwidth_bytes_per_s", sources),
         efficiency=sourced(table, "efficiency", sources, most=1),
+        overhead=_overhead(table.table("overhead"), sources)
+        if "overhead" in table.entries
+        else None,
+    )
+
+
+def _overhead(table: Table, sources: Sources) -> Overhead:
+    table.allow(_names(Overhead))
+    return Overhead(
+        context_bytes=sourced(table, "context_bytes", sources, zero=True),
+        communicator_bytes=sourced(table, "communicator_bytes", sources, zero=True),
+        workspace_bytes=sourced(table, "workspace_bytes", sources, zero=True),
+        usable=optional(table, "usable", sources),
     )
 
 

@@ -1,7 +1,11 @@
 """Plan: mesh, layouts, the program of each chip, tasks, memory, the state machine. No torch."""
 
+from supernode.plan.allocations import requests as requests
+from supernode.plan.allocations import run_requests as run_requests
 from supernode.plan.away import Slots as Slots
 from supernode.plan.away import slots_of as slots_of
+from supernode.plan.caching_allocator import Reserved as Reserved
+from supernode.plan.caching_allocator import replay as replay
 from supernode.plan.crossing import Crossing as Crossing
 from supernode.plan.crossing import crossings_of as crossings_of
 from supernode.plan.cut import Within as Within

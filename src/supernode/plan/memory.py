@@ -139,6 +139,14 @@ def memory(
     and some kernels need workspace: neither is counted. Stages share blocks: what was found of one
     is kept in `known` for the next.
     """
+    walked = walk(program, is_view, known=known)
+    return replace(_use(*walked, PARTS, early), away=away_bytes(program))
+
+
+def walk(
+    program: Program, is_view: IsView = is_view, *, known: dict[int, Callee] | None = None
+) -> tuple[Segment, Callees]:
+    """The storages of `program` with a trainer that updates state in place, and of its calls."""
     executor = Executor(is_view=is_view)
     callees = callees_of(program, executor, known)
     updated = {source for source in program.updates if source is not None}
@@ -147,7 +155,7 @@ def memory(
     for value, source in zip(program.main.outputs, program.updates, strict=True):
         if source is not None:
             main.storage[value.id].fixed_part = inputs[source].fixed_part
-    return replace(_use(main, callees, PARTS, early), away=away_bytes(program))
+    return main, callees
 
 
 def run_memory(program: Program) -> MemoryUse:
@@ -156,6 +164,11 @@ def run_memory(program: Program) -> MemoryUse:
     State that a step changes is there twice, dying operands of elementwise ops are overwritten, and
     a collective is done when it returns. The workspace of kernels is that of convolutions.
     """
+    return replace(_use(*run_walk(program), RUN_PARTS, ()), away=run_away_bytes(program))
+
+
+def run_walk(program: Program) -> tuple[Segment, Callees]:
+    """The storages of `program` where `run` executes it, and of its calls."""
     goals, away = destinations(program), elsewhere(program.main)
     executor = Executor(is_view=is_view, writes=rewrites(program, goals))
     callees = callees_of(program, executor)
@@ -175,8 +188,7 @@ def run_memory(program: Program) -> MemoryUse:
         for part, size in sizes.items()
     ]
     inputs = _inputs(program, set())
-    main = segment(program.main, inputs, callees, executor, places, beside)
-    return replace(_use(main, callees, RUN_PARTS, ()), away=run_away_bytes(program))
+    return segment(program.main, inputs, callees, executor, places, beside), callees
 
 
 def _use(

@@ -269,7 +269,7 @@ def timeline(walked: Segment, callees: Callees) -> list[int]:
         freed = sum(storage.size_bytes for storage in walked.freed[i])
         made = sum(storage.size_bytes for storage in walked.made[i])
         if op.name == CALL:
-            handed, inner = _call(walked, i, callees)
+            handed, inner = called(walked, i, callees)
             rest = live - sum(storage.size_bytes for storage in inner.at_start)
             times = callees[op.block].timelines
             if handed not in times:
@@ -281,7 +281,7 @@ def timeline(walked: Segment, callees: Callees) -> list[int]:
     return found
 
 
-def _call(walked: Segment, at: int, callees: Callees) -> tuple[Handover, Segment]:
+def called(walked: Segment, at: int, callees: Callees) -> tuple[Handover, Segment]:
     """How call `at` hands its inputs over, and its block walked that way."""
     op = walked.block.ops[at]
     used = [walked.storage[value.id] for value in op.inputs]
@@ -314,7 +314,7 @@ def live_at(walked: Segment, callees: Callees, wanted: int) -> list[Storage]:
         if wanted < first + length:
             if op.name != CALL:
                 return [*live, *walked.made[i]]
-            _, inner = _call(walked, i, callees)
+            _, inner = called(walked, i, callees)
             inside = live_at(inner, {}, wanted - first)
             return _joined(walked, op, live, inner, inside, callees[op.block])
         live |= dict.fromkeys(walked.made[i])

@@ -50,6 +50,8 @@ def simulation_document(
         ],
         "memory": {
             **_held(sim.memory),
+            "reserved_bytes": sim.reserved_bytes,
+            "outside_bytes": sim.outside_bytes,
             "capacity_bytes": sim.capacity_bytes,
         },
     }

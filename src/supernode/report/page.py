@@ -7,7 +7,8 @@ from supernode.errors import InputError
 from supernode.report.figures import comparison_figure, memory_figure, timeline_figure
 from supernode.report.html import SCRIPT, document, figure, rows, section, tiles
 from supernode.report.limit_figures import levels_figure, limits_figure, roofline_figure
-from supernode.report.text import figures_of
+from supernode.report.tables import sized
+from supernode.report.text import HELD_BESIDE, figures_of
 from supernode.search import Change
 from supernode.simulate import Simulation
 from supernode.units import format_seconds
@@ -77,14 +78,18 @@ def _memory(sim: Simulation) -> str:
     about = "Of one chip: parameters, optimizer state, activations, gradients and the rest."
     if not sim.fits:
         about = "What one chip would hold if it could."
+    held = [("tensors at the peak", sim.memory.peak_bytes)]
+    held += [(label, found(sim)) for label, found in HELD_BESIDE]
+    held.append(("capacity", sim.capacity_bytes))
     body = figure(memory_figure(sim.trace, sim.capacity_bytes), "memory")
+    body += rows("of a chip", [(label, sized(size)) for label, size in held if size])
     return section("Memory over the step", about, body)
 
 
 def _verdict(sim: Simulation) -> str:
     if sim.fits:
         return ""
-    needed, available = sim.memory.peak_bytes / 1e9, sim.capacity_bytes / 1e9
+    needed, available = sim.taken_bytes / 1e9, sim.capacity_bytes / 1e9
     text = f"does not fit: needs {needed:,.3g} GB of {available:,.3g} GB per chip"
     most = ", ".join(f"{module} {size / 1e9:,.3g} GB" for module, size in sim.memory.modules)
     return f'<p class="bad">{escape(sim.machine)} {text}</p><p>Most in {escape(most)}.</p>'

@@ -133,9 +133,16 @@ _ROWS: tuple[tuple[str, Callable[[Simulation], str]], ...] = (
 )
 
 
+HELD_BESIDE: tuple[tuple[str, Callable[[Simulation], float]], ...] = (
+    ("allocator reserves", lambda sim: sim.reserved_bytes),
+    ("driver, collectives", lambda sim: sim.outside_bytes),
+)
+"""What software takes of a chip: for tensors, and beside them."""
+
+
 def figures_of(sim: Simulation) -> list[tuple[str, str]]:
     """The main figures with their labels; without those that rest on time if it does not fit."""
-    memory = f"{sized(sim.memory.peak_bytes)} of {sized(sim.capacity_bytes)}"
+    memory = f"{sized(sim.taken_bytes)} of {sized(sim.capacity_bytes)}"
     if not sim.fits:
         return [("memory per chip", memory)]
     timed = [(label, cell(sim)) for label, cell in _ROWS]
@@ -180,12 +187,16 @@ def _memory_table(sims: Sequence[Simulation]) -> Table:
         table.add_row(f"  {part}", *(sized(sim.memory.parts[part]) for sim in sims))
     peaks = (Text(sized(s.memory.peak_bytes), style="" if s.fits else "red") for s in sims)
     table.add_row("peak", *peaks, style="bold")
+    for label, held in HELD_BESIDE:
+        sizes = [held(sim) for sim in sims]
+        if any(sizes):
+            table.add_row(label, *map(sized, sizes))
     table.add_row("capacity", *(sized(sim.capacity_bytes) for sim in sims))
     return table
 
 
 def _verdict(sim: Simulation) -> Text:
-    needed, available = sized(sim.memory.peak_bytes), sized(sim.capacity_bytes)
+    needed, available = sized(sim.taken_bytes), sized(sim.capacity_bytes)
     holders = ", ".join(f"{module} {sized(held)}" for module, held in sim.memory.modules[:3])
     wrong = f"{sim.machine}: does not fit, needs {needed} of {available} per chip\n"
     way_out = "a smaller --batch or --sequence, more chips, or a layout with tp and sp needs less"

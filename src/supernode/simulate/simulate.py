@@ -99,7 +99,10 @@ class Rehearsal:
             dtype=dtype,
             peak_flops_per_s=chip.peak(dtype).value,
             memory=max(stages.memories, key=lambda used: used.peak_bytes),
-            capacity_bytes=chip.memory.capacity_bytes.value,
+            capacity_bytes=chip.memory.usable_bytes,
+            outside_bytes=chip.memory.outside_bytes(_groups(plan)),
+            workspace_bytes=chip.memory.workspace_bytes,
+            replays=stages.replays,
             power_w=power_w(machine, plan.mesh.size, compute_s / step_s if step_s else 0.0),
         )
 
@@ -109,3 +112,8 @@ class Rehearsal:
             stages = stages_of(self.plan, self.cost, fusion=fusion, overlap=overlap)
             self._ready[key] = stages, Recorder(self.plan, stages)
         return self._ready[key]
+
+
+def _groups(plan: Plan) -> int:
+    """In how many groups a chip talks: one along each axis."""
+    return sum(size > 1 for _, size in plan.mesh.every_axis())

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from math import fsum
 
 from supernode.machine import Kind
-from supernode.plan.memory import MemoryUse
+from supernode.plan import MemoryUse, Reserved
 from supernode.simulate.range import Doubts, range_of
+from supernode.simulate.reserved import Replays
 from supernode.trace import Trace
 
 
@@ -27,6 +28,10 @@ class Simulation:
     `model_flops` are the FLOP of the matmuls (attention and convolutions too) of the one-chip
     program, a multiply-add as 2, causal attention as captured. `peak_flops_per_s` is the chip's
     datasheet rate for `dtype`, the one that most of them run in.
+
+    `memory` are the tensors of the fullest chip, of which the memory allocator reserves
+    `reserved_bytes`, with `workspace_bytes` for libraries, beside `outside_bytes` that the driver
+    and the collectives' library hold.
     """
 
     program: str
@@ -52,12 +57,32 @@ class Simulation:
     peak_flops_per_s: float
     memory: MemoryUse
     capacity_bytes: float
+    outside_bytes: float
+    workspace_bytes: int
+    replays: Replays = field(compare=False, repr=False)
     power_w: float
 
     @property
     def fits(self) -> bool:
-        """Whether the peak of memory is within what a chip has."""
-        return self.memory.peak_bytes <= self.capacity_bytes
+        """Whether the allocator can serve the step within what a chip has."""
+        return self._reserved.fits
+
+    @property
+    def reserved_bytes(self) -> int:
+        """The most that the allocator takes from the fullest chip.
+
+        Where the step does not fit, what it would take from a chip large enough.
+        """
+        return self._reserved.reserved_bytes
+
+    @property
+    def taken_bytes(self) -> float:
+        """All that software takes of the fullest chip."""
+        return self.reserved_bytes + self.outside_bytes
+
+    @property
+    def _reserved(self) -> Reserved:
+        return self.replays.on(self.capacity_bytes - self.outside_bytes, self.workspace_bytes)
 
     @property
     def range_s(self) -> tuple[float, float]:

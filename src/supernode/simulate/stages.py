@@ -15,6 +15,7 @@ from supernode.plan.storage import Callee
 from supernode.simulate.ask import Asks, CostOf
 from supernode.simulate.chain import Chains
 from supernode.simulate.line import lines
+from supernode.simulate.reserved import Holder, Replays
 from supernode.simulate.routine import Stint
 from supernode.simulate.schedule import schedule_stages
 
@@ -33,6 +34,7 @@ class Stages:
 
     ranks: Sequence[int]
     memories: Sequence[MemoryUse]
+    replays: Replays
     asks: Asks
     chains: Chains
     tasks: Sequence[Task]
@@ -57,14 +59,19 @@ def stages_of(plan: Plan, cost: CostOf, *, fusion: bool, overlap: bool) -> Stage
     sizes = _counts(len(stint.works) for stint in stints)
     counts = [len(schedule.tasks) for schedule in schedules]
     known: dict[int, Callee] = {}
+    memories: list[MemoryUse] = []
+    holders: list[Holder] = []
+    for rank, program, schedule in zip(ranks, programs, schedules, strict=True):
+        lent_bytes, early = plan.lent_bytes(rank, in_place=True), schedule.early
+        use = memory(program, early=early, known=known).lending(lent_bytes)
+        memories.append(use)
+        holders.append(
+            Holder(program=program, early=early, lent_bytes=lent_bytes, peak_bytes=use.peak_bytes)
+        )
     return Stages(
         ranks=ranks,
-        memories=[
-            memory(program, early=schedule.early, known=known).lending(
-                plan.lent_bytes(rank, in_place=True)
-            )
-            for rank, program, schedule in zip(ranks, programs, schedules, strict=True)
-        ],
+        memories=memories,
+        replays=Replays(holders, known),
         asks=asks,
         chains=Chains(todo, asks),
         tasks=[task for schedule in schedules for task in schedule.tasks],
