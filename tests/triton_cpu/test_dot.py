@@ -33,7 +33,7 @@ def dot_kernel(a, b, c, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, STEPS
 )
 @pytest.mark.parametrize(
     "shape",
-    [(16, 16, 32, 1), (32, 64, 64, 3), (8, 128, 16, 2), (64, 256, 128, 1), (32, 2048, 32, 2)],
+    [(16, 16, 32, 1), (32, 64, 64, 3), (8, 128, 16, 2), (64, 256, 128, 1), (64, 2048, 32, 2)],
 )
 def test_dot(dtype, out_dtype, tolerance, shape):
     m, n, k, steps = shape

@@ -37,7 +37,7 @@ class Product:
     Blocks of 2 × 2 tiles of C stay in registers 0 to 3 while k passes by; 4 and 5 hold A, 6 and 7
     B, whose rows are first laid side by side in pairs, as the instruction wants them. All columns
     pass by one panel of rows of A, which stays in the first-level cache. Of the caller's A it is a
-    copy, and the next one is fetched meanwhile: its rows are no stream that a CPU foresees.
+    copy, and the next one is copied meanwhile: its rows are no stream that a CPU foresees.
     """
 
     def __init__(self, w: Writer, m: int, n: int, k: int, rows: tuple[str, str, str]) -> None:
@@ -54,14 +54,17 @@ class Product:
         paired = w.alloca(f"[{self.k * self.n} x i16]")
         self._pair_rows(paired)
         moving = self.a_row.startswith("%")
-        copied = w.alloca(f"[{down * self.k} x i16]") if moving else ""
+        copies = w.alloca(f"[{2 * down * self.k} x i16]") if moving else ""
+        if moving:
+            self._copy_panel("%A", copies)
         with w.loop(self.m, down) as i:
             panel, row = self._element(I16, "%A", i, self.a_row, "0"), self.a_row
-            ahead = ""
+            ahead = None
             if moving:
-                ahead = self._next_panel(i)
-                self._copy_panel(panel, copied)
-                panel, row = copied, str(self.k)
+                now, row = w.let(f"and i32 {i}, {down}"), str(self.k)
+                panel = self._element(I16, copies, now, row, "0")
+                other = self._element(I16, copies, w.let(f"xor i32 {now}, {down}"), row, "0")
+                ahead = self._next_panel(i), other
             with w.loop(self.n, self.across * SIDE) as j:
                 self._block(panel, row, ahead, paired, i, j)
         self._call("tilerelease", "")
@@ -122,7 +125,15 @@ class Product:
             value = w.load(I16, self._element(I16, panel, row, self.a_row, column), lanes)
             w.store(I16, value, self._element(I16, copied, row, str(self.k), column), lanes)
 
-    def _block(self, panel: str, row: str, ahead: str, paired: str, i: str, j: str) -> None:
+    def _block(
+        self,
+        panel: str,
+        row: str,
+        ahead: tuple[str, str] | None,
+        paired: str,
+        i: str,
+        j: str,
+    ) -> None:
         """The tiles of C whose first element is (i, j)."""
         w = self.w
         lines = [w.let(f"add nsw i32 {i}, {x * SIDE}") for x in range(self.down)]
@@ -150,7 +161,7 @@ class Product:
             for y in range(self.across):
                 self._load(6 + y, w.offset(I16, right, str(y * _REGISTER)), I16, str(2 * _PAIRS))
             if ahead:
-                self._fetch(ahead, j, inner)
+                self._copy_ahead(*ahead, j, inner)
             for number in range(len(places)):
                 x, y = divmod(number, self.across)
                 self._call("tdpbf16ps", f"i8 {number}, i8 {4 + x}, i8 {6 + y}")
@@ -159,16 +170,16 @@ class Product:
                 "tilestored64", f"i8 {number}, ptr {place}, i64 {self._bytes(F32, self.c_row)}"
             )
 
-    def _fetch(self, ahead: str, j: str, inner: str) -> None:
-        """Asks for a line of some rows of A's next panel: of all, when j and inner are through."""
+    def _copy_ahead(self, ahead: str, copy: str, j: str, inner: str) -> None:
+        """Copies a line of some rows of A's next panel: of all, when j and inner are through."""
         w = self.w
         rows = max(1, self.down * SIDE * self.across * SIDE // self.n)
         first = w.let(f"mul nsw i32 {w.let(f'udiv i32 {j}, {self.across * SIDE}')}, {rows}")
-        w.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         for number in range(rows):
             row = w.let(f"add nsw i32 {first}, {number}")
-            place = self._element(I16, ahead, row, self.a_row, inner)
-            w.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 2, i32 1)")
+            row = w.let(f"and i32 {row}, {self.down * SIDE - 1}")  # more columns than rows: again
+            value = w.load(I16, self._element(I16, ahead, row, self.a_row, inner), 2 * _PAIRS)
+            w.store(I16, value, self._element(I16, copy, row, str(self.k), inner), 2 * _PAIRS)
 
     def _element(self, elem: Elem, base: str, row: str, stride: str, column: str) -> str:
         w = self.w
