@@ -121,3 +121,18 @@ def test_what_a_call_returns_is_given_back_outside() -> None:
     )
     step = program(((vector(0, 1), param()),), ops, (), (body,))
     assert list(requests(step, is_view)) == [[1], [8], [30, -1], [2, -2, -3]]
+
+
+def test_what_a_call_does_not_read_is_given_back_when_it_begins() -> None:
+    x, unread, y = vector(0, 8), vector(1, 5), vector(2, 30)
+    body = Block(name="layer", inputs=(x, unread), ops=(op("f", y, x),), outputs=(y,))
+    a, b, out = vector(1, 8), vector(2, 5), vector(3, 30)
+    ops = (
+        op("f", a, vector(0, 1)),
+        op("f", b, vector(0, 1)),
+        Op(name=CALL, block="layer", args=(a, b), outputs=(out,)),
+        op("f", vector(4, 2), out),
+    )
+    step = program(((vector(0, 1), param()),), ops, (), (body,))
+    assert list(requests(step, is_view)) == [[1], [8], [5, -2], [30, -1], [2, -3, -4]]
+    assert memory(step, is_view).timeline == (9, 14, 39, 33)

@@ -64,6 +64,8 @@ def test_what_does_not_fit_has_the_same_keys_and_no_times() -> None:
     assert isinstance(memory, dict)
     assert memory["peak_bytes"] == SIM.memory.peak_bytes
     assert memory["capacity_bytes"] == 1.0
+    assert memory["reserved_bytes"] == SIM.reserved_bytes > SIM.memory.peak_bytes
+    assert memory["outside_bytes"] == 0
 
 
 def test_a_comparison_is_a_list_in_the_order_given() -> None:

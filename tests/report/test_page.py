@@ -61,7 +61,9 @@ def test_names_are_escaped() -> None:
 
 
 def test_a_page_of_what_does_not_fit_says_so_and_shows_no_timeline() -> None:
-    html = own_text(page([replace(SIM, capacity_bytes=1e3)]))
+    html = own_text(page([replace(SIM, capacity_bytes=1e3, outside_bytes=2e9)]))
+    assert "driver, collectives</td><td>2 GB" in html
+    assert "allocator reserves" in html
     assert "does not fit" in html
     assert 'id="timeline"' not in html
     assert 'id="memory"' in html

@@ -12,9 +12,11 @@ from supernode.simulate import Rehearsal, simulate
 from supernode.simulate import reserved as module
 from supernode.simulate.ask import Asks
 from supernode.simulate.line import lines
+from supernode.simulate.reserved import Holder, Replays
 from supernode.simulate.schedule import schedule_stages
 from supernode.units import MIB
 from tiny import layered, machine, overhead, plan
+from vectors import param, program, vector
 
 FOUR = Mesh((("dp", 2), ("tp", 2), ("cp", 1)))
 SMALL = plan(layered(3, reduce_over="dp"), FOUR)
@@ -71,3 +73,15 @@ def test_steps_are_replayed_when_it_is_asked_and_once(monkeypatch: pytest.Monkey
     assert [sim.fits for sim in sims] == [True, True, False]
     assert len({sim.reserved_bytes for sim in sims}) == 1
     assert len(asked) == 2  # on any chip that is large enough, and on the one that is not
+
+
+def test_a_chip_that_holds_nearly_as_much_may_be_the_one_that_does_not_fit() -> None:
+    def holder(*sizes: int) -> Holder:
+        held = tuple((vector(i, size), param(str(i))) for i, size in enumerate(sizes))
+        return Holder(program=program(held, ()), early=(), lent_bytes=0, peak_bytes=sum(sizes))
+
+    even, odd = holder(20 * MIB), holder(18 * MIB + 1, MIB // 2)
+    found = Replays([even, odd], {}).on(21 * MIB, 0)
+    assert (found.reserved_bytes, found.fits) == (22 * MIB, False)
+    assert Replays([even], {}).on(21 * MIB, 0).fits
+    assert Replays([even, odd], {}).on(22 * MIB, 0).fits
