@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supernode.capture import capture
-from supernode.ir import CALL, Block, Op, Program, Value
+from supernode.ir import CALL, Block, Op, Port, Program, Value, elsewhere
 from supernode.models import recipe
 from supernode.partition import partition
-from supernode.plan import memory, requests, run_memory, run_requests
+from supernode.plan import job_requests, memory, requests, run_memory, run_requests
 from supernode.plan.memory import Early
 from vectors import is_view, op, param, program, programs, vector
 
@@ -136,3 +136,79 @@ def test_what_a_call_does_not_read_is_given_back_when_it_begins() -> None:
     step = program(((vector(0, 1), param()),), ops, (), (body,))
     assert list(requests(step, is_view)) == [[1], [8], [5, -2], [30, -1], [2, -3, -4]]
     assert memory(step, is_view).timeline == (9, 14, 39, 33)
+
+
+def most(lines: Iterable[Sequence[int]]) -> list[int]:
+    """The most bytes taken while each line is served."""
+    taken: list[int] = []
+    there: dict[int, int] = {}
+    found: list[int] = []
+    for line in lines:
+        now = high = sum(there.values())
+        for request in line:
+            if request > 0:
+                there[len(taken)] = request
+                taken.append(request)
+                now += request
+            else:
+                now -= there.pop(-request)
+            high = max(high, now)
+        found.append(high)
+    return found
+
+
+@given(programs())
+def test_the_second_step_takes_what_one_step_takes(step: Program) -> None:
+    timeline = memory(step, is_view).timeline
+    trains = any(op.site.phase == "backward" for op in step.main.ops)
+    during = most(job_requests(step, is_view, workspace_bytes=5000))
+    workspaces = 2 * 5000 if trains else 5000
+    assert during[-len(timeline) :] == [size + workspaces for size in timeline]
+    assert len(during) == 1 + (2 * len(timeline) + 1 if trains else len(timeline))
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_first_step_of_a_model_makes_the_state_of_its_optimizer(name: str) -> None:
+    job = recipe(name).build()
+    captured = capture(job.step, job.model, job.optimizer, job.inputs).program
+    for layout in LAYOUTS[name]:
+        for local in partition(captured, layout).programs:
+            timeline, away = memory(local).timeline, elsewhere(local.main)
+            state = sum(
+                value.type.size_bytes
+                for port, value in zip(local.inputs, local.main.inputs, strict=True)
+                if port.role == "state" and value.id not in away
+            )
+            _, *during = most(job_requests(local))
+            first, second = during[: -len(timeline)], during[-len(timeline) :]
+            assert second == list(timeline), layout
+            at = next((i for i, size in enumerate(first) if size != timeline[i] - state), None)
+            if at is None:
+                assert not state
+            else:  # a line for the state stands between two ops
+                assert first[at + 1 :] == list(timeline[at:]), layout
+
+
+def test_workspace_is_taken_by_each_thread_and_state_where_it_is_read() -> None:
+    w, m, h, g, m2, w2 = (vector(i, size) for i, size in enumerate((8, 4, 6, 8, 4, 8)))
+    ops = (
+        op("f", h, w),
+        op("f", g, h, phase="backward"),
+        op("f", m2, m, phase="optimizer"),
+        op("f", w2, w, m2, g, phase="optimizer"),
+    )
+    state = Port(name="m", role="state", of="w")
+    step = program(((w, param("w")), (m, state)), ops, ((w2, 0), (m2, 1), (g, None)))
+    assert list(job_requests(step, is_view, beside=(3,), workspace_bytes=50)) == [
+        [3, 50, 8],
+        [6],
+        [50],
+        [8, -3],
+        [4],
+        [4, -7],
+        [8, -8, -5],  # the gradient is returned, and let go when the next step begins
+        [6],
+        [8, -9],
+        [4, -11],
+        [8, -12],
+    ]

@@ -37,8 +37,8 @@ class Overhead:
     The driver hands out `usable` of the capacity: more than all of it where a data sheet says GB
     and means GiB. `context_bytes` are there before the first tensor: the driver's own, and the code
     of kernels. `communicator_bytes` are the buffers of the library of collectives, for each group
-    of chips that talks together. `workspace_bytes` is the one block of the allocator of tensors
-    that the library of matrix products asks for at its first one, and keeps.
+    of chips that talks together. `workspace_bytes` is the block of the allocator of tensors that
+    the library of matrix products takes and keeps for each thread: one goes forward, one backward.
     """
 
     context_bytes: Sourced

@@ -1,5 +1,6 @@
 """Plan: mesh, layouts, the program of each chip, tasks, memory, the state machine. No torch."""
 
+from supernode.plan.allocations import job_requests as job_requests
 from supernode.plan.allocations import requests as requests
 from supernode.plan.allocations import run_requests as run_requests
 from supernode.plan.away import Slots as Slots

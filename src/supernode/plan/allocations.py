@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from supernode.ir import CALL, Op, Program
 from supernode.ops import is_view
-from supernode.plan.memory import Early, run_walk, walk
+from supernode.plan.memory import STATE, Early, run_walk, walk
 from supernode.plan.storage import Callee, Callees, IsView, Segment, Storage, called
 
 Requests = list[int]
@@ -62,14 +62,58 @@ def requests(
     taken as `memory(...).timeline[i]` says, with those beside.
     """
     walked, callees = walk(program, is_view, known=known)
-    return _Writer(callees, early, in_place=True).lines(walked, beside)
+    writer = _Writer(callees, early, in_place=True)
+    yield from writer.step(writer.begin(walked, beside))
+    yield writer.rest()
+
+
+def job_requests(
+    program: Program,
+    is_view: IsView = is_view,
+    *,
+    early: Iterable[Early] = (),
+    known: dict[int, Callee] | None = None,
+    beside: Sequence[int] = (),
+    workspace_bytes: int = 0,
+) -> Iterator[Requests]:
+    """The requests of a job's first steps, until each is like the one before: of two steps of
+    training, else of one.
+
+    In the first one the optimizer's state is taken where it is first read, all of it, as
+    `torch.optim` does; the second takes what `requests` says. Each thread takes `workspace_bytes`
+    where it begins: that of the step, and that which autograd starts for backward.
+    """
+    phases = [op.site.phase for op in program.main.ops]
+    walked, callees = walk(program, is_view, known=known)
+    writer = _Writer(callees, early, in_place=True)
+    trains = "backward" in phases
+    begun = writer.begin(walked, (*beside, workspace_bytes), makes_state=trains)
+    if not trains:
+        yield from writer.step(begun)
+    else:
+        start = phases.index("backward")
+        yield from writer.step(begun, thread=(start, workspace_bytes))
+        writer.next_step(begun, program)
+        yield from writer.step(begun)
+    yield writer.rest()
 
 
 def run_requests(program: Program) -> Iterator[Requests]:
     """The same where `run` executes the program, with the next epoch, results and letters from the
     start; as `run_memory` counts them."""
     walked, callees = run_walk(program)
-    return _Writer(callees, (), in_place=False).lines(walked, ())
+    writer = _Writer(callees, (), in_place=False)
+    yield from writer.step(writer.begin(walked, ()))
+    yield writer.rest()
+
+
+@dataclass(slots=True)
+class _Main:
+    """The main block, the number of what is in each of its places, and the state yet to be made."""
+
+    routine: _Routine
+    held: list[int]
+    unmade: dict[Storage, None]
 
 
 class _Writer:
@@ -84,20 +128,68 @@ class _Writer:
             if each.first < each.last and each.size_bytes:
                 self._begins[each.first].append(each)
 
-    def lines(self, walked: Segment, beside: Sequence[int]) -> Iterator[Requests]:
+    def begin(self, walked: Segment, beside: Sequence[int], *, makes_state: bool = False) -> _Main:
+        """Takes what there is before the first step, less the state that the step makes."""
         for size_bytes in filter(None, beside):
             self._take(size_bytes)
         routine = self._routine(walked)
-        held = [NOTHING] * len(routine.places)
+        main = _Main(routine, [NOTHING] * len(routine.places), {})
         for storage in walked.kept:
-            if storage in routine.places:
-                held[routine.places[storage]] = self._take(storage.size_bytes)
-        for at, op in enumerate(walked.block.ops):
-            if op.name == CALL:
-                yield from self._call(routine, at, op, held)
+            if makes_state and storage.part == STATE and storage in routine.places:
+                main.unmade[storage] = None
             else:
-                yield self._do(routine.deeds[at], held)
-        yield self._line
+                self._hold(main, storage)
+        return main
+
+    def step(self, main: _Main, thread: tuple[int, int] | None = None) -> Iterator[Requests]:
+        """A step; a `thread` begins with an op of the main block, and takes so much."""
+        storage = main.routine.segment.storage
+        for at, op in enumerate(main.routine.segment.block.ops):
+            if thread is not None and thread[0] == at and thread[1]:
+                yield self._next()
+                self._take(thread[1])
+            if main.unmade and any(storage[value.id] in main.unmade for value in op.inputs):
+                yield self._next()
+                self._make_state(main)
+            if op.name == CALL:
+                yield from self._call(main.routine, at, op, main.held)
+            else:
+                yield self._do(main.routine.deeds[at], main.held)
+        self._make_state(main)
+
+    def _make_state(self, main: _Main) -> None:
+        for storage in main.unmade:
+            self._hold(main, storage)
+        main.unmade.clear()
+
+    def next_step(self, main: _Main, program: Program) -> None:
+        """Results are let go, and what was updated is what the next step reads."""
+        storage, places = main.routine.segment.storage, main.routine.places
+        found = [places.get(storage[value.id], NOTHING) for value in program.main.outputs]
+        inputs = [places.get(storage[value.id], NOTHING) for value in program.main.inputs]
+        numbers = [NOTHING if place == NOTHING else main.held[place] for place in found]
+        pairs = list(zip(numbers, program.updates, strict=True))
+        updated = {inputs[source]: number for number, source in pairs if source is not None}
+        kept = {*updated.values(), *(main.held[place] for place in inputs if place != NOTHING)}
+        gone = dict.fromkeys(number for number, source in pairs if source is None)
+        self._line += [-number for number in gone if number not in (NOTHING, *kept)]
+        for place, number in updated.items():
+            if place != NOTHING:
+                main.held[place] = number
+        self._line += [-main.held[place] for place in main.routine.dropped if main.held[place] >= 0]
+        self._at = 0
+
+    def rest(self) -> Requests:
+        """What was asked last."""
+        return self._line
+
+    def _hold(self, main: _Main, storage: Storage) -> None:
+        if storage in main.routine.places:
+            main.held[main.routine.places[storage]] = self._take(storage.size_bytes)
+
+    def _next(self) -> Requests:
+        done, self._line = self._line, []
+        return done
 
     def _take(self, size_bytes: int) -> int:
         self._line.append(size_bytes)
@@ -111,7 +203,7 @@ class _Writer:
             held[takes[0][0]], takes = came[0][0], ()
         else:
             self._line += [-number for number, _ in came]
-        done, self._line = self._line, []
+        done = self._next()
         for each in self._begins.get(self._at, ()):
             number = self._take(each.size_bytes)
             self._waiting[each.last].append((number, each.size_bytes))

@@ -32,7 +32,8 @@ from supernode.plan.storage import (
 )
 from supernode.units import format_bytes
 
-PARTS = ("parameters", "optimizer state", "gradients", "activations", "temporaries", "inputs")
+STATE = "optimizer state"
+PARTS = ("parameters", STATE, "gradients", "activations", "temporaries", "inputs")
 """What memory is for. Activations are made in the forward and used in the backward phase,
 gradients made in the backward phase and used by the optimizer; temporaries are all the rest."""
 
@@ -48,7 +49,7 @@ LENT = "lent to a peer"
 _PART_OF_ROLE = {
     "param": "parameters",
     "buffer": "parameters",
-    "state": "optimizer state",
+    "state": STATE,
     "host": "inputs",
     "arg": "inputs",
     "constant": "inputs",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import inf
 
 from supernode.ir import Program
-from supernode.plan import Reserved, replay, requests
+from supernode.plan import Reserved, job_requests, replay
 from supernode.plan.memory import Early
 from supernode.plan.storage import Callee
 
@@ -28,7 +28,7 @@ class Replays:
     """The steps of the fullest chips, with what was found of their blocks.
 
     `on` is the worst of them where the allocator may reserve `room_bytes`, of which libraries take
-    a block of `workspace_bytes`.
+    `workspace_bytes` for each thread.
     """
 
     def __init__(self, holders: Sequence[Holder], known: dict[int, Callee]) -> None:
@@ -65,7 +65,11 @@ class Replays:
         return self._found[key]
 
     def _replay(self, holder: Holder, room_bytes: float, workspace_bytes: int) -> Reserved:
-        beside = (workspace_bytes, holder.lent_bytes)
-        early, known = holder.early, self._known
-        asked = requests(holder.program, early=early, known=known, beside=beside)
+        asked = job_requests(
+            holder.program,
+            early=holder.early,
+            known=self._known,
+            beside=(holder.lent_bytes,),
+            workspace_bytes=workspace_bytes,
+        )
         return replay(asked, room_bytes)
