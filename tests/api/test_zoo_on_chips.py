@@ -62,6 +62,11 @@ def test_models_on_four_chips(four: Node, name: str) -> None:
     check(four, name, ON_FOUR)
 
 
+@pytest.mark.slow
+def test_chips_that_share_keys(four: Node) -> None:
+    check(four, "llama", ("tp=4", "tp=4,sp"))
+
+
 @pytest.mark.zoo
 @pytest.mark.parametrize("precision", Precision)
 @pytest.mark.parametrize("name", QUICK)

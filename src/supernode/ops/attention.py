@@ -31,7 +31,7 @@ def _formula(op: Op, ins: tuple[Dims, ...], outs: tuple[Dims, ...], whole: set[s
     if isinstance(mask, Value):
         ins = (*ins, _mask_dims(shape_of(mask), sizes))
     if groups == 1:  # heads that share all their keys and values can be on several chips
-        ins, outs, whole = _without_groups(ins), _without_groups(outs), whole - {"r"}
+        ins, outs = _without_groups(ins), _without_groups(outs)
     return Formula(inputs=ins, outputs=outs, sizes=sizes, whole=frozenset(whole))
 
 
@@ -56,14 +56,14 @@ def _mask_dims(shape: tuple[int, ...], sizes: dict[str, int]) -> Dims:
 def _forward(op: Op) -> Formula:
     # A piece of the queries is cut no further: it is where it is among all queries.
     cut = {"s"} if op.name == CAUSAL else set[str]()
-    return _formula(op, (_Q, _K, _K), (_OUT, _LSE), {"t", "e", "r"} | cut)
+    return _formula(op, (_Q, _K, _K), (_OUT, _LSE), {"t", "e"} | cut)
 
 
 def _backward(op: Op) -> Formula:
     """Queries apart give parts of the gradients of keys and values, which add up."""
     ins = (_OUT, _Q, _K, _K, _OUT, _LSE)
     cut = {"s"} if op.name == CAUSAL_BACKWARD else set[str]()
-    return _formula(op, ins, (_Q, _K, _K), {"r", "t", "e"} | cut)
+    return _formula(op, ins, (_Q, _K, _K), {"t", "e"} | cut)
 
 
 def _local(position: int, name: str) -> Callable[[Op, Split, tuple[Type, ...]], Op]:

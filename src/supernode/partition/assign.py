@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from supernode.errors import LayoutError
 from supernode.ir import HostType, Port, Program, Value
 from supernode.partition.classes import Classes, Part, expert_classes, inside_experts
+from supernode.partition.halves import inner_axes
 from supernode.partition.line import Axis, mesh_of
-from supernode.partition.matrices import inner_classes
 from supernode.partition.reader import pointed
-from supernode.plan import Layout, Mesh, beside, fits, is_contiguous, piece_size
+from supernode.plan import Layout, Mesh, beside, fits, is_contiguous, piece_size, whole_axis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """`split[axis][class]` is the rank of preference (0 first) where an op has several such
-    classes; `units[class]` in how many units a class is cut that its axes do not divide;
-    `homes[i]` is the layout of input `i`, None for a host number; `reasons[i]` why. `experts` is
-    the axis that splits experts, if any; `inside` are those along which all chips have the same
-    rows. Where the first is one of these its chips take the rows of their experts without asking.
+    """`axes` are those of the mesh, some as halves. `split[axis][class]` is the rank of preference
+    (0 first) where an op has several such classes; `units[class]` in how many units a class is cut
+    that its axes do not divide; `homes[i]` is the layout of input `i`, None for a host number;
+    `reasons[i]` why. `experts` is the axis that splits experts, if any; `inside` are those along
+    which all chips have the same rows. Where the first is one of these its chips take the rows of
+    their experts without asking.
     """
 
+    axes: tuple[Axis, ...]
     split: dict[str, dict[Part, int]]
     units: dict[Part, int]
     homes: tuple[Layout | None, ...]
@@ -37,13 +39,14 @@ def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str
     Raises:
         LayoutError: there is nothing to split, or a chip would get no part of a dim.
     """
+    inner = inner_axes(program, classes, axes, line)
+    axes = inner.axes
     split: dict[str, dict[Part, int]] = {axis.name: {} for axis in axes}
     for axis in axes:
         chosen = split[axis.name]
         if axis.scheme.inner:
-            inner = _inner(program, classes, axis, line)
             apart = inside_experts(classes) if axis.scheme.experts else set[Part]()
-            _take(chosen, [place for place in inner if place not in apart], 0)
+            _take(chosen, [part for part in inner.split[axis.name] if part not in apart], 0)
         if axis.scheme.batch:
             _take(chosen, _batch(program, classes, axis, line), 0)
         if axis.scheme.experts:
@@ -63,6 +66,7 @@ def assign(program: Program, classes: Classes, axes: tuple[Axis, ...], line: str
         homes.append(home)
         reasons.append(reason)
     return Assignment(
+        axes=axes,
         split=split,
         units=units,
         homes=tuple(homes),
@@ -112,24 +116,6 @@ def batch_classes(program: Program, classes: Classes) -> list[Part]:
                 found[first] = None
         others.update(place for place in rest if place not in found)
     return list(found or firsts)
-
-
-def _inner(program: Program, classes: Classes, axis: Axis, line: str) -> list[Part]:
-    found = inner_classes(program, classes)
-    if not found:
-        raise LayoutError(
-            f"{axis.name}={axis.size} splits nothing: no parameter that the step reads is the "
-            "matrix of a matmul",
-            asked=f"layout {line}",
-            fix="split the batch and what is stored (dp, fsdp)",
-        )
-    # A table of fewer rows than chips is not worth splitting: it stays whole, unless all are such.
-    sizes: dict[Part, int] = defaultdict(int)
-    for port, value in zip(program.inputs, program.main.inputs, strict=True):
-        for dim, size in enumerate(value.tensor.shape if port.role == "param" else ()):
-            place = classes.of("main", value, dim)
-            sizes[place] = max(sizes[place], size)
-    return [place for place in found if sizes.get(place, axis.size) >= axis.size] or found
 
 
 def _tokens(program: Program, classes: Classes, axis: Axis, line: str) -> list[Part]:
@@ -220,7 +206,8 @@ def _places(
 
 def _misfit(axes: tuple[Axis, ...], what: str, size: int, divisor: int, line: str) -> LayoutError:
     """Why these axes together can't split a dim, which `what` tells, in so many units."""
-    asked = f"{'*'.join(axis.name for axis in axes)}={math.prod(axis.size for axis in axes)}"
+    names = dict.fromkeys(whole_axis(axis.name) for axis in axes)
+    asked = f"{'*'.join(names)}={math.prod(axis.size for axis in axes)}"
     unit = "" if divisor == size else f", which splits in {divisor} equal units"
     parts = "chips" if not any(axis.scheme.time for axis in axes) else "microbatches"
     return LayoutError(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from supernode.ir import HostType, Op, Value, is_zeros
 from supernode.ops import Formula, Row
@@ -17,12 +18,15 @@ from supernode.partition.cuts import (
 )
 from supernode.partition.emit import Emitter
 from supernode.partition.experts import experts_cut, taken_along
+from supernode.partition.halves import other_half
 from supernode.plan import (
     Layout,
     by_expert,
     by_token,
+    cut,
     cut_axis,
     cut_groups,
+    cut_within,
     fits,
     has_stretches,
     is_contiguous,
@@ -104,13 +108,16 @@ def choose(question: Question) -> Choice:
         if axis in taken or axis in question.alike:
             continue
         found = _assigned(question, axis, split, first=True)
+        why = "assigned"
+        if found is None and (found := _summed_by_other_half(question, axis, split)):
+            why = f"{other_half(axis)} sums it"
         if found is None and (kind := _passes(question, axis)):
             passing[axis] = kind
             reasons.append(f"{axis} holds partial results ({kind}), which pass through")
         elif found is None:
             found = _assigned(question, axis, split, first=False)
         if found is not None:
-            reasons.append(f"{axis} splits {found[0]}: assigned")
+            reasons.append(f"{axis} splits {found[0]}: {why}")
         elif axis not in passing:
             found = _cheapest(question, axis, size, split)
             if found is not None:
@@ -179,10 +186,32 @@ def _assigned(question: Question, axis: str, split: Split, *, first: bool) -> Fo
         preference, how = preferences[factor]
         if (preference == 0) != first:
             continue
-        if _can_split(question, (factor, how), split):
+        alone = not first and _splits_alone(axis, factor, split)
+        if not alone and _can_split(question, (factor, how), split):
             return factor, how
         if factor in question.formula.whole and question.row.expand and first:
             raise NeedsExpansion
+    return None
+
+
+def _splits_alone(axis: str, factor: str, split: Split) -> bool:
+    """Whether it is the half of an axis of which the other half does not split the factor: what
+    lies over both would be moved by one of them here and by both elsewhere."""
+    outer = other_half(axis)
+    return outer is not None and outer not in map(cut_axis, split.get(factor, ()))
+
+
+def _summed_by_other_half(question: Question, axis: str, split: Split) -> Found | None:
+    """A factor of which the other half of an axis makes partial results: this one makes parts of
+    them, and one reduction over both is left."""
+    outer, formula = other_half(axis), question.formula
+    for factor, cuts in split.items():
+        how = next((each for each in cuts if cut_axis(each) == outer), None)
+        if how is None or None in map(partial(formula.kind, factor), range(len(formula.outputs))):
+            continue
+        found = factor, cut(axis, cut_within(how))
+        if _can_split(question, found, split):
+            return found
     return None
 
 
@@ -263,7 +292,7 @@ def _cheapest(question: Question, axis: str, size: int, split: Split) -> Found |
                 continue
             if found[0] in formula.whole and question.row.expand:
                 raise NeedsExpansion
-            if _can_split(question, found, split):
+            if _can_split(question, found, split) and not _splits_alone(axis, found[0], split):
                 candidates[found] = None
     # Equal bytes: a split leaves less work on each chip.
     costs = {f: (_bytes_moved(question, axis, size, f), f is None, f or ()) for f in candidates}

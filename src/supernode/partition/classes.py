@@ -36,6 +36,7 @@ class Classes:
     def __init__(self, program: Program) -> None:
         self._same: dict[Place, Place] = {}
         self._parts: dict[Place, dict[int, Part]] = {}
+        self._inside: dict[Place, dict[tuple[int, int], Place]] = {}
         self._class: dict[Part, Part] = {}
         self._divisor: dict[Part, int] = {}
         self._stretches: dict[Part, dict[tuple[Fraction, Fraction], Part]] = {}
@@ -55,10 +56,22 @@ class Classes:
 
     def parts(self, block: str, value: Value, dim: int) -> Mapping[int, Part]:
         """The classes a dim is made of, by the number of groups they are inside of."""
+        return self._parts_of(_root(self._same, (block, value.id, dim)))
+
+    def _parts_of(self, place: Place) -> dict[int, Part]:
+        known: dict[int, Part] = {1: (place, 1)} | self._parts.get(place, {})
+        found = {groups: _root(self._class, part) for groups, part in known.items()}
+        for (groups, _), inside in self._inside.get(place, {}).items():
+            for further, part in self._parts_of(_root(self._same, inside)).items():
+                found.setdefault(groups * further, part)
+        return found
+
+    def outermost(self, block: str, value: Value, dim: int) -> Iterator[Mapping[int, Part]]:
+        """The dims that a dim is made of and begins with, as `parts`: of `(h e)` those of h."""
         place = _root(self._same, (block, value.id, dim))
-        known = self._parts.get(place, {})
-        whole: dict[int, Part] = {1: (place, 1)}
-        return {groups: _root(self._class, part) for groups, part in (whole | known).items()}
+        for (groups, _), inside in self._inside.get(place, {}).items():
+            if groups == 1:
+                yield self._parts_of(_root(self._same, inside))
 
     def divisor(self, part: Part) -> int:
         """The greatest number of equal parts every dim of this class can be cut in; 0 if no op
@@ -161,11 +174,29 @@ class Classes:
                     self._limit(part, formula.sizes[factor])
                     self._join_parts(parts.setdefault(factor, part), part)
                     groups *= formula.sizes[factor]
+        for dim, place in alike.items():
+            self._contain(place, dim, formula, alike)
         for factor, starts in formula.stretches.items():
             size = formula.sizes[factor]
             for inside, start in starts.items():
                 ends = Fraction(start, size), Fraction(start + formula.sizes[inside], size)
                 self._lies_in(parts[factor], ends, parts[inside])
+
+    def _contain(
+        self, place: Place, dim: Dim, formula: Formula, alike: Mapping[Dim, Place]
+    ) -> None:
+        """A dim has the parts of those that it is made of, once they are known."""
+        groups, size = 1, math.prod(formula.sizes[factor] for factor in dim)
+        for factor in dim:
+            alone = alike.get((factor,))
+            if alone is not None and formula.sizes[factor] < size:
+                self._holds(place, (groups, formula.sizes[factor]), alone)
+            groups *= formula.sizes[factor]
+
+    def _holds(self, place: Place, where: tuple[int, int], inside: Place) -> None:
+        """A dim holds another, of that size, in each of so many groups."""
+        known = self._inside.setdefault(_root(self._same, place), {}).setdefault(where, inside)
+        self._join(known, inside)
 
     def _join_values(self, block: str, a: Value, other: str, b: Value) -> None:
         for dim in range(_rank(a)):
@@ -190,6 +221,8 @@ class Classes:
             return
         theirs = {1: (b, 1)} | self._parts.pop(b, {})
         self._same[b] = a
+        for where, inside in self._inside.pop(b, {}).items():
+            self._holds(a, where, inside)
         for groups, part in theirs.items():
             self._join_parts(self._part(a, groups), part)
 
@@ -305,19 +338,24 @@ class _Rows:
         )
 
 
-def read_whole(program: Program, classes: Classes) -> set[Part]:
-    """The classes that some op of the forward phase can't split."""
+def read_whole(program: Program, classes: Classes) -> tuple[set[Part], set[Part]]:
+    """The classes that some op of the forward phase can't split, and those that it can't but in
+    their stretches."""
     found: set[Part] = set()
+    stretched: set[Part] = set()
     for block, op, formula in _formulas(program, classes):
         if op.site.phase != "forward":
             continue
         whole = formula.whole if row(op).expand is None else ()
         for at, (value, dims) in enumerate(zip(op.inputs, formula.inputs, strict=True)):
             for i, dim in enumerate(dims):
-                apart = not dim or dim[0] in whole or dim[0] in formula.stretches
-                if apart and at not in formula.unread and value.tensor.shape[i] > 1:
+                if at in formula.unread or value.tensor.shape[i] == 1:
+                    continue
+                if not dim or dim[0] in whole:
                     found.add(classes.of(block, value, i))
-    return found
+                elif dim[0] in formula.stretches:
+                    stretched.add(classes.of(block, value, i))
+    return found, stretched
 
 
 def _formulas(program: Program, classes: Classes) -> Iterator[tuple[str, Op, Formula]]:

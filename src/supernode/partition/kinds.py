@@ -38,18 +38,18 @@ def local_programs(
     source: Program,
     classes: Classes,
     assignment: Assignment,
-    axes: tuple[Axis, ...],
     goals: tuple[Layout | None, ...],
 ) -> Kinds:
-    """`source` spread over `axes`, at most one of them of time. `goals[i]` is the layout in which
-    output `i` must end, None: in any."""
+    """`source` spread over the axes of `assignment`, at most one of them of time. `goals[i]` is the
+    layout in which output `i` must end, None: in any."""
+    axes = assignment.axes
     time = next((axis for axis in axes if axis.scheme.time), None)
     mesh = mesh_of(tuple(axis for axis in axes if axis is not time))
 
     @cache
     def spread(rank: int, part: int) -> tuple[Spreader, LocalBlock]:
         at = mesh.coordinates(rank) | ({time.name: part} if time else {})
-        spreader = Spreader(source, classes, assignment, axes, at)
+        spreader = Spreader(source, classes, assignment, at)
         return spreader, spreader.main(goals)
 
     def local(rank: int, part: int) -> Program:

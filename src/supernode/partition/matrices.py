@@ -33,7 +33,7 @@ class _Matrices:
 
     def __init__(self, program: Program, classes: Classes) -> None:
         self._classes = classes
-        self._whole = read_whole(program, classes)
+        self._whole, self._stretched = read_whole(program, classes)
         self.neighbours: dict[Part, dict[Part, int]] = defaultdict(dict)
         self.lone: list[Part] = []
         self._summed: dict[Part, int] = defaultdict(int)
@@ -63,16 +63,15 @@ class _Matrices:
     def _side(self, value: Value, dim: int) -> tuple[Part, ...]:
         """The classes to split for a dim to be split: what no op reads whole, if there is such."""
         parts = self._classes.parts("main", value, dim)
-        ways = (self._classes.stretches(part, self._is_split) for part in parts.values())
-        found = next((way for way in ways if way), ((1, parts[1]),))
-        return tuple(dict.fromkeys(part for _, part in found))
+        ways = (self._in(part) for part in parts.values() if part not in self._whole)
+        return next((way for way in ways if any(map(self._is_split, way))), (parts[1],))
 
     def _in(self, part: Part) -> tuple[Part, ...]:
         found = self._classes.stretches(part, self._is_split) or ((1, part),)
-        return tuple(part for _, part in found)
+        return tuple(dict.fromkeys(each for _, each in found))
 
     def _is_split(self, part: Part) -> bool:
-        return part not in self._whole
+        return part not in self._whole and part not in self._stretched
 
     def cheaper(self, sides: tuple[list[Part], list[Part]]) -> list[Part]:
         """The side to split."""

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from supernode.ir import Arg, Site, TensorType, Type, Value
 from supernode.ops import MEAN, NORM2
+from supernode.partition.halves import joined
 from supernode.plan import (
     Layout,
     Mesh,
@@ -26,6 +27,7 @@ from supernode.plan import (
     share,
     stretches,
     units_left,
+    whole_axis,
 )
 
 
@@ -57,6 +59,10 @@ def move(
     writer: Writer, local: Value, whole: Type, source: Layout, target: Layout, site: Site
 ) -> Value:
     """The local value in layout `target` of what the chips hold as `local` in `source`."""
+    for axis in {whole_axis(name): None for name, _ in writer.mesh.axes}:
+        ends = joined(source, axis), joined(target, axis)
+        if ends[0] is not None and ends[1] is not None:
+            source, target = ends[0], ends[1]
     current = source
     while current != target:
         local, current = _Move(writer, whole, current, site).step(local, target)

@@ -50,7 +50,7 @@ def _cut(source: Program, line: Line) -> tuple[Program, Staged]:
         classes = Classes(source)
         assignment = assign(source, classes, line.axes, str(line))
         goals = _goals(source, assignment)
-        found = local_programs(source, classes, assignment, line.axes, goals)
+        found = local_programs(source, classes, assignment, goals)
         (local,), tags = found.programs, found.tags
     try:
         return cut_in_stages(local, tags, line.pipeline)
@@ -83,7 +83,7 @@ def _spread(
     assignment: Assignment,
     line: Line,
 ) -> Plan:
-    found = local_programs(source, classes, assignment, line.axes, _goals(program, assignment))
+    found = local_programs(source, classes, assignment, _goals(program, assignment))
     plan = Plan(
         program=program,
         mesh=found.mesh,

@@ -8,7 +8,6 @@ from supernode.ir import Block, Op, Program, Value
 from supernode.partition.assign import Assignment
 from supernode.partition.classes import Classes, Part
 from supernode.partition.emit import Emitter
-from supernode.partition.line import Axis
 from supernode.partition.walk import Preference, Walk
 from supernode.partition.wanted import Wanted, wanted_in
 from supernode.plan import Layout, Placement
@@ -25,8 +24,8 @@ class LocalBlock:
 
 
 class Spreader:
-    """Spreads the blocks of one Program over some axes, as the chip at the coordinates `at` runs
-    them; blocks met again in the same layouts are shared.
+    """Spreads the blocks of one Program over the axes of an assignment, as the chip at the
+    coordinates `at` runs them; blocks met again in the same layouts are shared.
 
     What is chosen is the same on every chip, so programs of two of them differ in sizes only.
     `uneven` are the cuts met that may give chips unequal parts, with the sizes of the dims.
@@ -38,14 +37,13 @@ class Spreader:
         program: Program,
         classes: Classes,
         assignment: Assignment,
-        axes: tuple[Axis, ...],
         at: Mapping[str, int],
         is_part: bool = False,
     ) -> None:
         self.program = program
         self.classes = classes
         self.assignment = assignment
-        self.axes = axes
+        self.axes = assignment.axes
         self.at = at
         self.is_part = is_part
         self.uneven: set[tuple[tuple[str, ...], int]] = set()

@@ -41,7 +41,7 @@ def spread_apart(program: Program, whole: Program, cut: Staged, line: Line) -> P
     )
     return Plan(
         program=program,
-        mesh=Mesh.of_stages(AXIS, [mesh_of(stage.axes) for stage in line.stages]),
+        mesh=Mesh.of_stages(AXIS, [mesh_of(each.axes) for each in made]),
         layout=str(line),
         local=first,
         inputs=inputs,
@@ -70,16 +70,16 @@ class _Stage:
     def __init__(
         self, known: Program, classes: Classes, cut: Staged, line: Line, stage: int
     ) -> None:
-        axes = line.stages[stage].axes
         source = _sliced(cut.programs[stage])
-        assignment = assign(known, classes, axes, str(line))
+        assignment = assign(known, classes, line.stages[stage].axes, str(line))
+        self.axes = assignment.axes
         self.homes, self.reasons = _homes(source, assignment, cut, stage)
         goals = tuple(
             _goal(value, self.homes, source.updates[i], cut.results[i] in (EVERYWHERE, stage))
             for i, value in enumerate(source.main.outputs)
         )
         here = replace(assignment, homes=self.homes, reasons=self.reasons)
-        spreader = Spreader(source, classes.of_part(source.main), here, axes, {}, is_part=True)
+        spreader = Spreader(source, classes.of_part(source.main), here, {}, is_part=True)
         self.main: LocalBlock = spreader.main(goals)
         uneven = next((cuts for cuts, _ in sorted(spreader.uneven)), None)
         if uneven is not None:

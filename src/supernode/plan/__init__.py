@@ -42,7 +42,9 @@ from supernode.plan.memory import MemoryUse as MemoryUse
 from supernode.plan.memory import PlanMemory as PlanMemory
 from supernode.plan.memory import memory as memory
 from supernode.plan.memory import run_memory as run_memory
+from supernode.plan.mesh import HALVES as HALVES
 from supernode.plan.mesh import Mesh as Mesh
+from supernode.plan.mesh import whole_axis as whole_axis
 from supernode.plan.plan import Placement as Placement
 from supernode.plan.plan import Plan as Plan
 from supernode.plan.plan import Starts as Starts

@@ -2,22 +2,30 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, product
 
 from supernode.plan.cut import Cuts, cut_axis, cut_units, pieces, share, stretches
+
+HALVES = (".outer", ".inner")
+"""How the halves of an axis are called: `tp.outer` and `tp.inner` of `tp`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
     """Named axes with their sizes; the last axis holds neighbouring ranks, from `first` on.
 
+    An axis may stand here as two halves, next to each other; its own name is that of both.
+
     Stages of a pipeline that have different axes are `stages`: `axes` is then the one along them.
 
     >>> mesh = Mesh((("dp", 2), ("tp", 4)))
     >>> mesh.size, mesh.coordinates(5), mesh.group(5, "dp"), mesh.group(5, "tp")
     (8, {'dp': 1, 'tp': 1}, (1, 5), (4, 5, 6, 7))
+    >>> mesh = Mesh((("tp.outer", 2), ("tp.inner", 2)))
+    >>> mesh.coordinates(3), mesh.group(3, "tp.outer"), mesh.group(3, "tp")
+    ({'tp.outer': 1, 'tp.inner': 1, 'tp': 3}, (1, 3), (0, 1, 2, 3))
     """
 
     axes: tuple[tuple[str, int], ...]
@@ -46,9 +54,12 @@ class Mesh:
         return math.prod(size for _, size in self.axes)
 
     def every_axis(self) -> tuple[tuple[str, int], ...]:
-        """The axes, with those of the stages where these differ; one of each name and size."""
-        inside = (axis for stage in self.stages for axis in stage.axes)
-        return (*self.axes, *dict.fromkeys(inside))
+        """The axes, with those of the stages where these differ and those that stand as halves; one
+        of each name and size."""
+        inside = (axis for stage in self.stages for axis in stage.every_axis())
+        names = dict.fromkeys(whole_axis(name) for name, _ in self.axes)
+        wholes = [(name, self.axis_size(name)) for name in names]
+        return (*dict.fromkeys((*wholes, *self.axes, *inside)),)
 
     def around(self, rank: int) -> "Mesh":
         """The grid that `rank` stands in: that of its stage, where stages differ."""
@@ -57,12 +68,14 @@ class Mesh:
 
     def axis_size(self, axis: str) -> int:
         """The number of chips along `axis`."""
-        return dict(self.axes)[axis]
+        sizes = dict(self.axes)
+        return sizes[axis] if axis in sizes else math.prod(sizes[axis + half] for half in HALVES)
 
     def stride(self, axis: str) -> int:
         """How far apart in rank two neighbours along `axis` are."""
         names = [name for name, _ in self.axes]
-        return math.prod(size for _, size in self.axes[names.index(axis) + 1 :])
+        last = names.index(axis if axis in names else axis + HALVES[1])
+        return math.prod(size for _, size in self.axes[last + 1 :])
 
     def coordinates(self, rank: int) -> dict[str, int]:
         """The position of `rank` along each axis."""
@@ -71,7 +84,12 @@ class Mesh:
             ((axis, _),) = self.axes
             return {axis: self.stages.index(grid), **grid.coordinates(rank)}
         here = rank - self.first
-        return {name: here // self.stride(name) % size for name, size in self.axes}
+        names = dict.fromkeys((*(name for name, _ in self.axes), *self._split_in_halves()))
+        return {name: here // self.stride(name) % self.axis_size(name) for name in names}
+
+    def _split_in_halves(self) -> Iterator[str]:
+        """The names of the axes that stand as halves."""
+        return (whole_axis(name) for name, _ in self.axes if whole_axis(name) != name)
 
     def group(self, rank: int, axis: str) -> tuple[int, ...]:
         """The ranks that differ from `rank` along `axis` only, in order."""
@@ -112,7 +130,9 @@ class Mesh:
             ((axis, _),) = self.axes
             inside = {name: at for name, at in coordinates.items() if name != axis}
             return self.stages[coordinates.get(axis, 0)].rank(inside)
-        return self.first + sum(self.stride(axis) * at for axis, at in coordinates.items())
+        return self.first + sum(
+            self.stride(axis) * coordinates.get(axis, 0) for axis, _ in self.axes
+        )
 
     def share(self, axis: str, units: int, at: Mapping[str, int]) -> tuple[int, int]:
         """Which of `units` the chip at `at` has along `axis`: the first of them, and how many."""
@@ -135,3 +155,13 @@ class Mesh:
             ((axis, _),) = self.axes
             return f"{axis}={' / '.join(map(str, self.stages))}"
         return " x ".join(f"{name}={size}" for name, size in self.axes) or "one chip"
+
+
+def whole_axis(name: str) -> str:
+    """The axis that `name` is a half of, or the name itself.
+
+    >>> whole_axis("tp.outer"), whole_axis("tp")
+    ('tp', 'tp')
+    """
+    half = next((half for half in HALVES if name.endswith(half)), "")
+    return name.removesuffix(half)
