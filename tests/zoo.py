@@ -194,6 +194,20 @@ ZOO: dict[str, Entry] = {
         _language,
         tokens,
     ),
+    "gpt-oss": (
+        _transformers(
+            "GptOssConfig",
+            "GptOssForCausalLM",
+            **GROUPED,
+            head_dim=8,
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            sliding_window=4,
+            initializer_range=0.05,  # so that no experts of a token tie in bfloat16
+        ),
+        _language,
+        tokens,
+    ),
     "deepseek-v3": (
         _transformers(
             "DeepseekV3Config",

@@ -13,7 +13,7 @@ from supernode.run import Node
 from zoo import ZooStep
 
 STEPS = 3
-SINGLE = ("mixtral", "qwen3-moe", "deepseek-v3")
+SINGLE = ("mixtral", "qwen3-moe", "deepseek-v3", "gpt-oss")
 """Their grouped matrix products know no float64."""
 NO_TP = {"unet": "tp=2 splits nothing"}
 """What `tp=2` is refused with: convolutions only."""

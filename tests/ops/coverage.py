@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ops.calls import Sample
 from ops.opinfo import MESHES
-from ops.prove import expansion, prove, stretch_lengths
+from ops.prove import claimed, expansion, prove, stretch_lengths
 from supernode.ops import Row, table
 
 PER_OPERATOR, PER_ROW = 6, 10
@@ -39,9 +39,8 @@ def cover(row: Row, samples: list[Sample]) -> Coverage:
             continue
         proof = prove(row, sample, MESHES)
         formula = row.formula(sample.op)
-        named = {d[0] for dims in formula.inputs + formula.outputs for d in dims if d}
         found.samples += 1
-        found.claimed += sum(formula.splittable(f) and formula.sizes[f] != 1 for f in named)
+        found.claimed += sum(formula.sizes[f] != 1 for f in claimed(formula))
         found.claimed += sum(
             math.gcd(*stretch_lengths(formula, factor)) > 1 for factor in formula.stretches
         )

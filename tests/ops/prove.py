@@ -19,7 +19,7 @@ from ops.parts import NOISE, beside, combined, compare, has_parts, parts_of, ter
 from supernode.ir import HostType, Op, TensorType, Type, Value, map_values
 from supernode.ops import Formula, Row, Split
 from supernode.ops.formula import shape_of
-from supernode.partition.cuts import with_stretches
+from supernode.partition.cuts import layout_of, with_stretches
 from supernode.plan import Layout, Mesh, cut, cut_axis, piece_size
 
 KINDS = ("sum", "mean", "max", "min", "norm2")
@@ -64,6 +64,10 @@ def prove(row: Row, sample: Sample, meshes: Sequence[Mesh] = MESHES) -> Proof:
         for split in _splits(formula, mesh):
             with _claim(sample, f"split {split}"):
                 _try_split(row, sample, formula, split, mesh)
+            proof.splits |= set(split)
+        for split in _splits_inside(formula, mesh):
+            with _claim(sample, f"split inside of groups {split}"):
+                _try_inside(row, sample, formula, split, mesh)
             proof.splits |= set(split)
         for factor in formula.stretches:
             for split in _stretched(formula, factor, mesh):
@@ -131,8 +135,7 @@ def _splits(formula: Formula, mesh: Mesh) -> Iterator[Split]:
     """Every factor over all axes; on two axes also every two factors."""
     sizes = [mesh.axis_size(axis) for axis, _ in mesh.axes]
     axes = tuple(axis for axis, _ in mesh.axes)
-    named = {dim[0] for dims in formula.inputs + formula.outputs for dim in dims if dim}
-    free = [factor for factor in sorted(named) if formula.splittable(factor)]
+    free = sorted(filter(formula.splittable, claimed(formula)))
     for factor in free:
         if _has_parts_for(formula.sizes[factor], math.prod(sizes)):
             yield {factor: _cuts(formula.sizes[factor], math.prod(sizes), axes)}
@@ -142,6 +145,20 @@ def _splits(formula: Formula, mesh: Mesh) -> Iterator[Split]:
             if all(map(_has_parts_for, lengths, sizes)):
                 each = zip(pair, lengths, sizes, axes, strict=True)
                 yield {factor: _cuts(length, n, (axis,)) for factor, length, n, axis in each}
+
+
+def claimed(formula: Formula) -> set[str]:
+    """The factors that can be split, as the formula says."""
+    named = {factor for dims in formula.inputs + formula.outputs for dim in dims for factor in dim}
+    return named - formula.whole - formula.inside - set(formula.stretches)
+
+
+def _splits_inside(formula: Formula, mesh: Mesh) -> Iterator[Split]:
+    """Every factor that stands behind another in some dim, over one axis."""
+    for factor in sorted(claimed(formula)) if len(mesh.axes) == 1 else ():
+        length = formula.sizes[factor]
+        if not formula.splittable(factor) and _has_parts_for(length, mesh.size):
+            yield {factor: _cuts(length, mesh.size, (mesh.axes[0][0],))}
 
 
 def _stretched(formula: Formula, factor: str, mesh: Mesh) -> Iterator[Split]:
@@ -220,6 +237,52 @@ def _try_stretches(row: Row, sample: Sample, formula: Formula, split: Split, mes
                 whole[there] = result[here]
     for got, want in zip(wholes, sample.outputs, strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+def _try_inside(row: Row, sample: Sample, formula: Formula, split: Split, mesh: Mesh) -> None:
+    op, (factor,) = sample.op, split
+    ins, outs = (
+        [Layout(layout_of(dims, split, formula.sizes)) for dims in side]
+        for side in (formula.inputs, formula.outputs)
+    )
+    held: dict[int, Layout] = {}
+    for value, layout in zip(op.inputs, ins, strict=True):
+        if held.setdefault(value.id, layout) != layout:
+            return
+    parts: list[tuple[Any, ...]] = []
+    for rank in range(mesh.size):
+        local = _local_op(row, op, split, held, outs, mesh, rank)
+        pieces = [
+            _boxes_of(x, value, layout, mesh, rank)
+            for x, value, layout in zip(sample.inputs, op.inputs, ins, strict=True)
+        ]
+        parts.append(execute(local, pieces, mesh, mesh.coordinates(rank)))
+    for i, (want, layout) in enumerate(zip(sample.outputs, outs, strict=True)):
+        results = [part[i] for part in parts]
+        kind = formula.kind(factor, i)
+        if kind is None:
+            got = torch.empty_like(want)
+            for rank, result in enumerate(results):
+                for there, here in layout.boxes(tuple(want.shape), mesh, rank):
+                    got[there] = result[here]
+        else:
+            sizes = [
+                piece_size(split[factor], formula.sizes[factor], mesh, mesh.coordinates(rank))
+                for rank in range(mesh.size)
+            ]
+            got = combined(results, kind, sizes)
+        if kind in ("sum", "mean"):
+            got, want = beside(got, results), beside(want, results)
+        compare(sample, got, want, (NOISE if kind else 1) * terms(formula))
+
+
+def _boxes_of(x: Any, value: Value, layout: Layout, mesh: Mesh, rank: int) -> Any:
+    if not isinstance(value.type, TensorType):
+        return x
+    piece = x.new_empty(layout.local_shape(value.type.shape, mesh, rank))
+    for there, here in layout.boxes(value.type.shape, mesh, rank):
+        piece[here] = x[there]
+    return piece
 
 
 def _layout(dims: Sequence[tuple[str, ...]], split: Split) -> Layout:

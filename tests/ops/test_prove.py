@@ -51,6 +51,11 @@ WRONG = {
         SOFTMAX,
         r"split \{'i1'",
     ),
+    "every second of a dim of which each chip has one of two": (
+        planted("aten.slice.Tensor", formula=said_free("aten.slice.Tensor", "of")),
+        call("aten.slice.Tensor", f(4, 8), 1, 1, 8, 2),
+        r"inside of groups \{'of'",
+    ),
     "causal attention over split tokens": (
         planted(ATTENTION.op.name, local=same),
         ATTENTION,

@@ -4,7 +4,7 @@ import pytest
 from torch import Tensor
 
 from ops.calls import Sample
-from ops.prove import MESHES, Proof, expansion, prove
+from ops.prove import MESHES, Proof, claimed, expansion, prove
 from ops.samples import samples
 from supernode.errors import UnknownOp
 from supernode.ir import NOWHERE, Op, Site, TensorType, Value
@@ -34,8 +34,7 @@ def test_row_is_true(name: str):
 def _assert_all_splits_tried(sample: Sample, proof: Proof) -> None:
     """No claim may pass because the sample was too small to try it."""
     formula = table()[sample.op.name].formula(sample.op)
-    named = {dim[0] for dims in formula.inputs + formula.outputs for dim in dims if dim}
-    can_be_tried = {f for f in named if formula.splittable(f) and formula.sizes[f] > 1}
+    can_be_tried = {factor for factor in claimed(formula) if formula.sizes[factor] > 1}
     repeated = len({value.id for value in sample.op.inputs}) < len(sample.op.inputs)
     assert repeated or proof.splits - set(formula.stretches) == can_be_tried
 

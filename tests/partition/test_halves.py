@@ -1,5 +1,5 @@
-"""A tp axis of more chips than there are heads of keys and values: they are shared, as in textbooks,
-and the step is that of one chip."""
+"""A tp axis of more chips than there are heads of keys and values: chips share them, and the step
+is that of one chip."""
 
 from typing import Any
 

@@ -19,7 +19,7 @@ from wires import sent
 from zoo import CNNS, ZOO, zoo_step
 
 MODES = ("selective", "full", "8")
-SINGLE = ("mixtral", "qwen3-moe", "deepseek-v3")
+SINGLE = ("mixtral", "qwen3-moe", "deepseek-v3", "gpt-oss")
 
 
 @lru_cache

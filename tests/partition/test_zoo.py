@@ -4,6 +4,8 @@ In float64 where the model's ops know it: some gradients are zero but for roundi
 bias), and Adam blows rounding up to the size of a step.
 """
 
+from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -12,6 +14,9 @@ import torch
 from emulate import run_plan, run_program
 from supernode.capture import capture
 from supernode.errors import LayoutError
+from supernode.ir import Op
+from supernode.ops import Formula, Row
+from supernode.ops.formula import alike_but
 from supernode.partition import partition
 from supernode.report.traffic import totals
 from zoo import BATCH, CNNS, ZOO, zoo_step
@@ -26,7 +31,7 @@ EXPERT_LAYOUTS = (
     "fsdp=2,ep=2,cp=2,tp=2",
     "ep=2,recompute=selective",
 )
-WITH_EXPERTS = ("mixtral", "qwen3-moe", "deepseek-v3")
+WITH_EXPERTS = ("mixtral", "qwen3-moe", "deepseek-v3", "gpt-oss")
 LAYOUTS = ("dp=2", "fsdp=2", "tp=2", "fsdp=2,tp=2", "micro=2")
 QUICK = ("dp=2", "tp=2", "ep=2", "dp=2,ep=2")
 """What `make test` tries; the others are for `make test-all`."""
@@ -86,6 +91,23 @@ def test_experts_in_a_stage_of_its_own_layout():
 def test_experts_over_chips(name: str, layout: str):
     pytest.importorskip("transformers")
     check(name, layout, batch=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["ep=2,tp=2", "tp=2,ep=tp"])
+def test_experts_with_an_op_that_reads_units_whole(layout: str, monkeypatch: pytest.MonkeyPatch):
+    """As if nothing were known of slices with a step: rows and units are moved around them."""
+    pytest.importorskip("transformers")
+    rows = import_module("supernode.ops.row")._TABLE
+    for name, dim in (("aten.slice.Tensor", 1), ("aten.slice_backward", 2)):
+        rule = rows[name]
+
+        def whole(op: Op, rule: Row = rule, dim: int = dim) -> Formula:
+            known = rule.formula(op)
+            return alike_but(op, {int(str(op.args[dim]))}) if "of" in known.whole else known
+
+        monkeypatch.setitem(rows, name, replace(rule, formula=whole, sizes=True))
+    check("gpt-oss", layout, batch=4)
 
 
 @pytest.mark.slow

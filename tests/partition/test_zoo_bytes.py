@@ -104,6 +104,8 @@ TENSOR_PARALLEL = {
     "mixtral": DECODER,
     "qwen3-moe": DECODER,
     "deepseek-v3": DECODER,
+    # Rows of experts are added up before their biases: two for each token in place of one.
+    "gpt-oss": DECODER + LAYERS * HIDDEN,
     "gemma3": DECODER,
     "bert": DECODER + 2 * HIDDEN,  # its head has a layer of its own
     "t5": LAYERS * (4 + 6 + 1) * HIDDEN + HIDDEN + ENDS,
@@ -134,7 +136,7 @@ def test_tensor_parallel_adds_up_four_activations_a_layer(name: str) -> None:
     "name",
     [
         pytest.param(name, marks=pytest.mark.slow if name == "mixtral" else pytest.mark.zoo)
-        for name in ("mixtral", "qwen3-moe", "deepseek-v3")
+        for name in ("mixtral", "qwen3-moe", "deepseek-v3", "gpt-oss")
     ],
 )
 def test_tensor_parallel_inside_experts_adds_up_tokens(name: str) -> None:

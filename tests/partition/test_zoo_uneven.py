@@ -17,7 +17,8 @@ BATCH = 8
 LAYOUTS = ("dp=3", "fsdp=3", "tp=3", "dp=3,micro=2", "fsdp=2,micro=3")
 QUICK = ("llama", "resnet")
 MORE_UNITS = {
-    name: {"num_key_value_heads": 4} for name in ("llama", "mixtral", "qwen3-moe", "gemma3")
+    name: {"num_key_value_heads": 4}
+    for name in ("llama", "mixtral", "qwen3-moe", "gpt-oss", "gemma3")
 } | {"mamba2": {"n_groups": 4}}
 """As in the zoo they have keys and values, or states, for two groups of heads."""
 TOO_FEW = {

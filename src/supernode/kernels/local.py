@@ -322,6 +322,14 @@ def _own_span(
     return known[first], known[first + experts]
 
 
+def slice_backward(
+    x: Tensor, size: int, dim: int, *bounds: int, coordinate: Mapping[str, int], mesh: Grid
+) -> Tensor:
+    """`x` in a slice of zeros, which have `size` along `dim` and else the shape of `x`."""
+    shape = (*x.shape[:dim], size, *x.shape[dim + 1 :])
+    return torch.ops.aten.slice_backward(x, shape, dim, *bounds)
+
+
 LOCAL: dict[str, Callable[..., Any]] = {
     "shard": shard,
     "part": part,
@@ -331,6 +339,7 @@ LOCAL: dict[str, Callable[..., Any]] = {
     "embedding_backward": embedding_backward,
     "pick": pick,
     "unpick": unpick,
+    "slice_backward": slice_backward,
     "causal_attention": causal_attention,
     "causal_attention_backward": causal_attention_backward,
     "masked_scatter": masked_scatter,

@@ -23,6 +23,9 @@ Local = Callable[[Op, Split, tuple[Type, ...]], Op]
 
 END = 2**63 - 1
 """Where a slice stops that has no end."""
+ROWS_BACKWARD = "local.slice_backward"
+"""The reverse of a slice of rows at their experts, whose number the run knows: told is the size of
+the sliced dim alone."""
 _SQUEEZES = ("squeeze", "squeeze.dim", "squeeze.dims")
 
 
@@ -92,14 +95,17 @@ def _slice_backward(op: Op) -> Formula:
 
 
 def _stretch(op: Op, dim: int, args: tuple[Arg, ...], *, backward: bool) -> Formula:
-    """One stretch of a dim. It is split together with the rest where the arguments tell for any
-    size where it starts."""
+    """One stretch of a dim, split together with the rest where the arguments tell for any size
+    where it starts; or every so many of it, one of each group."""
     sides = [op.inputs[0], op.outputs[0]]
     piece, whole = sides if backward else sides[::-1]
     if shape_of(whole) == shape_of(piece):
         return alike_but(op, set())
     start, stop, step = _bounds(args)
-    told = start == 0 or stop == END or start + shape_of(piece)[dim] == stop
+    size, length = shape_of(whole)[dim], shape_of(piece)[dim]
+    if 0 <= start < step and step > 1 and stop in (size, END) and size == step * length > step:
+        return _every(whole, dim, step, backward=backward)
+    told = start == 0 or stop == END or start + length == stop
     if step != 1 or start < 0 or not told:
         return alike_but(op, {dim})
     of_whole, (of_piece,), sizes, stretches = _in_stretches(whole, dim, [(piece, start)])
@@ -107,14 +113,26 @@ def _stretch(op: Op, dim: int, args: tuple[Arg, ...], *, backward: bool) -> Form
     return Formula(inputs=(ins,), outputs=(outs,), sizes=sizes, stretches=stretches)
 
 
+def _every(whole: Value, dim: int, step: int, *, backward: bool) -> Formula:
+    """One of each group of `step` along a dim: groups are split."""
+    names, shape = _names(len(shape_of(whole))), shape_of(whole)
+    sizes = dict(zip(names, shape, strict=True)) | {names[dim]: shape[dim] // step, "of": step}
+    piece: Dims = tuple((name,) for name in names)
+    groups: Dims = (*piece[:dim], (names[dim], "of"), *piece[dim + 1 :])
+    ins, outs = (piece, groups) if backward else (groups, piece)
+    return Formula(inputs=(ins,), outputs=(outs,), sizes=sizes, whole=frozenset({"of"}))
+
+
 def _bounds(args: tuple[Arg, ...]) -> tuple[int, int, int]:
     start, stop, step = (*args, None, None, None)[:3]
     return _int(start), _int(stop, END), _int(step, 1)
 
 
-def _local_bounds(args: tuple[Arg, ...], whole: int, length: int) -> tuple[int, int]:
+def _local_bounds(args: tuple[Arg, ...], whole: int, length: int) -> tuple[int, ...]:
     """Where a stretch starts and stops in what a chip has of the whole: all scale alike."""
-    start, stop, _ = _bounds(args)
+    start, stop, step = _bounds(args)
+    if step > 1:
+        return start, END, step
     if start and stop == END:
         start = whole - length
     elif start:
@@ -133,10 +151,13 @@ def _local_slice(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
 def _local_slice_backward(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
     shape = shape_of(op.outputs[0])
     dim = _int(op.arg(2)) % len(shape)
-    if f"i{dim}" not in split:
-        return with_arg(op, 1, shape)
-    bounds = _local_bounds(op.args[3:], shape[dim], shape_of(op.inputs[0])[dim])
-    return replace(op, args=(op.args[0], shape, dim, *bounds, 1))
+    bounds = op.args[3:]
+    if f"i{dim}" in split:
+        start, stop, *step = _local_bounds(bounds, shape[dim], shape_of(op.inputs[0])[dim])
+        bounds = start, stop, *(step or (1,))
+    if op.name == ROWS_BACKWARD or any("~" in each for cuts in split.values() for each in cuts):
+        return replace(op, name=ROWS_BACKWARD, args=(op.args[0], shape[dim], dim, *bounds))
+    return replace(op, args=(op.args[0], shape, dim, *bounds))
 
 
 def _in_stretches(
@@ -297,7 +318,7 @@ def _view(name: str, formula: Rule, *, local: Local = same, sizes: bool | None =
     )
 
 
-def _move(name: str, formula: Rule, *, local: Local = same) -> Row:
+def _move(name: str, formula: Rule, *, local: Local = same, sizes: bool | None = None) -> Row:
     return Row(
         name=name,
         formula=formula,
@@ -305,6 +326,7 @@ def _move(name: str, formula: Rule, *, local: Local = same) -> Row:
         linear=linear_in_all,
         local=local,
         moves=True,
+        sizes=sizes,
         note="a copy: each byte is read and written once",
     )
 
@@ -319,7 +341,7 @@ VIEWS = [
     _view("aten.transpose.int", _permuted(_transpose)),
     _view("aten.permute", _permuted(_permute)),
     _view("aten.expand", _expand, local=sized(1)),
-    _view("aten.slice.Tensor", _slice, local=_local_slice),
+    _view("aten.slice.Tensor", _slice, local=_local_slice, sizes=False),
     _view("aten.select.int", _select),
     _view("aten.unbind.int", _unbind),
     *(
@@ -337,7 +359,10 @@ MOVES = [
     _move("aten.cat", _cat),
     _move("aten.stack", _stack),
     _move("aten.repeat", _repeat, local=_repeated),
-    _move("aten.slice_backward", _slice_backward, local=_local_slice_backward),
+    *(
+        _move(name, _slice_backward, local=_local_slice_backward, sizes=False)
+        for name in ("aten.slice_backward", ROWS_BACKWARD)
+    ),
     _move("aten.select_backward", _select_backward, local=sized(1)),
     _move("aten.slice_scatter", _along(2)),
     _move("aten.select_scatter", _select_scatter),

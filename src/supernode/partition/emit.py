@@ -9,7 +9,7 @@ from supernode.partition.cuts import layout_of, split_of
 from supernode.partition.experts import Experts, sent_along, taken_along
 from supernode.partition.line import Axis, mesh_of
 from supernode.partition.moves import move
-from supernode.plan import Layout, by_token
+from supernode.plan import Layout, by_token, cut_axis
 
 COLLECTIVES = ("fabric.all_reduce", "fabric.reduce_scatter", "fabric.all_gather")
 """The collectives that have a form for many values."""
@@ -144,7 +144,7 @@ class Emitter:
         dims = (*target.dims[:dim], held.layout.dims[dim], *target.dims[dim + 1 :])
         local = self.get(value, Layout(dims, target.partial), site)
         own = self.held[self._ends[value.id].id]
-        if taken_along(target.dims[dim]) and not held.layout.where(axis):
+        if taken_along(target.dims[dim]) and axis not in map(cut_axis, held.layout.dims[dim]):
             type_ = self.local_type(held.whole, target)
             assert isinstance(type_, TensorType)
             return self.experts.take(local, dim, own.local, axis, type_.shape[dim], site)

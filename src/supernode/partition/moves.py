@@ -16,6 +16,7 @@ from supernode.partition.halves import joined
 from supernode.plan import (
     Layout,
     Mesh,
+    by_token,
     cut_axis,
     cut_groups,
     cut_units,
@@ -183,14 +184,15 @@ class _Move:
         shape = local.tensor.shape
         split = (*shape[:dim], here, shape[dim] // here, *shape[dim + 1 :])
         type_ = TensorType(local.tensor.dtype, split)
-        return self._emit("aten.reshape", (local, split), type_), dim + 1
+        told = _told(split, (*self.layout.dims[:dim], (), *self.layout.dims[dim:]))
+        return self._emit("aten.reshape", (local, told), type_), dim + 1
 
     def _flat(self, local: Value, layout: Layout, each: str) -> Value:
         """The value without the dim that `_grouped` has made for a cut."""
         if is_contiguous(each) or has_stretches((each,)):
             return local
         type_ = self._local(layout)
-        return self._emit("aten.reshape", (local, type_.shape), type_)
+        return self._emit("aten.reshape", (local, _told(type_.shape, layout.dims)), type_)
 
     def _by_chip(
         self, local: Value, dim: int, cuts: tuple[str, ...], *, back: bool = False
@@ -304,6 +306,12 @@ class _Parts:
         else:
             counts = (1, 0) if self.mine == self.most else (0, 1)
         return counts, (self.most, self.least)
+
+
+def _told(shape: tuple[int, ...], dims: tuple[tuple[str, ...], ...]) -> tuple[int, ...]:
+    """A shape as an argument: how many rows there are at experts the run knows."""
+    at_experts = (any(by_token(each) != each for each in cuts) for cuts in dims)
+    return tuple(-1 if yes else size for size, yes in zip(shape, at_experts, strict=True))
 
 
 def _resized(type_: TensorType, dim: int, size: int) -> TensorType:
