@@ -72,7 +72,7 @@ def prove(row: Row, sample: Sample, meshes: Sequence[Mesh] = MESHES) -> Proof:
         for factor in formula.stretches:
             for split in _stretched(formula, factor, mesh):
                 with _claim(sample, f"stretches of {factor} split {split}"):
-                    _try_stretches(row, sample, formula, split, mesh)
+                    _try_inside(row, sample, formula, split, mesh)
                 proof.splits.add(factor)
     for factor in sorted(proof.splits):
         for i in range(len(sample.op.outputs)):
@@ -215,32 +215,9 @@ def _try_split(row: Row, sample: Sample, formula: Formula, split: Split, mesh: M
             compare(sample, got, want, terms(formula))
 
 
-def _try_stretches(row: Row, sample: Sample, formula: Formula, split: Split, mesh: Mesh) -> None:
-    op = sample.op
-    ins, outs = (
-        [_layout(dims, split) for dims in side] for side in (formula.inputs, formula.outputs)
-    )
-    held = {value.id: layout for value, layout in zip(op.inputs, ins, strict=True)}
-    wholes = [torch.empty_like(want) for want in sample.outputs]
-    for rank in range(mesh.size):
-        local = _local_op(row, op, split, held, outs, mesh, rank)
-        pieces: list[Tensor] = []
-        for x, value, layout in zip(sample.inputs, op.inputs, ins, strict=True):
-            shape = value.tensor.shape
-            pieces.append(x.new_empty(layout.local_shape(shape, mesh, rank)))
-            for there, here in layout.boxes(shape, mesh, rank):
-                pieces[-1][here] = x[there]
-        results = execute(local, pieces, mesh, mesh.coordinates(rank))
-        for result, value, whole, layout in zip(results, local.outputs, wholes, outs, strict=True):
-            _check_type("local output", result, value.type)
-            for there, here in layout.boxes(tuple(whole.shape), mesh, rank):
-                whole[there] = result[here]
-    for got, want in zip(wholes, sample.outputs, strict=True):
-        torch.testing.assert_close(got, want, rtol=0, atol=0)
-
-
 def _try_inside(row: Row, sample: Sample, formula: Formula, split: Split, mesh: Mesh) -> None:
-    op, (factor,) = sample.op, split
+    """A split of one factor inside of groups, or of one with all its stretches."""
+    op, factor = sample.op, next(iter(split))
     ins, outs = (
         [Layout(layout_of(dims, split, formula.sizes)) for dims in side]
         for side in (formula.inputs, formula.outputs)
@@ -256,13 +233,16 @@ def _try_inside(row: Row, sample: Sample, formula: Formula, split: Split, mesh: 
             _boxes_of(x, value, layout, mesh, rank)
             for x, value, layout in zip(sample.inputs, op.inputs, ins, strict=True)
         ]
-        parts.append(execute(local, pieces, mesh, mesh.coordinates(rank)))
+        results = execute(local, pieces, mesh, mesh.coordinates(rank))
+        for result, value in zip(results, local.outputs, strict=True):
+            _check_type("local output", result, value.type)
+        parts.append(results)
     for i, (want, layout) in enumerate(zip(sample.outputs, outs, strict=True)):
-        results = [part[i] for part in parts]
+        made = [part[i] for part in parts]
         kind = formula.kind(factor, i)
         if kind is None:
             got = torch.empty_like(want)
-            for rank, result in enumerate(results):
+            for rank, result in enumerate(made):
                 for there, here in layout.boxes(tuple(want.shape), mesh, rank):
                     got[there] = result[here]
         else:
@@ -270,9 +250,9 @@ def _try_inside(row: Row, sample: Sample, formula: Formula, split: Split, mesh: 
                 piece_size(split[factor], formula.sizes[factor], mesh, mesh.coordinates(rank))
                 for rank in range(mesh.size)
             ]
-            got = combined(results, kind, sizes)
+            got = combined(made, kind, sizes)
         if kind in ("sum", "mean"):
-            got, want = beside(got, results), beside(want, results)
+            got, want = beside(got, made), beside(want, made)
         compare(sample, got, want, (NOISE if kind else 1) * terms(formula))
 
 
