@@ -171,6 +171,12 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_this_driver_is_active(tmp_path, monkeypatch):
+    assert run(ACTIVE, tmp_path, monkeypatch) == "CpuDriver\n"
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("other")
 def test_another_active_driver_is_preferred_unless_this_one_is_asked_for(tmp_path, monkeypatch):
     unasked = run(ACTIVE + ACTIVATED, tmp_path, monkeypatch)

@@ -1,5 +1,6 @@
 """LLVM IR → assembly → object code → a function in memory."""
 
+import functools
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -10,9 +11,17 @@ from . import host
 HEAVY_TEXT_BYTES = 400_000
 """Beyond this much IR, LLVM's slower passes are skipped: they are worse than linear."""
 
+_RECENT = 32
+
 
 def to_assembly(text: str) -> str:
-    """Optimises a module and generates this CPU's assembly."""
+    """Optimises a module and generates this CPU's assembly. What was made last is kept: variants
+    that `triton.autotune` tries often differ in what only GPUs heed, as the number of warps."""
+    return _assembly(text, host.cpu_name())
+
+
+@functools.lru_cache(_RECENT)
+def _assembly(text: str, cpu: str) -> str:
     with host.LOCK:
         module = _parse(text)
         machine = host.target_machine()
@@ -40,7 +49,7 @@ def _parse(text: str) -> llvm.ModuleRef:
         module.verify()
     except RuntimeError as error:
         raise CompileError(f"LLVM refused the generated code: {error}") from None
-    module.triple = llvm.get_default_triple()
+    module.triple = host.target_machine().triple
     module.data_layout = str(host.target_machine().target_data)
     return module
 
