@@ -98,12 +98,12 @@ def job_requests(
     yield writer.rest()
 
 
-def run_requests(program: Program) -> Iterator[Requests]:
-    """The same where `run` executes the program, with the next epoch, results and letters from the
-    start; as `run_memory` counts them."""
+def run_requests(program: Program, *, beside: Sequence[int] = ()) -> Iterator[Requests]:
+    """The same where `run` executes the program: with the next epoch, results and letters from the
+    start, as `run_memory` counts them."""
     walked, callees = run_walk(program)
     writer = _Writer(callees, (), in_place=False)
-    yield from writer.step(writer.begin(walked, ()))
+    yield from writer.step(writer.begin(walked, beside))
     yield writer.rest()
 
 

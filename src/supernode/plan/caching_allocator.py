@@ -9,7 +9,7 @@ are kept; where a new one is more than the device has, all that are wholly free 
 it first.
 
 **Source:** the behaviour of `c10/cuda/CUDACachingAllocator.cpp` of PyTorch 2, with its defaults, on
-one stream.
+one stream; for requests recorded on a GPU it reserves what torch did (`tests/plan/recorded`).
 """
 
 from bisect import bisect_left, insort
