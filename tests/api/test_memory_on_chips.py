@@ -22,6 +22,7 @@ CASES = {
     "mixtral": ("", "ep=2"),
     "deepseek-v3": ("fsdp=2",),
     "resnet": ("", "dp=2"),
+    "convnext": ("", "dp=2"),
 }
 
 

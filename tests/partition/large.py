@@ -13,8 +13,7 @@ from pathlib import Path
 from supernode.ir import from_json
 from supernode.machine import load_machine, what_if
 from supernode.partition import partition
-from supernode.plan import Plan
-from supernode.report.traffic import Total, totals
+from supernode.report.traffic import totals
 from supernode.simulate import Rehearsal
 
 REPEATS = 8
@@ -25,13 +24,6 @@ def peak_bytes() -> int:
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert found is not None
     return 1024 * int(found[1])
-
-
-def exchanges(plan: Plan) -> list[Total]:
-    """The all-to-alls; `totals` are of one program, those of a pipeline are several."""
-    if plan.is_staged:
-        return []
-    return [each for each in totals(plan) if each.collective == "all_to_all"]
 
 
 def main(path: str, layout: str, chips: str, name: str) -> dict[str, float]:
@@ -53,7 +45,9 @@ def main(path: str, layout: str, chips: str, name: str) -> dict[str, float]:
         "what_if_s": min(answers),
         "step_s": step_s,
         "peak_bytes": peak_bytes(),
-        "exchanged_bytes": sum(each.sent_bytes for each in exchanges(plan)),
+        "exchanged_bytes": sum(
+            each.sent_bytes for each in totals(plan) if each.collective == "all_to_all"
+        ),
     }
 
 

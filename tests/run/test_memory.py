@@ -76,6 +76,8 @@ CONVOLUTIONS = (
     (4, 32, 28, 3, 64, 2, 1),
     (4, 64, 28, 1, 128, 1, 1),
     (4, 32, 28, 3, 32, 1, 4),
+    (4, 32, 28, 7, 32, 1, 32),
+    (4, 24, 28, 5, 24, 1, 24),
 )
 
 
@@ -92,6 +94,8 @@ def test_convolutions_take_the_workspace_that_is_planned(sizes: tuple[int, ...])
     rest = ((stride,) * 2, (kernel // 2,) * 2, (1, 1), False, (0, 0), groups)
     forward = call("aten.convolution", x, w, None, *rest)
     grad = torch.randn_like(forward.outputs[0])
+    if groups == channels and kernel > 3:  # as ConvNeXt's permutes have them
+        grad, x = (each.to(memory_format=torch.channels_last) for each in (grad, x))
     for asked in ((True, True, False), (False, True, False)):
         backward = call("aten.convolution_backward", grad, x, w, None, *rest, asked)
         for sample in (forward, backward):

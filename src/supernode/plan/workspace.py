@@ -15,6 +15,10 @@ from supernode.ir import Op, Value
 _BLOCK = 16
 _FEW = 3
 """Up to so many channels are read where they lie, as those of a picture."""
+_NARROW = 3
+"""Above this width the gradient of a weight with a channel for each group is found as if its groups
+had a block of channels each, where `x` lies with its channels side by side, as behind the permutes
+of ConvNeXt. Where it does not, that is too much."""
 _ALONE_NUMEL = 20480
 """Up to this size one sample is unfolded into columns and multiplied as a matrix, unless it has
 groups or a kernel above 3 x 3."""
@@ -51,7 +55,9 @@ def _backward(op: Op, x: Value, w: Value, y: Value) -> int:
         into_x = max(reads + turned, 2 * given) - made
     elif asked[0]:
         into_x = max(reads + turned - made, given) + _padded(x) - given
-    if asked[1] and not _by_channel(op, x):
+    if asked[1] and _by_channel(op, x) and min(w.tensor.shape[2:]) > _NARROW:
+        into_w = made * (1 + _BLOCK * _BLOCK)
+    elif asked[1] and not _by_channel(op, x):
         if _channels(x) > _FEW:
             reads += _padded(x) if _channels(x) >= _BLOCK else given
         into_w = max(reads + _read(w) - made, _read(w))
