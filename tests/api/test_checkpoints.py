@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 LAYOUTS = (
     (2, "dp=2"),
     (2, "pp=2,micro=2,schedule=zb"),
-    (3, "pp=1/dp=2,micro=2"),
+    (3, "pp=1/dp=2,micro=3"),
     (2, "tp=2"),
     (4, "pp=2,fsdp=2"),
     (1, ""),

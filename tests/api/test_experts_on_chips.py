@@ -24,7 +24,8 @@ def trained_alike(
 @pytest.mark.slow
 def test_tokens_go_to_their_experts_and_come_back() -> None:
     with sn.connect("local:4") as node:
-        for line in ("ep=4", "dp=2,ep=2", "ep=2,tp=2", "dp=2,tp=2,ep=tp"):
+        lines = ("ep=4", "dp=2,ep=2", "ep=2,tp=2", "dp=2,tp=2,ep=tp", "pp=ep=2/dp=2,micro=2")
+        for line in lines:
             trained_alike(moe_step(layers=2), moe_step(layers=2), node, line)
         trained_alike(moe_step(batch=7), moe_step(batch=7), node, "dp=2,ep=2")
         trained_alike(moe_step(experts=6), moe_step(experts=6), node, "ep=4")

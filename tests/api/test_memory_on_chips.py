@@ -17,6 +17,7 @@ CASES = {
     "gpt-tiny": (
         *("", "dp=2", "tp=2,sp", "offload=all", "pp=2,micro=2,offload=all@peers"),
         *("pp=1/dp=2", "pp=1/tp=2,micro=4,offload=all", "pp=fsdp=2/tp=2+sp,micro=2"),
+        *("pp=1/fsdp=2,micro=3", "pp=tp=2/dp=2,offload=all@peers"),
     ),
     "llama-tiny": ("fsdp=2", "dp=2,micro=2", "dp=2,recompute=full", "pp=2,micro=4", "zero1=2"),
     "mixtral": ("", "ep=2"),

@@ -4,6 +4,8 @@ In float64, as in tests/partition/test_zoo.py: some gradients are zero but for r
 blows rounding up to the size of a step.
 """
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from supernode import connect
 from supernode.api import Node
+from supernode.errors import ChipFailed
 from tied import tied
 from zoo import ZooStep, zoo_step
 
@@ -35,7 +38,10 @@ MICRO = (
 )
 ON_TWO = {"tied": MICRO, "encoder-decoder": MICRO, "skips": ("pp=2",)}
 ON_FOUR = {
-    "tied": ("pp=2,dp=2", "pp=2,fsdp=2,micro=2", "pp=4,micro=4,schedule=zb"),
+    "tied": (
+        *("pp=2,dp=2", "pp=2,fsdp=2,micro=2", "pp=4,micro=4,schedule=zb"),
+        *("pp=cp=2/tp=2,micro=2", "pp=1/dp=3", "pp=tp=2/fsdp=2,offload=all@peers"),
+    ),
     "encoder-decoder": ("pp=2,dp=2", "pp=2,fsdp=2", "pp=4,micro=2"),
     "skips": ("pp=2,dp=2", "pp=2,fsdp=2"),
 }
@@ -75,6 +81,21 @@ def check(node: Node, name: str, layouts: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_five_steps_on_two_chips(two: Node, name: str) -> None:
     check(two, name, ON_TWO[name])
+
+
+@pytest.mark.slow
+def test_a_killed_chip_of_a_stage_of_its_own_layout_loses_nothing() -> None:
+    made = tied()
+    with connect("local:3") as node:
+        step = node.compile(made.step, made.model, made.optimizer, layout="pp=1/dp=2,micro=2")
+        for _ in range(2):
+            step(*made.args)
+        kept = step.state_dict()
+        os.kill(node._chips.pids[2], signal.SIGKILL)
+        with pytest.raises(ChipFailed, match="chip 2 was ended by SIGKILL"):
+            step(*made.args)
+        after = step.state_dict()
+        assert all(torch.equal(kept[name], after[name]) for name in kept)
 
 
 @pytest.mark.slow

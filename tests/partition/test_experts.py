@@ -64,6 +64,28 @@ def test_chips_with_the_same_tokens_may_have_other_experts(
     assert held[0] * held[1] * parts == (0 if "pp" in line else 4 // plan.mesh.axis_size("tp")) * 16
 
 
+STAGED = (
+    "pp=1/ep=2",
+    "pp=ep=2/dp=2,micro=2",
+    "pp=ep=2+tp=2/1,vp=2,micro=2",
+    "pp=fsdp=2/tp=2+sp+ep=tp,micro=2,schedule=zb",
+    "pp=1/ep=2,micro=2,recompute=full",
+)
+
+
+@pytest.mark.parametrize("line", STAGED)
+@pytest.mark.parametrize("mix", [put_back, add_up])
+@pytest.mark.parametrize("towards", [(), ONE])
+def test_stages_of_their_own_may_split_experts(
+    mix: Mix, towards: tuple[float, ...], line: str
+) -> None:
+    plan = check(moe_step(mix, layers=2, towards=towards), line)
+    stages = [plan.local_of(stage.first) for stage in plan.mesh.stages]
+    at = [[op for block in each.all_blocks() for op in block.ops] for each in stages]
+    sorted_by = ["fabric.all_to_all_rows", "local.own_rows"]
+    assert any(op.name in sorted_by for op in at["ep" in line.split("/")[1]])
+
+
 def test_own_experts_add_up_tokens_not_rows() -> None:
     """What is sent is what tensor parallelism sends: one activation a layer and direction."""
     made = moe_step(layers=6)

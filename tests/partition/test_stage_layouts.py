@@ -29,6 +29,11 @@ LINES = (
     "pp=1/tp=2,micro=3",
     "pp=fsdp=2/tp=2,micro=2,schedule=zb",
     "pp=1/dp=2+tp=2/tp=2,micro=2,schedule=gpipe,recompute=full",
+    "pp=cp=2/tp=2,micro=2",
+    "pp=1/dp=3",
+    "pp=dp=3/zero1=3",
+    "pp=fsdp=2/cp=3,micro=2",
+    "pp=tp=2/dp=2,offload=all@peers",
 )
 STEPS = 3
 
@@ -120,11 +125,9 @@ def test_a_step_is_simulated() -> None:
         ("pp=1/pd=2", None, "unknown axis 'pd'"),
         ("pp=1/pp=2", None, "pp is not for one stage"),
         ("pp=1/micro=2", None, "micro is not for one stage"),
-        ("pp=1/ep=2", None, "can't split experts"),
         ("pp=1/2", None, "expected NAME=SIZE or 1 for a stage, got '2'"),
         ("pp=1//dp=2", None, "expected NAME=SIZE or 1 for a stage, got ''"),
         ("pp=tp=2", None, "pp has one stage"),
-        ("pp=1/dp=2,offload=all@peers", None, "keep nothing for each other"),
         ("pp=1/dp=2,cut=a/b", None, "cut names 2 modules"),
     ],
 )
@@ -139,6 +142,27 @@ def test_equal_stages_are_written_once() -> None:
     assert str(parse_line("pp=1/tp=2+sp,micro=2")) == "pp=1/tp=2+sp,micro=2,schedule=1f1b"
 
 
-def test_unequal_pieces_in_a_stage_are_refused() -> None:
-    with pytest.raises(LayoutError, match="in unequal pieces in stage 1"):
-        plan("pp=1/dp=3")
+def test_a_chip_without_a_part_of_a_microbatch_is_refused() -> None:
+    with pytest.raises(
+        LayoutError, match=r"dp\*micro=16 leaves microbatches without a part"
+    ) as error:
+        plan("pp=1/dp=2,micro=8")
+    assert "dim 0 of tokens (i64[8, 32])" in str(error.value)
+
+
+@pytest.mark.parametrize("line", ["pp=1/dp=2", "pp=dp=3/zero1=3"])
+def test_peers_are_chips_of_stages_that_mirror_each_other(line: str) -> None:
+    with pytest.raises(LayoutError, match="keep nothing for each other"):
+        plan(f"{line},offload=all@peers")
+
+
+def test_chips_with_other_pieces_are_kinds_of_their_stage() -> None:
+    many = plan("pp=tp=2/dp=3")
+    assert many.inside == ((), (("dp", (2,)),))
+    assert many.kinds() == (0, 2, 4)
+    assert [many.alike(rank) for rank in range(5)] == [0, 0, 2, 2, 4]
+    assert [many.largest(rank) for rank in range(5)] == [many.local_of(r) for r in (0, 0, 2, 2, 2)]
+    assert [use.parts["letters"] for use in many.memory().chips.values()][1:] == sorted(
+        (use.parts["letters"] for use in list(many.memory().chips.values())[1:]), reverse=True
+    )
+    assert plan_from_json(plan_to_json(many)) == many

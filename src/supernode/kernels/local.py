@@ -45,10 +45,10 @@ def pad(
     mesh: Grid,
 ) -> Tensor:
     """The pieces of `x` along `dim`, `counts[0]` of `lengths[0]` and then `counts[1]` of the
-    shorter `lengths[1]`, each as long as the longest."""
+    shorter `lengths[1]`, each as long as the longest; contiguous, as on chips that fill up."""
     (many, few), (most, least) = counts, lengths
     if not few:
-        return x
+        return x.contiguous()
     longer, shorter = x.split((many * most, few * least), dim)
     filled = shorter.unflatten(dim, (few, least))
     end = x.dim() - dim - 1

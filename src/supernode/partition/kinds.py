@@ -39,9 +39,12 @@ def local_programs(
     classes: Classes,
     assignment: Assignment,
     goals: tuple[Layout | None, ...],
+    *,
+    is_part: bool = False,
 ) -> Kinds:
     """`source` spread over the axes of `assignment`, at most one of them of time. `goals[i]` is the
-    layout in which output `i` must end, None: in any."""
+    layout in which output `i` must end, None: in any. `is_part` is said of one stage, cut before.
+    """
     axes = assignment.axes
     time = next((axis for axis in axes if axis.scheme.time), None)
     mesh = mesh_of(tuple(axis for axis in axes if axis is not time))
@@ -49,7 +52,7 @@ def local_programs(
     @cache
     def spread(rank: int, part: int) -> tuple[Spreader, LocalBlock]:
         at = mesh.coordinates(rank) | ({time.name: part} if time else {})
-        spreader = Spreader(source, classes, assignment, at)
+        spreader = Spreader(source, classes, assignment, at, is_part)
         return spreader, spreader.main(goals)
 
     def local(rank: int, part: int) -> Program:

@@ -13,7 +13,7 @@ from supernode.partition.offload import OFFLOAD, Offload, parse_offload
 from supernode.partition.pipeline import Pipeline
 from supernode.partition.recompute import MODEL, MODES
 from supernode.partition.schedules import SCHEDULES
-from supernode.plan import AT_PEERS, Mesh
+from supernode.plan import Mesh
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,12 +228,6 @@ def _stage(part: str, line: str) -> Line:
                 asked=f"layout {line}",
                 fix="write it like pp=tp=4/dp=2+tp=2 or pp=1/dp=2",
             )
-    if any(word.partition("=")[0].strip() == "ep" or word.endswith("=tp") for word in words):
-        raise LayoutError(
-            "a stage with a layout of its own can't split experts (ep)",
-            asked=f"layout {line}",
-            fix="use tp, fsdp or dp in it, or give all stages the same layout: pp=N,ep=M",
-        )
     try:
         return parse_line(",".join(words))
     except LayoutError as error:
@@ -256,12 +250,6 @@ def _check_outside(
             f"{outside[0]} stands outside of the stages, which have axes of their own",
             asked=f"layout {line}",
             fix=f"give it to each stage that has it: pp=.../...+{outside[0]}",
-        )
-    if words.get(OFFLOAD, "").endswith(f"@{AT_PEERS}"):
-        raise LayoutError(
-            "chips of stages that differ keep nothing for each other",
-            asked=f"layout {line}",
-            fix=f"offload to the host: {OFFLOAD}=all",
         )
     if len(stages) == 1:
         raise LayoutError(

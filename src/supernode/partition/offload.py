@@ -17,7 +17,7 @@ from supernode.ir import Phase, Program, Value, elsewhere, verify
 from supernode.partition.transfers import Away, with_transfers
 from supernode.partition.update_order import Label, by_parameter
 from supernode.partition.views import views_at_readers
-from supernode.plan import AT_PEERS, ON_HOST, Plan, variant_ranks
+from supernode.plan import AT_PEERS, ON_HOST, Plan
 
 OFFLOAD = "offload"
 KINDS = {
@@ -85,11 +85,17 @@ def offloaded(plan: Plan, offload: Offload, ahead: int = 1) -> Plan:
             asked=f"layout {plan.layout}",
             fix=f"leave out @{AT_PEERS} for the memory of the host, or use more chips",
         )
+    sizes = [stage.size for stage in plan.mesh.stages]
+    if offload.place == AT_PEERS and (sizes != sizes[::-1] or any(plan.inside)):
+        raise LayoutError(
+            "chips of stages that are no mirror of each other keep nothing for each other",
+            asked=f"layout {plan.layout}",
+            fix=f"offload to the host: {OFFLOAD}={replace(offload, place=ON_HOST)}",
+        )
     chosen = _chosen(plan, plan.programs, offload)
-    ranks = variant_ranks(plan.mesh, plan.starts)
     prepared = [_prepared(program, chosen) for program in plan.programs]
     moved: list[Program] = []
-    for rank, (program, labels) in zip(ranks, prepared, strict=True):
+    for rank, (program, labels) in zip(plan.kinds(), prepared, strict=True):
         # Chips that run the same ops move the same values: those of the largest pieces decide.
         sizes, _ = prepared[plan.largest_kind(rank)]
         here = {i for i in chosen if _size_bytes(program.main.inputs[i])}

@@ -16,7 +16,7 @@ from supernode.partition.recompute import recompute
 from supernode.partition.spread_apart import spread_apart
 from supernode.partition.stages import Staged
 from supernode.partition.unroll import untimed
-from supernode.plan import Layout, Mesh, Plan, variant_ranks, verify_plan
+from supernode.plan import Layout, Mesh, Plan, verify_plan
 
 
 def partition(program: Program, layout: str = "", chips: int | None = None) -> Plan:
@@ -43,11 +43,17 @@ def partition(program: Program, layout: str = "", chips: int | None = None) -> P
 
 
 def _cut(source: Program, line: Line) -> tuple[Program, Staged]:
-    """The program of one chip a stage, microbatch after microbatch, cut in stages."""
+    """The program of one chip a stage, microbatch after microbatch, cut in stages.
+
+    Raises:
+        LayoutError: a stage's axes leave a chip without a part of a microbatch, or can't be cut so.
+    """
     assert line.pipeline is not None
     local, tags = source, untimed(source)
+    classes = Classes(source)
+    for stage in dict.fromkeys(line.stages):
+        assign(source, classes, (*stage.axes, *line.axes), str(line))
     if line.axes:
-        classes = Classes(source)
         assignment = assign(source, classes, line.axes, str(line))
         goals = _goals(source, assignment)
         found = local_programs(source, classes, assignment, goals)
@@ -108,10 +114,7 @@ def _goals(program: Program, assignment: Assignment) -> tuple[Layout | None, ...
 def _merged(plan: Plan) -> Plan:
     """`plan` with its collectives merged: chips that run the same ops merge them alike."""
     done: dict[tuple[int, int], Block] = {}
-    programs = [
-        _merged_by(plan.local_of(rank), plan.largest(rank), done)
-        for rank in variant_ranks(plan.mesh, plan.starts)
-    ]
+    programs = [_merged_by(plan.local_of(rank), plan.largest(rank), done) for rank in plan.kinds()]
     return replace(plan, local=programs[0], variants=tuple(programs[1:]))
 
 

@@ -25,6 +25,7 @@ Routed = Literal[
     "write keys",
     "grouped",
 ]
+INVERTED = "local.inverse_permutation"
 
 
 def routed_formula(op: Op, what: Routed, size: int, rows: int, every: int) -> Formula:
@@ -38,6 +39,8 @@ def routed_formula(op: Op, what: Routed, size: int, rows: int, every: int) -> Fo
         return grouped_formula(op, sizes)
     if what == "sort":
         return Formula(inputs=((row,),), outputs=((row,), (row,)), sizes=sizes, whole=_JOINED)
+    if what == "invert" and op.name == INVERTED:
+        return Formula(inputs=((row,),), outputs=((row,),), sizes=sizes, whole=_JOINED)
     if what == "invert":
         return Formula(
             inputs=(((),), (row,), ((),)),
@@ -74,4 +77,4 @@ def _moved(op: Op, what: Routed, row: Dim, named: Dim, sizes: Mapping[str, int])
 
 def inverted(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
     """The places of a chip's own rows; what was written, and onto what, is known."""
-    return replace(op, name="local.inverse_permutation", args=(op.inputs[1],), kwargs=())
+    return replace(op, name=INVERTED, args=(op.inputs[1],), kwargs=())

@@ -18,7 +18,7 @@ from typing import Literal
 from supernode.ir import CALL, Block, Op, Program, Value
 from supernode.ops import Formula, Row, row
 from supernode.ops.formula import shape_of
-from supernode.partition.routed_ops import Routed, inverted, routed_formula
+from supernode.partition.routed_ops import INVERTED, Routed, inverted, routed_formula
 
 At = tuple[str, int]
 """Block name, and an op's position or a value's id in it."""
@@ -171,7 +171,7 @@ class _Proof:
             found.formulas[at] = routed_formula(op, what, order.size, groups, every)
             if what.endswith("keys"):
                 found.keyed.add(at)
-            if what == "invert":
+            if what == "invert" and op.name != INVERTED:
                 found.rows[at] = replace(row(op), local=inverted)
         return found
 
@@ -273,6 +273,8 @@ class _Walk:
             fine = self._give(op, facts[0])
         elif op.name == "aten.floor_divide" and kinds == {"sources"}:
             fine = self._divide(op, facts[0])
+        elif op.name == INVERTED and kinds == {"sources"}:
+            fine = self._inverted(at, op, facts[0])
         elif op.name == "aten.histc" and kinds == {"keys"}:
             fine = self._give(op, Fact("counts", order))
         else:
@@ -289,6 +291,11 @@ class _Walk:
         if not isinstance(by, int) or by < 1 or fact.order.size % by or fact.every > 1:
             return False
         return self._give(op, replace(fact, every=by))
+
+    def _inverted(self, at: At, op: Op, fact: Fact) -> bool:
+        """What an op became that was spread before, over microbatches."""
+        self._mark(at, "invert", fact.order)
+        return fact.every == 1 and self._give(op, replace(fact, kind="places"))
 
     def _read(self, at: At, op: Op, facts: Mapping[int, Fact], index: Fact) -> bool:
         order = index.order

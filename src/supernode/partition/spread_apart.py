@@ -7,15 +7,13 @@ each value is; a value that crosses is sent as its maker has it and received as 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from supernode.errors import LayoutError
 from supernode.ir import RECEIVE, SEND, Arg, Block, HostType, Op, Program, Value
 from supernode.partition.assign import Assignment, assign
 from supernode.partition.chunks import EVERYWHERE
 from supernode.partition.classes import Classes
+from supernode.partition.kinds import local_programs
 from supernode.partition.line import Line, mesh_of
-from supernode.partition.spread import LocalBlock, Spreader
 from supernode.partition.stages import AXIS, Staged
-from supernode.partition.sums import sums_first
 from supernode.plan import Layout, Mesh, Placement, Plan, share
 
 PART = "local.part"
@@ -33,11 +31,12 @@ def spread_apart(program: Program, whole: Program, cut: Staged, line: Line) -> P
     sent: dict[tuple[int, Arg], Arg] = {}
     for stage, each in enumerate(made):
         sent |= each.ends(stage)
-    programs = [_addressed(each.local, stage, sent) for stage, each in enumerate(made)]
-    first, *others = programs
+    first, *others = (
+        _addressed(local, stage, sent) for stage, each in enumerate(made) for local in each.programs
+    )
     inputs = tuple(_at([each.homes[i] for each in made], home) for i, home in enumerate(cut.homes))
     outputs = tuple(
-        _at([each.main.outputs[i] for each in made], result) for i, result in enumerate(cut.results)
+        _at([each.outputs[i] for each in made], result) for i, result in enumerate(cut.results)
     )
     return Plan(
         program=program,
@@ -52,6 +51,7 @@ def spread_apart(program: Program, whole: Program, cut: Staged, line: Line) -> P
         ),
         starts=((AXIS, tuple(range(1, len(made)))),),
         variants=tuple(others),
+        inside=tuple(each.starts for each in made),
     )
 
 
@@ -79,27 +79,19 @@ class _Stage:
             for i, value in enumerate(source.main.outputs)
         )
         here = replace(assignment, homes=self.homes, reasons=self.reasons)
-        spreader = Spreader(source, classes.of_part(source.main), here, {}, is_part=True)
-        self.main: LocalBlock = spreader.main(goals)
-        uneven = next((cuts for cuts, _ in sorted(spreader.uneven)), None)
-        if uneven is not None:
-            raise LayoutError(
-                f"{'*'.join(uneven)} cuts a dim in unequal pieces in stage {stage}",
-                asked=f"layout {line}",
-                fix="where stages differ, give each sizes that divide its dims",
-            )
+        classes = classes.of_part(source.main)
+        found = local_programs(source, classes, here, goals, is_part=True)
+        self.programs, self.outputs, self.starts = found.programs, found.outputs, found.starts
         self.placements = [
             replace(each, stage=stage, layout=each.layout.at(AXIS, stage))
-            for each in spreader.placements
+            for each in found.placements
         ]
-        blocks = tuple(sums_first(block, ()) for block in spreader.blocks)
-        self.local = replace(source, main=sums_first(self.main.block, ()), blocks=blocks)
 
     def ends(self, stage: int) -> dict[tuple[int, Arg], Arg]:
         """How what the stage sends and receives lies on it, by key."""
         return {
             (stage, op.args[3]): op.args[4]
-            for op in self.local.main.ops
+            for op in self.programs[0].main.ops
             if op.name in (SEND, RECEIVE)
         }
 

@@ -1,6 +1,7 @@
 """A Plan as JSON and back, without loss."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ from supernode.errors import VerifyError
 from supernode.ir.json import program_in, program_out, read_document
 from supernode.plan.layout import Layout
 from supernode.plan.mesh import Mesh
-from supernode.plan.plan import Placement, Plan, verify_plan
+from supernode.plan.plan import Placement, Plan, Starts, verify_plan
 
 FORMAT = "supernode-plan-1"
 
@@ -28,7 +29,8 @@ def plan_to_json(plan: Plan) -> str:
         ],
         "program": program_out(plan.program),
         "local": program_out(plan.local),
-        "starts": [[axis, list(starts)] for axis, starts in plan.starts],
+        "starts": _starts_out(plan.starts),
+        "inside": [_starts_out(starts) for starts in plan.inside],
         "variants": [program_out(variant) for variant in plan.variants],
     }
     return json.dumps(document, separators=(",", ":"))
@@ -50,12 +52,21 @@ def plan_from_json(text: str) -> Plan:
             inputs=tuple(map(_layout_in, document["inputs"])),
             outputs=tuple(map(_layout_in, document["outputs"])),
             placements=tuple(map(_placement_in, document["placements"])),
-            starts=tuple((axis, tuple(starts)) for axis, starts in document.get("starts", ())),
+            starts=_starts_in(document.get("starts", ())),
+            inside=tuple(map(_starts_in, document.get("inside", ()))),
             variants=tuple(map(program_in, document.get("variants", ()))),
         )
         return verify_plan(plan)
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise VerifyError(f"not a saved Plan: {error!r}") from error
+
+
+def _starts_out(starts: Starts) -> list[Any]:
+    return [[axis, list(each)] for axis, each in starts]
+
+
+def _starts_in(data: Sequence[Any]) -> Starts:
+    return tuple((axis, tuple(each)) for axis, each in data)
 
 
 def _mesh_out(mesh: Mesh) -> list[Any]:

@@ -1,7 +1,8 @@
 """Plan: who computes what, where: a mesh, a layout for every value, one program for all chips."""
 
+import math
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -45,7 +46,8 @@ class Plan:
     Where an axis cuts a dim unevenly, `local` is that of chip 0, whose pieces are the largest, and
     `variants` are the same ops on smaller ones: `starts` says at which coordinates along which
     axes these begin, the last axis varying fastest. The stages of a pipeline are variants with
-    ops of their own, along the first of these axes. `local_of` gives the program of any chip.
+    ops of their own, along the first of these axes; where they have axes of their own, `inside` are
+    the starts in each of them. `local_of` gives the program of any chip.
     """
 
     program: Program
@@ -57,6 +59,7 @@ class Plan:
     placements: tuple[Placement, ...]
     starts: Starts = ()
     variants: tuple[Program, ...] = ()
+    inside: tuple[Starts, ...] = ()
 
     @property
     def programs(self) -> tuple[Program, ...]:
@@ -80,13 +83,22 @@ class Plan:
 
     def alike(self, rank: int) -> int:
         """The first chip that runs the very program of chip `rank`."""
-        return variant_ranks(self.mesh, self.starts)[self._kind(rank)]
+        return self.kinds()[self._kind(rank)]
+
+    def kinds(self) -> tuple[int, ...]:
+        """The first chip of each kind, in the order of `programs`."""
+        if not self.inside:
+            return variant_ranks(self.mesh, self.starts)
+        stages = zip(self.mesh.stages, self.inside, strict=True)
+        return tuple(rank for mesh, starts in stages for rank in variant_ranks(mesh, starts))
 
     def _kind(self, rank: int) -> int:
-        at, index = self.mesh.coordinates(rank), 0
-        for axis, starts in self.starts:
-            index = index * (len(starts) + 1) + bisect_right(starts, at[axis])
-        return index
+        at = self.mesh.coordinates(rank)
+        first = _place(self.starts, at)
+        if not self.inside:
+            return first
+        before = (math.prod(len(each) + 1 for _, each in starts) for starts in self.inside[:first])
+        return sum(before) + _place(self.inside[first], at)
 
     def memory(self, *, in_place: bool = False) -> PlanMemory:
         """What a step takes on a chip of each kind, at its peak and over time, by liveness.
@@ -98,8 +110,7 @@ class Plan:
             plan.memory().peak_bytes <= 8 * GIB
         """
         find = memory if in_place else run_memory
-        ranks = variant_ranks(self.mesh, self.starts)
-        pairs = zip(ranks, self.programs, strict=True)
+        pairs = zip(self.kinds(), self.programs, strict=True)
         return PlanMemory(
             chips={
                 r: find(local).lending(self.lent_bytes(r, in_place=in_place)) for r, local in pairs
@@ -166,6 +177,14 @@ class Plan:
         return "\n".join(lines + [f"  {reason}" for reason in reasons])
 
 
+def _place(starts: Starts, at: Mapping[str, int]) -> int:
+    """The kind of the chip at `at` among those that `starts` tell apart."""
+    index = 0
+    for axis, each in starts:
+        index = index * (len(each) + 1) + bisect_right(each, at[axis])
+    return index
+
+
 def variant_ranks(mesh: Mesh, starts: Starts) -> tuple[int, ...]:
     """A chip of each variant, in their order; the first is chip 0."""
     axes = [axis for axis, _ in starts]
@@ -178,7 +197,7 @@ def verify_plan(plan: Plan) -> Plan:
     main = plan.program.main
     inputs = _wholes(main.inputs, plan.inputs, plan.mesh)
     outputs = _wholes(main.outputs, plan.outputs, plan.mesh)
-    for rank in variant_ranks(plan.mesh, plan.starts):
+    for rank in plan.kinds():
         local, largest = plan.local_of(rank), plan.largest(rank)
         verify(local)
         _verify_shapes(plan.mesh, rank, local.main.inputs, inputs)

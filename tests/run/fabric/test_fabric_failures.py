@@ -76,6 +76,13 @@ def test_ranks_in_other_collectives_are_told_both_calls(broken):
     )
 
 
+def test_matrices_that_lie_otherwise_are_told(broken):
+    x = torch.ones(6, 4)
+    given = [x.t().contiguous(), x.t(), x, x]
+    broken.start([[("all_gather", (given[rank], 0, (0, 1)))] for rank in (0, 1)] + [[], []])
+    assert "rank 1 calls all_gather (transposed) of 96 bytes" in str(broken.replies()[0])
+
+
 def test_other_sizes_in_the_same_collective_are_told(broken):
     sizes = {rank: torch.ones(6 + rank // 3) for rank in ALL}
     broken.start([[("all_reduce", (sizes[rank], ALL, "max"))] for rank in ALL])

@@ -44,6 +44,25 @@ def test_all_to_all_between_any_two_dims(square, shape, split_dim, concat_dim):
         assert torch.equal(got[rank], pieces_joined(inputs, rank, split_dim, concat_dim))
 
 
+@pytest.mark.parametrize("dim", [0, 1])
+def test_transposed_matrices_are_joined_as_they_lie(square, dim):
+    inputs = [numbered(rank, (8, 12)).t() for rank in ALL]
+    many = [(inputs[rank], numbered(rank, (3, 5))) for rank in ALL]
+    program = [
+        [
+            ("all_gather_many", (many[rank], (dim, dim), ALL)),
+            (".__getitem__", (("result", 0), 0)),
+            (".__getitem__", (("result", 0), 1)),
+            (".stride", (("result", 1),)),
+        ]
+        for rank in ALL
+    ]
+    for _, got, other, stride in square.run(program):
+        assert torch.equal(got, torch.cat(inputs, dim))
+        assert torch.equal(other, torch.cat([numbered(rank, (3, 5)) for rank in ALL], dim))
+        assert stride[0] == 1
+
+
 def test_inputs_need_not_be_contiguous(square):
     inputs = [numbered(rank, (8, 12)).t() for rank in ALL]
     strided = [numbered(rank, (8, 24))[:, ::2] for rank in ALL]

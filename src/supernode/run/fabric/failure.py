@@ -53,4 +53,6 @@ def _call(tag: int) -> str:
         return f"{name} on {members} ranks"
     if "reduce" in name:
         name += f" ({library.OPS[op]}, {str(library.DTYPES[dtype]).removeprefix('torch.')})"
+    elif op:
+        name += " (transposed)"
     return f"{name} of {size_bytes} bytes on {members} ranks"

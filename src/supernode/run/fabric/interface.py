@@ -104,7 +104,7 @@ class Fabric(ABC):
     Every call may raise `FabricAborted`, `FabricTimeout` or `FabricMismatch`; an argument that
     can't be served raises `InputError` before anything is sent. Results of collectives are new
     contiguous tensors unless it is said otherwise, and have the same bits on every rank and in
-    every repetition.
+    every repetition. All ranks pass operands that lie alike in memory.
     """
 
     rank: int
@@ -180,7 +180,10 @@ class Fabric(ABC):
     def all_gather_many(
         self, tensors: Sequence[Tensor], dims: Sequence[int], group: Group
     ) -> list[Tensor]:
-        """`all_gather` of each tensor, with one synchronisation for all."""
+        """`all_gather` of each tensor, with one synchronisation for all.
+
+        What is gathered of a transposed matrix may be one, too.
+        """
 
     @abstractmethod
     def all_to_all(self, x: Tensor, split_dim: int, concat_dim: int, group: Group) -> Tensor:

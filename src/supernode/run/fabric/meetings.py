@@ -99,10 +99,20 @@ class Meetings:
         self._check(status, ALL_TO_ALL_ROWS, members)
 
     def move(
-        self, kind: int, members: Members, send: list[bytes], recv: list[bytes], piece_bytes: int
+        self,
+        kind: int,
+        members: Members,
+        send: list[bytes],
+        recv: list[bytes],
+        piece_bytes: int,
+        *,
+        turned: bool = False,
     ) -> None:
-        """Sends pieces of segments, which `whole` and `pieces` make, to those of the others."""
-        self._collective(kind, members, send, recv, piece_bytes)
+        """Sends pieces of segments, which `whole` and `pieces` make, to those of the others.
+
+        Whether any of them is `turned` must be the same on all.
+        """
+        self._collective(kind, members, send, recv, piece_bytes, op=int(turned))
 
     def reduce(
         self,

@@ -210,7 +210,10 @@ class SharedMemoryFabric(Fabric):
         members = self._meetings.group(group)
         check_on_host(tensors)
         dims = [dim_of(x, dim) for x, dim in zip(tensors, dims, strict=True)]
-        sources = [x.contiguous() for x in tensors]
+        # A transposed matrix is joined as it lies in memory: in no copy, along the other dim.
+        turned = [_is_transposed(x) for x in tensors]
+        sources = [x.t() if t else x.contiguous() for x, t in zip(tensors, turned, strict=True)]
+        dims = [1 - dim if t else dim for dim, t in zip(dims, turned, strict=True)]
         results = [
             fresh(multiplied(x.shape, dim, members.size), x.dtype)
             for x, dim in zip(sources, dims, strict=True)
@@ -218,9 +221,9 @@ class SharedMemoryFabric(Fabric):
         send = [whole(x) for x in sources]
         recv = [pieces(y, dim, members.size) for y, dim in zip(results, dims, strict=True)]
         size = sum(x.nbytes for x in sources)
-        self._meetings.move(ALL_GATHER, members, send, recv, size)
+        self._meetings.move(ALL_GATHER, members, send, recv, size, turned=any(turned))
         self._count("all_gather", (members.size - 1) * size)
-        return results
+        return [y.t() if t else y for y, t in zip(results, turned, strict=True)]
 
     def all_to_all(self, x: Tensor, split_dim: int, concat_dim: int, group: Group) -> Tensor:
         members = self._meetings.group(group)
@@ -278,3 +281,7 @@ class SharedMemoryFabric(Fabric):
     def _check_slot(self, slot: int) -> None:
         if not 0 <= slot < self._slots:
             raise InputError(f"slot {slot}: a rank has slots 0 to {self._slots - 1}")
+
+
+def _is_transposed(x: Tensor) -> bool:
+    return x.ndim == 2 and not x.is_contiguous() and x.t().is_contiguous()
