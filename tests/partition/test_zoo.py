@@ -84,6 +84,7 @@ def test_experts_in_a_stage_of_its_own_layout():
     """Without microbatches no block repeats: all is routed in main."""
     pytest.importorskip("transformers")
     check("mixtral", "pp=1/dp=2")
+    check("mixtral", "pp=dp=2/ep=2,micro=2", batch=8)
 
 
 @pytest.mark.parametrize("layout", [_layout(line) for line in EXPERT_LAYOUTS])
