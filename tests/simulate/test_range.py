@@ -108,3 +108,13 @@ def test_a_machine_of_rates_alone_is_doubted_by_their_kinds():
     found = reasons(simulate(gpt_plan("dp=2"), plain))
     assert {"datasheet numbers", "guessed numbers"} & found
     assert not {"fit of kernels", "unmeasured kernels"} & found
+
+
+def test_how_experts_are_trained_is_software_that_changes():
+    shape = {"layers": 2, "hidden": 64, "ffn": 32, "heads": 2, "kv_heads": 2, "experts": 4}
+    job = recipe("qwen3-30b-a3b").with_shape({**shape, "topk": 2, "vocab": 64, "head_dim": 32})
+    built = job.build(batch=2, device="meta", sequence=16)
+    program = capture(built.step, built.model, built.optimizer, built.inputs).program
+    mixed = simulate(partition(program, ""), H100)
+    assert "software for experts" in reasons(mixed)
+    assert "left out" not in reasons(mixed)

@@ -5,8 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supernode.capture import capture
 from supernode.errors import UnknownName
 from supernode.machine import Machine
+from supernode.models import recipe
+from supernode.partition import partition
 from supernode.plan import Mesh, Plan
 from supernode.simulate import Rehearsal, Terms, simulate
 from supernode.simulate.timing import timing
@@ -133,6 +136,28 @@ def test_attention_by_older_kernels_takes_longer() -> None:
     assert older.by_kind == {"measured": 1e-3, "inferred": pytest.approx(1e-3)}
     assert Terms().by_generation(alone, chip) == alone
     assert Terms(attention="flash-9").by_generation(alone, chip) == alone
+
+
+def test_without_a_bubble_no_stage_waits_for_another() -> None:
+    job = recipe("gpt-tiny").build(batch=4, device="meta")
+    program = capture(job.step, job.model, job.optimizer, job.inputs).program
+    rehearsal = Rehearsal(partition(program, "pp=2,micro=4"))
+    full = rehearsal.on(machine())
+    without = rehearsal.on(machine(), terms=Terms().without("bubble"))
+    assert full.critical_s["bubble"] > 0
+    assert without.step_s < full.step_s
+    busy_s = [
+        sum(s.duration_s for s in without.trace.spans if s.chip == chip and s.stream == "compute")
+        for chip in (0, 1)
+    ]
+    # What is left of a stage is its own: it computes, and sends what nobody waits for.
+    assert without.step_s == pytest.approx(max(busy_s), rel=0.05)
+    assert without.critical_path_s <= without.step_s * (1 + 1e-9)
+    assert without.sent_bytes == full.sent_bytes
+
+
+def test_without_imbalance_experts_get_even_rows() -> None:
+    assert Terms(imbalance=1.5).without("imbalance") == Terms()
 
 
 def test_a_term_that_is_none_is_refused() -> None:

@@ -68,7 +68,10 @@ PrecisionOf = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 Without = Annotated[
     list[str] | None,
-    typer.Option(help="terms that do not count: fusion graph host overlap interference jitter"),
+    typer.Option(
+        help="terms that do not count: fusion graph host overlap interference jitter "
+        "bubble imbalance"
+    ),
 ]
 Page = Annotated[Path | None, typer.Option("--html", help="write a self-contained page here")]
 

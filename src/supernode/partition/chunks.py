@@ -7,9 +7,11 @@ and decoders are no special case: what is needed elsewhere is sent there.
 
 import math
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from statistics import median_high
 
 from supernode.errors import LayoutError
 from supernode.ir import CALL, HostType, Op, Program, Value
@@ -28,6 +30,10 @@ SENT_FLOPS_PER_BYTE = 2000.0
 
 H100 with NVLink: 989e12 / 450e9 = 2198; Ascend 910C die on the UB plane: 376e12 / 196e9 = 1918
 (machine/catalogue). Messages overlap with computing, so this is a preference, not a cost."""
+
+TOO_MUCH = 4
+"""No cut where so many times as much is sent on as at most cuts of equal chunks: the scores of a
+vocabulary stay with the loss that reads them, though both are heavy."""
 
 EVERYWHERE = -1
 """The chunk of an op that each chunk which needs it does for itself."""
@@ -91,6 +97,7 @@ class _Chunks:
         self.local, self.tags, self.ops = local, tags, local.main.ops
         self.made = {v.id: at for at, op in enumerate(self.ops) for v in op.outputs}
         self.owned = self._owned()
+        self.there: dict[int, set[int]] = defaultdict(set)
 
     def assign(self) -> Chunks:
         """Forward first, then the weights it reads, then what follows either."""
@@ -212,10 +219,10 @@ class _Chunks:
         made = [self.made[value.id] for value in op.inputs if value.id in self.made]
         known = [m for m in made if self.of[m] != EVERYWHERE]
         if self.tags[at].part is not None:
-            activations = [self.of[m] for m in known if self._is_forward(m)]
             gradients = [self.of[m] for m in known if self.tags[m].part is not None]
-            if activations:
-                return max(activations)
+            nearest = self._nearest(op)
+            if nearest is not None:
+                return nearest
             if gradients:
                 return min(gradients)
         held = [i for v in op.inputs if (i := self.inputs.get(v.id)) is not None and i in self.home]
@@ -233,6 +240,25 @@ class _Chunks:
                 self.home.setdefault(i, chunk)
         return chunk
 
+    def _nearest(self, op: Op) -> int | None:
+        """The chunk that has most of the activations an op reads, the last of several; None where
+        it reads none."""
+        if not self.there:
+            for at in (at for at in range(len(self.ops)) if self._is_forward(at)):
+                for value in (*self.ops[at].outputs, *self.ops[at].inputs):
+                    if self._is_activation(value):
+                        self.there[value.id].add(self.of[at])
+        read = [value for value in op.inputs if self._is_activation(value)]
+        held: dict[int, int] = defaultdict(int)
+        for value in read:
+            for chunk in self.there[value.id]:
+                held[chunk] += value.type.size_bytes
+        return max(held, key=lambda chunk: (held[chunk], chunk), default=None)
+
+    def _is_activation(self, value: Value) -> bool:
+        at = self.made.get(value.id)
+        return at is not None and self.of[at] != EVERYWHERE and self._is_forward(at)
+
 
 def _written_out(local: Program, calls: frozenset[int]) -> tuple[Program, list[int]]:
     main, origin = written_out(local, calls)
@@ -246,16 +272,28 @@ def _size(op: Op) -> int:
 def cut(weights: Sequence[float], crossing: Sequence[int], count: int) -> list[int] | None:
     """The first step of each chunk but the first: the heaviest chunk as light as can be.
 
-    `crossing[i]` are the bytes sent on if step `i` begins a chunk; they weigh on both sides.
-    None where there are fewer steps than chunks.
+    `crossing[i]` are the bytes sent on if step `i` begins a chunk; they weigh on both sides, and
+    `TOO_MUCH` is sent only where nothing else gives so many chunks. None where there are fewer
+    steps than chunks.
     """
-    total = len(weights)
-    if total < count:
+    if len(weights) < count:
         return None
     sums = [0.0, *accumulate(weights)]
-    sent = [0.0, *(SENT_FLOPS_PER_BYTE * size for size in crossing[1:]), 0.0]
+    most = TOO_MUCH * _usual(sums, crossing, count)
+    places = [at for at in range(1, len(weights)) if crossing[at] <= most]
+    if len(places) < count - 1:
+        places = list(range(1, len(weights)))
+    starts = [0, *places]
+    sent = [0.0, *(SENT_FLOPS_PER_BYTE * crossing[at] for at in places), 0.0]
+    return [starts[at] for at in _cut([*map(sums.__getitem__, starts), sums[-1]], sent, count)]
+
+
+def _cut(sums: list[float], sent: list[float], count: int) -> list[int]:
+    """`cut` by the sums of the weights before each step, where there are steps enough."""
+    if count == 1:
+        return []
     low, high = sums[-1] / count, sums[-1] + 2 * max(sent)
-    best: list[int] | None = None
+    best = _fill(sums, sent, count, math.inf)
     for _ in range(60):
         middle = (low + high) / 2
         found = _fill(sums, sent, count, middle)
@@ -263,7 +301,22 @@ def cut(weights: Sequence[float], crossing: Sequence[int], count: int) -> list[i
             low = middle
         else:
             best, high = found, middle
-    return best or _fill(sums, sent, count, math.inf)
+    assert best is not None
+    last = len(sums) - 2
+    if _weigh(sums, sent, last, last + 1) < high * (1 - 1e-9):
+        return best
+    # The last step alone is as much as any chunk: what is before it is cut by itself.
+    return [*_cut(sums[:-1], sent[:-1], count - 1), last]
+
+
+def _usual(sums: Sequence[float], crossing: Sequence[int], count: int) -> float:
+    """The median of what the cheapest cuts near those of `count` equal chunks send on."""
+    least, whole = list[int](), sums[-1] or 1.0
+    for cut_at in range(1, count):
+        off = [abs(sums[at] * count / whole - cut_at) for at in range(1, len(crossing))]
+        reach = max(0.5, min(off))
+        least.append(min(crossing[at] for at, far in enumerate(off, 1) if far <= reach))
+    return median_high(least) if least else math.inf
 
 
 def _fill(sums: list[float], sent: list[float], count: int, most: float) -> list[int] | None:

@@ -38,10 +38,15 @@ class _Chain:
 
 
 class Chains:
-    """The chains of all stages, to be measured on machine after machine."""
+    """The chains of all stages, to be measured on machine after machine.
 
-    def __init__(self, stages: Sequence[Sequence[Line]], asks: Asks) -> None:
-        self._stages = stages
+    Without a `bubble` no chain goes from one stage to another.
+    """
+
+    def __init__(
+        self, stages: Sequence[Sequence[Line]], asks: Asks, *, bubble: bool = True
+    ) -> None:
+        self._stages, self._bubble = stages, bubble
         blocks = {id(line.block): line.block for lines in stages for line in lines}
         self._chains = {key: _chain(block, asks) for key, block in blocks.items()}
 
@@ -71,9 +76,10 @@ class Chains:
             chain = self._chains[id(line.block)]
             ends = [made.get(value.id, 0.0) for value in line.given]
             for ask, waits, stream, sent, received in chain.links:
-                while received is not None and (stage, received.key) not in mail:
+                comes = received if self._bubble else None
+                while comes is not None and (stage, comes.key) not in mail:
                     yield
-                end = mail[stage, received.key] if received else _latest(ends, waits)
+                end = mail[stage, comes.key] if comes else _latest(ends, waits)
                 if ask >= 0 and stream == COMPUTE:
                     end = issued = max(end, awaited) + alone_s[ask]
                     moved, awaited = True, 0.0

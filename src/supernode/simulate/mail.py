@@ -8,9 +8,13 @@ Tasks = tuple[int, ...]
 
 
 class Mail:
-    """Messages by number: a stand-in for the tasks that a value waits for on another stage."""
+    """Messages by number: a stand-in for the tasks that a value waits for on another stage.
 
-    def __init__(self) -> None:
+    Without `waits` each message is there from the start.
+    """
+
+    def __init__(self, *, waits: bool = True) -> None:
+        self._waits = waits
         self._stands: dict[tuple[int, int], int] = {}
         self._sent: dict[int, Tasks] = {}
 
@@ -27,6 +31,8 @@ class Mail:
         deps = tuple(dep for dep in task.deps if isinstance(dep, int))
         if not deps or min(deps) >= 0:
             return task
+        if not self._waits:
+            return replace(task, deps=tuple(dep for dep in deps if dep >= 0))
         return replace(task, deps=self._resolved(deps))
 
     def _resolved(self, deps: Tasks) -> Tasks:

@@ -59,12 +59,16 @@ class Lane(NamedTuple):
     out: bool = False
 
 
-def schedule_stages(stages: Sequence[Sequence[Line]], asks: Asks) -> list[Schedule]:
+def schedule_stages(
+    stages: Sequence[Sequence[Line]], asks: Asks, *, bubble: bool = True
+) -> list[Schedule]:
     """The tasks of a chip of each stage, given its lines, with numbers of their own.
+
+    Without a `bubble` no stage waits for what another one sends.
 
     Ops that take no time are in no task: what reads a view waits for its base.
     """
-    mail, routines, found, first = Mail(), Routines(asks), list[Schedule](), 0
+    mail, routines, found, first = Mail(waits=bubble), Routines(asks), list[Schedule](), 0
     for stage, lines in enumerate(stages):
         scheduler = _Scheduler(stage, first, mail)
         for line in lines:

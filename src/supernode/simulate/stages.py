@@ -46,14 +46,14 @@ class Stages:
     labels: Labels
 
 
-def stages_of(plan: Plan, cost: CostOf, *, fusion: bool, overlap: bool) -> Stages:
-    """The stages of `plan`; `Asks` says what else this depends on."""
+def stages_of(plan: Plan, cost: CostOf, *, fusion: bool, overlap: bool, bubble: bool) -> Stages:
+    """The stages of `plan`; `Terms` and `Asks` say what else this depends on."""
     ranks, programs = zip(*plan.stages(), strict=True)
     todo = [list(lines(program)) for program in programs]
     own = {id(line.block): stage for stage, each in enumerate(todo) for line in each}
     own = own if plan.mesh.stages else {}  # else they share blocks
     asks = Asks(plan, cost, fusion=fusion, overlap=overlap, stages=own)
-    schedules = schedule_stages(todo, asks)
+    schedules = schedule_stages(todo, asks, bubble=bubble)
     stints = [stint for schedule in schedules for stint in schedule.stints]
     firsts = _counts(first for schedule in schedules for first in schedule.firsts)
     sizes = _counts(len(stint.works) for stint in stints)
@@ -73,7 +73,7 @@ def stages_of(plan: Plan, cost: CostOf, *, fusion: bool, overlap: bool) -> Stage
         memories=memories,
         replays=Replays(holders, known),
         asks=asks,
-        chains=Chains(todo, asks),
+        chains=Chains(todo, asks, bubble=bubble),
         tasks=[task for schedule in schedules for task in schedule.tasks],
         stints=stints,
         first=np.cumsum([0, *counts]).tolist(),

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass, fields, replace
 from math import log, sqrt
+from typing import Any
 
 from supernode.errors import UnknownName, near_matches
 from supernode.machine import Chip, Machine
 from supernode.simulate.timing import Timing
+
+EVEN = 1.0
+"""The imbalance of a router that spreads rows evenly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +21,8 @@ class Terms:
     - `host`: what the host adds to every step;
     - `overlap`: communication runs beside computation; without, one waits for the other;
     - `interference`: the cores that communication takes slow computation beside it;
-    - `jitter`: a step waits for the slowest of its chips, the slower the more there are.
+    - `jitter`: a step waits for the slowest of its chips, the slower the more there are;
+    - `bubble`: stages of a pipeline wait for each other; without, all that comes in is there.
 
     `small_at_once` is for serving stacks, whose own kernels add small arrays in one step;
     `copies` for stacks with kernels for routed rows, which send a token once to chips that hold
@@ -33,21 +38,23 @@ class Terms:
     overlap: bool = True
     interference: bool = True
     jitter: bool = True
+    bubble: bool = True
     small_at_once: bool = False
-    imbalance: float = 1.0
+    imbalance: float = EVEN
     copies: int = 0
     attention: str = ""
 
     def without(self, *names: str) -> "Terms":
-        """These terms with some switched off.
+        """These terms with some switched off; without `imbalance`, experts get even rows.
 
         Raises UnknownName for what is no term.
         """
-        known = [field.name for field in fields(self) if field.default is True]
+        off: dict[str, Any] = {f.name: False for f in fields(self) if f.default is True}
+        off["imbalance"] = EVEN
         for name in names:
-            if name not in known:
-                raise UnknownName(f"no term {name!r}", fix=near_matches(name, known))
-        return replace(self, **dict.fromkeys(names, False))
+            if name not in off:
+                raise UnknownName(f"no term {name!r}", fix=near_matches(name, list(off)))
+        return replace(self, **{name: off[name] for name in names})
 
     def host_s(self, machine: Machine) -> float:
         """What the host adds to a step."""
