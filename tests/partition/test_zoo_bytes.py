@@ -149,5 +149,5 @@ def test_tensor_parallel_inside_experts_adds_up_tokens(name: str) -> None:
     for port, whole, local in zip(
         plan.program.inputs, plan.program.main.inputs, plan.local.main.inputs, strict=True
     ):
-        if ".experts." in port.name and whole.type.size_bytes > FLOAT:
+        if ".experts." in port.name and len(getattr(whole.type, "shape", ())) == 3:  # its matrices
             assert whole.tensor.numel == 4 * local.tensor.numel, port.name

@@ -95,6 +95,17 @@ class Classes:
                 at = stop
         return tuple(found) if at == 1 else None
 
+    def with_inside(self, parts: set[Part]) -> set[Part]:
+        """These classes and all that lie in stretches of them."""
+        found: set[Part] = set()
+        queue = [*parts]
+        while queue:
+            part = _root(self._class, queue.pop())
+            if part not in found:
+                found.add(part)
+                queue += self._stretches.get(part, {}).values()
+        return found
+
     def way(
         self,
         part: Part,
@@ -355,7 +366,7 @@ def read_whole(program: Program, classes: Classes) -> tuple[set[Part], set[Part]
                     found.add(classes.of(block, value, i))
                 elif dim[0] in formula.stretches:
                     stretched.add(classes.of(block, value, i))
-    return found, stretched
+    return classes.with_inside(found), stretched
 
 
 def _formulas(program: Program, classes: Classes) -> Iterator[tuple[str, Op, Formula]]:
