@@ -1,8 +1,9 @@
 """Which tables each kernel of each machine is fitted to.
 
-Products in few bits, and those of experts, are fitted to the fastest of what serving stacks run for
-a shape: stacks time kernels to choose among them, and take up each other's. Those in bfloat16 are
-one library's in all stacks, so they are fitted to the middle of what was measured.
+Products in few bits, those of experts, and attention of a cache in few bits or of latents are
+fitted to the fastest of what serving stacks run for a shape: stacks time kernels to choose among
+them, and take up each other's. Products in bfloat16 are one library's in all stacks, so they are
+fitted to the middle of what was measured.
 
 Of dense products only tables count whose matrices were random: on weights that are all alike, as
 vLLM's are but those of four bits, a chip draws less power, and computes up to 15 % faster than it
@@ -43,6 +44,9 @@ _MACHINES = (
 )
 
 _WIDE = "attn_dtype == 'bfloat16' and kv_cache_dtype == 'bfloat16' and head_dim <= 256"
+_EIGHT = "kv_cache_dtype == 'fp8' and head_dim <= 256 and window_size == 0"
+_EIGHT += " and num_heads <= 16 * num_key_value_heads"
+"""With a window, or more heads a key head, some of these kernels fall back to slow ones."""
 _GATED = "not kernel_source.str.contains('nongated') and inter_size not in (1856, 2688, 5120)"
 """Nemotron-3's experts, which are of these widths, have no gate."""
 
@@ -67,12 +71,24 @@ def jobs() -> Iterator[Job]:
         for family, table in (("attention", "context"), ("decode", "generation")):
             name = f"{heads}/{table}_attention_perf.parquet"
             yield Job(machine=machine, family=family, dtype="bfloat16", tables=(name,), chosen=wide)
-        if a100:  # its table has no balanced rows
+        if a100:  # its tables have no cache in 8 bits, no latents, and no balanced rows
             continue
+        caches = tuple(f"{folder}/attention/{stack}/generation_attention_perf" for stack in stacks)
+        yield _caches(machine, "decode", "float8", caches, _EIGHT)
+        latents = (f"{folder}/mla/trtllm/{trt}", f"{folder}/mla/sglang/{sglang}")
+        latents = tuple(f"{path}/generation_mla_perf" for path in latents)
+        for dtype, name in (("bfloat16", "bfloat16"), ("float8", "fp8")):
+            yield _caches(machine, "latent", dtype, latents, f"kv_cache_dtype == '{name}'")
         experts = tuple(f"{folder}/moe/{stack}/moe_perf.parquet" for stack in stacks)
         for dtype, chosen in _gemms(machine):
             even = f"distribution == 'balanced' and moe_dtype in {chosen} and {_GATED}"
             yield Job(machine=machine, family="grouped", dtype=dtype, tables=experts, chosen=even)
+
+
+def _caches(machine: str, family: str, dtype: str, tables: tuple[str, ...], chosen: str) -> Job:
+    """Attention of a cache that keeps its numbers in `dtype`."""
+    names = tuple(f"{table}.parquet" for table in tables)
+    return Job(machine=machine, family=family, dtype=dtype, tables=names, chosen=chosen)
 
 
 def _gemms(machine: str) -> tuple[tuple[str, tuple[str, ...]], ...]:

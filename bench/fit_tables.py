@@ -192,6 +192,25 @@ def decode(paths: Sequence[Path], machine: Machine, dtype: str, chosen: str) -> 
     return _rows(_read(paths, keys, chosen), (*_HEADS[1:4], "batch_size"), predict)
 
 
+LATENT = 576
+"""The width of DeepSeek-V3's latent with its rotary key: that of keys and values in one."""
+
+
+def latent(paths: Sequence[Path], machine: Machine, dtype: str, chosen: str) -> Rows:
+    """Attention of one new token, all of whose heads read one latent: `generation_mla_perf`."""
+    able = rates(machine, dtype)
+    keys = ("batch_size", "num_heads", "step")
+
+    def predict(rows: Rows) -> Predict:
+        b, h, s = (rows.columns[name].to_numpy(float) for name in keys)
+        size = BYTES[dtype] / 2  # what is both key and value is read once
+        return lambda fit: decode_s(
+            *(b, h, 1.0, 1.0, s + 1, 2 * LATENT), window=0.0, in_bytes=size, rates=able, fit=fit
+        )
+
+    return _rows(_read(paths, keys, chosen), ("num_heads", "batch_size"), predict)
+
+
 def stream(paths: Sequence[Path], machine: Machine, dtype: str, chosen: str) -> Rows:
     """Casting by a scale: reads bfloat16, writes bytes: `scale_matrix_perf`."""
     bandwidth = machine.chip.memory.bandwidth_bytes_per_s.value

@@ -4,7 +4,7 @@ import pytest
 
 from accuracy.rows import row
 from supernode.accuracy import load_truth
-from supernode.accuracy.case import Case, Collective, NotExpressed, Step
+from supernode.accuracy.case import Case, Collective, NotExpressed, Serving, Step
 from supernode.accuracy.cases import cases, repeats
 from supernode.accuracy.links import collective_case, operator_case
 from supernode.accuracy.serving import Worker, serving_case, worker
@@ -40,7 +40,8 @@ def test_a_training_run_in_its_published_layout(id_: str, layout: str, machine: 
 def test_a_package_of_two_dies_is_two_chips_of_a_layout():
     case = serving_case(row("cm-t3-1"))
     step = step_of(case)
-    assert (case.machine, step.chips, step.layout) == ("cloudmatrix384@die", 32, "ep=32")
+    assert (case.machine, step.chips) == ("cloudmatrix384@die", 32)
+    assert step.layout == "ep=32,micro=2,turns"
     assert (step.batch, step.sequence, step.precision) == (64, 4096, "int8")
     assert case.measured_s == pytest.approx(16_384 / 5655)
 
@@ -59,7 +60,26 @@ def test_the_network_of_a_row_is_its_own():
 def test_guessed_tokens_that_are_taken_lengthen_an_iteration():
     case = serving_case(row("cm-t5-3"))
     assert case.measured_s == pytest.approx(49.4e-3 * 1.7)
-    assert step_of(case).ahead == 1 + ("MTP on" in row("cm-t5-3").text("note"))
+    step = step_of(case)
+    assert step.ahead == 2  # one that is known, and one guessed
+    assert step.layout == "ep=320,micro=2,turns"
+    # 32 shared, 256 routed and 32 copies, each on a die of its own: a token goes to one more.
+    assert (step.shape.experts, step.shape.topk, step.shape.shared_experts) == (320, 9, 0)
+
+
+@pytest.mark.parametrize(
+    ("id_", "layout", "once", "narrow"),
+    [
+        ("ds-prof-1", "ep=32,micro=2,turns", True, 0.5),
+        ("sgl96-5", "ep=72,micro=2,turns", False, 0.5),
+        ("cm-t3-1", "ep=32,micro=2,turns", False, 0.5),
+    ],
+)
+def test_two_microbatches_take_turns_and_tokens_are_cast_before_they_are_sent(
+    id_: str, layout: str, once: bool, narrow: float
+):
+    step = step_of(serving_case(row(id_)))
+    assert (step.layout, step.once, step.narrow) == (layout, once, narrow)
 
 
 @pytest.mark.parametrize(
@@ -85,14 +105,68 @@ def test_experts_over_chips_that_attention_splits_otherwise_are_no_layout():
         worker("TP1 attention-DP32 MoE-TP32 EP1").layout(experts=True)
 
 
-def test_newcomers_are_prefilled_between_iterations_but_not_where_others_do_it():
+def served(case: Case) -> Serving:
+    ((_, spec),) = case.parts
+    assert isinstance(spec, Serving)
+    return spec
+
+
+def test_newcomers_are_prefilled_but_not_where_others_do_it():
     alone = next(each for each in load_truth() if "one worker" in each.text("note"))
-    case = serving_case(alone)
-    assert [spec.phase for _, spec in case.parts] == ["decode", "prefill"]
-    assert case.parts[1][0] == pytest.approx(1 / 1000)  # one request, 1,000 tokens of output
-    apart = serving_case(row("dsr1_gb200_sglang_fp4_disagg_1024x1024_c8_cfg486"))
-    assert [spec.phase for _, spec in apart.parts] == ["decode"]
-    assert step_of(apart).batch == 4  # of eight requests, over two workers
+    spec = served(serving_case(alone))
+    assert spec.prompts is not None
+    assert (spec.decode.phase, spec.prompts.phase) == ("decode", "prefill")
+    assert (spec.decode.batch, spec.prompts.batch, spec.output) == (1, 1, 1000)
+    assert spec.wait_s == alone.number("ttft_ms") / 1e3  # type: ignore[operator]
+    apart = served(serving_case(row("dsr1_gb200_sglang_fp4_disagg_1024x1024_c8_cfg486")))
+    assert apart.prompts is None
+    assert apart.decode.batch == 4  # of eight requests, over two workers
+
+
+@pytest.mark.parametrize(
+    ("id_", "mixed", "together", "batch", "cache", "length"),
+    [
+        # Lengths drawn from 0.8 to 1 of what is named: newcomers come one by one.
+        ("dsr1_b200_sglang_fp4_agg_1024x8192_c16_cfg88", False, False, 1, "fp8", 921.6),
+        ("minimaxm2_5_h200_vllm_fp8_agg_1024x8192_c16_cfg637", True, False, 1, "", 921.6),
+        ("dsr1_h200_trtllm_fp8_agg_8192x1024_c64_cfg83", True, False, 1, "fp8", 7372.8),
+        # All alike: those of a pass of 8,192 tokens come together.
+        (
+            "qwen_qwen3_32b_qwen_qwen3_32b_h100_sxm_sglang_agg_4096x512_c64_tp2_epnone_52",
+            *(False, True, 2, "", 4096),
+        ),
+    ],
+)
+def test_how_a_stack_takes_in_newcomers(
+    id_: str, mixed: bool, together: bool, batch: int, cache: str, length: float
+):
+    found = next(each for each in load_truth() if each.id.startswith(id_.rpartition("_")[0]))
+    spec = served(serving_case(found))
+    assert spec.prompts is not None
+    assert (spec.mixed, spec.together, spec.prompts.batch) == (mixed, together, batch)
+    assert spec.prompts.sequence == round(length)
+    assert spec.decode.cache == cache
+
+
+def test_heads_of_keys_are_copied_to_as_many_chips_as_split_the_heads():
+    found = next(each for each in load_truth() if "qwen3_235b" in each.id and "_tp8_" in each.id)
+    assert served(serving_case(found)).decode.shape.kv_heads == 8
+
+
+@pytest.mark.parametrize(
+    ("id_", "precision"),
+    [
+        ("dsr1_h200_trtllm_fp8_agg_8192x1024_c64_cfg83", "fp8-cast"),
+        ("dsr1_gb200_sglang_fp4_disagg_1024x1024_c8_cfg486", "fp4-mlp"),
+        ("minimaxm2_5_b200_vllm_fp4_agg_1024x1024_c32_cfg704", "fp4-cast"),
+        ("2026_03_25_kimi_k2_5_b200_sxm_vllm_int4_agg_8192x1024_c16_tp8_0", "int4-experts"),
+        ("2026_04_06_llama_3_1_70b_b200_sxm_trtllm_fp4_agg_1024x1024_c8_tp4", "fp4"),
+        ("2026_04_06_gpt_oss_120b_b200_sxm_vllm_fp4_agg_1024x1024_c16_tp1", "mxfp4-mxfp8"),
+    ],
+)
+def test_a_precision_is_of_the_layers_that_the_weights_have_it_in(id_: str, precision: str):
+    found = next(each for each in load_truth() if each.id.startswith(id_))
+    assert served(serving_case(found)).decode.precision == precision
 
 
 def test_a_collective_is_that_of_nccl_tests():

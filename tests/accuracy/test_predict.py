@@ -8,7 +8,7 @@ import pytest
 
 from accuracy.rows import row
 from supernode.accuracy import judge
-from supernode.accuracy.case import Case, Collective, NotExpressed, Operator, Step
+from supernode.accuracy.case import Case, Collective, NotExpressed, Operator, Serving, Step
 from supernode.accuracy.predict import Predictor, machine_for
 from supernode.accuracy.truth import Row
 from supernode.cli.main import call
@@ -106,6 +106,43 @@ def test_routed_rows_go_by_kernels_made_for_them():
         "dispatch", rows_bytes, copies=2, once=True, machine=machine, stride=1, size=8
     )
     assert {round(span.duration_s / want.time_s, 6) for span in spans} == {1.0}
+
+
+def test_rows_sent_copy_by_copy_are_cast_on_the_way_there_alone():
+    (_, step), *_ = small_case("ep=8").parts
+    shape = (
+        recipe("llama3-8b").with_shape(SMALL | {"experts": 8, "topk": 2, "expert_ffn": 128}).shape
+    )
+    assert isinstance(step, Step)
+    assert shape is not None
+    machine = load_machine("gb200-nvl72")
+    step = replace(step, shape=shape, phase="decode", batch=1024, copies=2, once=False, narrow=0.5)
+    sim = Predictor(None).simulated(step, machine)
+    spans = [span for span in sim.trace.spans if span.name == "fabric.all_to_all_rows"]
+    rows_bytes = 1024 // 8 * 2 * SMALL["hidden"] * 2
+    there, back = (
+        experts_time(way, size, copies=2, once=False, machine=machine, stride=1, size=8).time_s
+        for way, size in (("dispatch", rows_bytes / 2), ("combine", rows_bytes))
+    )
+    want = [there, back] * SMALL["layers"]
+    assert [span.duration_s for span in spans] == pytest.approx(want)
+
+
+def test_of_requests_that_wait_fewer_decode():
+    (_, step), *_ = small_case("").parts
+    assert isinstance(step, Step)
+    decode = replace(step, phase="decode", batch=64, sequence=512, chips=1)
+    predictor, machine = Predictor(None), load_machine("hgx-h100")
+    all_s = predictor.simulated(decode, machine).step_s
+    few_s = predictor.simulated(replace(decode, batch=32), machine).step_s
+    times = [
+        predictor.predict(replace(small_case(), parts=((1.0, spec),))).time_s
+        for spec in (
+            Serving(decode=decode, prompts=None, output=100),
+            Serving(decode=decode, prompts=None, output=100, wait_s=100 * few_s),
+        )
+    ]
+    assert times == [pytest.approx(all_s), pytest.approx(few_s, rel=0.02)]
 
 
 def test_an_op_is_measured_in_its_time_at_the_peak():

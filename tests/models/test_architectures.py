@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from numerics import assert_close
 from supernode.models import GPT, GPTConfig, LanguageModel, Llama, LlamaConfig
-from supernode.models.rotary import rotary_table, rotate
+from supernode.models.rotary import RMSNorm, normed_together, rotary_table, rotate
 
 VOCAB, CONTEXT = 64, 16
 LLAMA = LlamaConfig(
@@ -112,3 +112,14 @@ def test_gpt_equals_its_formula_written_out():
         x = x + (h * (1 + torch.erf(h / math.sqrt(2))) / 2) @ block.mlp.down.weight.T
     want = F.layer_norm(x, (32,)) @ model.lm_head.weight.T
     assert_close(model.logits(tokens()), want, reduced=256)
+
+
+def test_normed_together_is_each_normed_by_its_own_mean():
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 5, 64), 3 * torch.randn(2, 5, 16)
+    norms = RMSNorm(64, 1e-5), RMSNorm(16, 1e-5)
+    for norm in norms:
+        torch.nn.init.normal_(norm.weight)
+    got = normed_together(norms[0], q, norms[1], k)
+    for x, norm, found in zip((q, k), norms, got, strict=True):
+        assert_close(found, F.rms_norm(x, x.shape[-1:], norm.weight, 1e-5), reduced=64)

@@ -18,6 +18,9 @@ def test_axes_keep_their_order_and_size_one_is_dropped() -> None:
     held = parse_line("ep=tp,dp=2,tp=4,sp", 8)
     assert str(held) == "dp=2,tp=4,sp,ep=tp"
     assert parse_line(str(held)) == held
+    turns = parse_line("turns,micro=2,ep=4", 4)
+    assert str(turns) == "ep=4,micro=2,turns"
+    assert parse_line(str(turns)) == turns
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,8 @@ def test_axes_keep_their_order_and_size_one_is_dropped() -> None:
         ("recompute=al", None, "unknown recompute=al"),
         ("recompute", None, "expected NAME=SIZE"),
         ("sp,dp=2", None, "sp needs a tp axis"),
+        ("dp=2,turns", None, "turns needs microbatches"),
+        ("pp=2,micro=4,turns", None, "microbatches of stages follow the schedule"),
         ("dp=2,ep=tp", None, "ep=tp needs a tp axis and no other for experts"),
         ("ep=2,tp=2,ep=tp", None, "ep=tp needs a tp axis and no other for experts"),
         ("dp=2,tp=2", 8, "the axes multiply to 2 x 2 = 4, there are 8 chips"),

@@ -17,6 +17,7 @@ SMALL = {"layers": 2, "hidden": 32, "heads": 4, "vocab": 64, "ffn": 48}
 SHAPES = {
     "gpt": Shape(family="gpt", **SMALL, bias=True, tied=True),
     "llama": Shape(family="llama", **SMALL, kv_heads=2, qk_norm=True),
+    "minimax": Shape(family="llama", **SMALL, kv_heads=2, joint_norm=True),
     "mixtral": Shape(family="llama", **SMALL, kv_heads=2, experts=4, topk=2),
     "deepseek": Shape(
         family="deepseek",
@@ -57,7 +58,7 @@ MIXED = ("mixtral", "deepseek", "gpt-oss")
     ("family", "layout"),
     [
         *product(SHAPES, ["dp=2", "tp=2", "dp=2,tp=2"]),
-        *product(MIXED, ["ep=2", "tp=2,ep=tp", "dp=2,tp=2,ep=tp"]),
+        *product(MIXED, ["ep=2", "tp=2,ep=tp", "dp=2,tp=2,ep=tp", "ep=2,micro=2,turns"]),
     ],
 )
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
@@ -86,3 +87,23 @@ def test_the_cache_of_a_sequence_and_head_lies_where_they_are_computed(layout: s
         if op.name == "fabric.all_gather"
     }
     assert moved == set()
+
+
+def test_heads_normed_together_are_summed_once_a_layer():
+    plan, _, _ = served("minimax", "decode", "tp=2")
+    sums = [op for block in plan.local.all_blocks() for op in block.ops if "all_reduce" in op.name]
+    assert sum(op.outputs[0].tensor.shape == (4, 1, 2) for op in sums) == 2  # layers
+
+
+def test_microbatches_in_turns_send_alternately_and_wait_for_no_others_cache():
+    order = {}
+    for line in ("ep=2,micro=2", "ep=2,micro=2,turns"):
+        plan, _, _ = served("deepseek", "decode", line)
+        ops = plan.local.main.ops
+        sent = [op.name for op in ops if op.name.startswith("fabric.")]
+        order[line] = sent
+        cuts = [op for op in ops if op.name == "local.part" and len(op.outputs[0].type.shape) == 4]
+        assert len(cuts) == 2 * SMALL["layers"]  # none of what was joined
+    one_by_one, turns = order.values()
+    assert sorted(turns) == sorted(one_by_one)
+    assert turns[::2] == turns[1::2] == one_by_one[: len(turns) // 2]

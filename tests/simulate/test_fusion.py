@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from supernode.capture import capture
 from supernode.machine import load_machine
+from supernode.models import Shape, sized
 from supernode.models.experts import Experts, ExpertsConfig
 from supernode.models.rotary import RMSNorm, rotate
 from supernode.partition import partition
@@ -16,6 +17,7 @@ from supernode.simulate import Terms, simulate
 from supernode.trace import Span
 
 H100 = load_machine("hgx-h100")
+CACHED = {"family": "llama", "layers": 2, "hidden": 256, "heads": 4, "vocab": 512, "ffn": 512}
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -134,3 +136,18 @@ def test_of_a_cache_only_the_new_rows_are_touched() -> None:
     model = Cache()
     span = kernels(lambda new, at: model(new, at), new, at, model=model)[0]
     assert span.bytes == 2 * 2 * new.numel() + 8
+
+
+def test_a_buffer_written_in_parts_is_whole_again_with_no_copy() -> None:
+    job = sized("llama", Shape(**CACHED), sequence=64, summary="").build(
+        batch=4, device="meta", phase="decode"
+    )
+    program = capture(job.step, job.model, job.optimizer, job.inputs).program
+    plan = partition(program, "dp=2,micro=2,turns")
+    joined = [op for op in plan.local.main.ops if op.name == "aten.cat" and op.args[1] == 0]
+    caches = [op for op in joined if len(op.outputs[0].type.shape) == 4]
+    assert len(caches) == 2 * CACHED["layers"]  # keys and values
+    inside = [span for span in simulate(plan, H100).trace.spans if "attention" in span.module]
+    assert "local.part" not in {span.name for span in inside}
+    most = caches[0].outputs[0].type.size_bytes
+    assert all(span.bytes < most for span in inside if span.kind == "vector")

@@ -1,5 +1,7 @@
 """A precision is a rule of costs: linear layers alone, at the narrow rate and with narrow bytes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -9,8 +11,10 @@ from supernode.capture import capture
 from supernode.errors import UnknownName
 from supernode.ir import Op, Program
 from supernode.machine import load_machine
+from supernode.ops import Cost
 from supernode.partition import partition
-from supernode.simulate import cost_in, simulate
+from supernode.simulate import cost_in, op_time, simulate
+from supernode.simulate.op_time import fit_for
 
 
 def program(rows: int = 4096) -> Program:
@@ -76,3 +80,51 @@ def test_four_bit_weights_of_gpt_oss_are_those_of_its_experts_alone():
         assert narrow.dtype == dtype
         saved = 32 * 64 * (2 - each) + 4 * 64 * 64 * (2 - 0.53125)
         assert narrow.bytes_read == pytest.approx(full.bytes_read - saved)
+
+
+def latents(tokens: int = 1) -> Op:
+    """All 16 heads of 4 sequences read one latent of 576 a token."""
+    q, c = (torch.empty(4, n, t, 576, device="meta") for n, t in ((16, tokens), (1, 2048)))
+    given = (q.bfloat16(), c.bfloat16())
+    sdpa = nn.functional.scaled_dot_product_attention
+    found = capture(lambda q, c: sdpa(q, c, c, enable_gqa=True), None, (), given).program
+    return next(op for op in found.main.ops if "attention" in op.name)
+
+
+def test_a_cache_in_eight_bits_is_read_in_half_the_bytes_by_kernels_of_its_own():
+    op = latents()
+    full, narrow = ops.cost(op), cost_in("bf16", "fp8")(op)
+    assert full.bytes_read - narrow.bytes_read == 4 * 2048 * 576
+    assert (narrow.dtype, narrow.flops) == ("float8", full.flops)
+    chip = load_machine("hgx-h200").chip
+    assert fit_for(full, chip) is chip.kernels["latent.bfloat16"]
+    assert fit_for(narrow, chip) is chip.kernels["latent.float8"]
+    assert op_time(narrow, chip).time_s < op_time(full, chip).time_s
+    many = latents(tokens=64)  # a prompt reads what it has just computed
+    assert cost_in("bf16", "fp8")(many) == ops.cost(many)
+
+
+def test_where_no_kernel_for_a_narrow_cache_was_measured_the_wide_ones_stand_for_it():
+    chip = load_machine("cloudmatrix384@die").chip
+    assert fit_for(cost_in("", "fp8")(latents()), chip) is chip.kernels["decode.bfloat16"]
+
+
+def test_a_cast_of_its_own_takes_a_kernel_more():
+    op = matmul(rows=16)
+    chip = load_machine("hgx-h100").chip
+    fused, own = (op_time(cost_in(name)(op), chip).time_s for name in ("fp8", "fp8-cast"))
+    stream = Cost(bytes_read=16 * 4096 * 2.0, bytes_written=16 * 4096.0, unit="vector")
+    assert own - fused == pytest.approx(op_time(stream, chip).time_s)
+
+
+def test_four_bits_of_mlps_leave_attention_as_captured():
+    op = matmul()
+    inside = replace(op, site=replace(op.site, module="blocks.3.attention.query"))
+    assert cost_in("fp4-mlp")(inside) == ops.cost(op)
+    assert cost_in("fp4-mlp")(op) == cost_in("fp4")(op)
+
+
+def test_an_unknown_cache_names_the_nearest():
+    with pytest.raises(UnknownName, match="no cache is kept in 'fp7'") as caught:
+        cost_in("fp8", "fp7")
+    assert "fp8" in caught.value.fix

@@ -24,8 +24,9 @@ class NotExpressed(Exception):
 class Step:
     """`supernode simulate` of a model's step: what is captured, and how it is laid out.
 
-    `attention` and `copies` say what kernels the run had, as in `Terms`; an `eager` one launched
-    them one by one, and none was made of several ops.
+    `attention`, `copies`, `once` and `narrow` say what kernels the run had, as in `Terms`; an
+    `eager` one launched them one by one, and none was made of several ops. `cache` is what keys and
+    values are kept in.
     """
 
     shape: Shape
@@ -37,14 +38,36 @@ class Step:
     chips: int
     ahead: int = 1
     precision: str = "bf16"
+    cache: str = ""
     attention: str = ""
     copies: int = 0
+    once: bool = True
+    narrow: float = 1.0
     eager: bool = False
 
     @property
     def capture_key(self) -> tuple[object, ...]:
         """What the captured Program depends on."""
         return (self.shape, self.dtype, self.phase, self.batch, self.sequence, self.ahead)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """A system in which a user asks again as soon as he is answered: what an output token takes.
+
+    `decode` is one token for all requests that are out, `prompts` the prefill of as many newcomers
+    as one pass takes in (None where other chips prefill). A request gets `output` tokens, after it
+    has waited `wait_s` for the first. Prompts go in one pass with the tokens of others (`mixed`),
+    or all others stand still; requests that are all alike and stand still for each other stay
+    `together`: the newcomers of all of them come at one time.
+    """
+
+    decode: Step
+    prompts: Step | None
+    output: float
+    wait_s: float = 0.0
+    mixed: bool = True
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +96,15 @@ class Operator:
     half: str = ""
 
 
-Spec = Step | Collective | Operator
+Spec = Step | Serving | Collective | Operator
+
+
+def steps_of(spec: Spec) -> tuple[Step, ...]:
+    """The steps that a prediction of it needs."""
+    if isinstance(spec, Serving):
+        return (spec.decode, *([spec.prompts] if spec.prompts else []))
+    step = spec.step if isinstance(spec, Operator) else spec
+    return (step,) if isinstance(step, Step) else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +112,7 @@ class Case:
     """A row to be predicted.
 
     The measured time `measured_s` is compared with the sum of `parts`, each so many times the time
-    of what it specifies: one step, or decoding and its share of prefills. `network_bytes_per_s` is
+    of what it specifies. `network_bytes_per_s` is
     that of the row where it is not the machine's own, per chip in one direction. Rows of one
     `group` differ in layout or batch alone, so that they can be ranked by what `work` a second
     they do; `knobs` are what rows may differ in.

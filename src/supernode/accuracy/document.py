@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from supernode.accuracy.case import REGIMES
+from supernode.accuracy.case import REGIMES, steps_of
 from supernode.accuracy.judge import Judged, Judgement
 from supernode.accuracy.score import by_regime, changes, ranking, scored, without_each_source
 
@@ -53,7 +53,7 @@ def _row(each: Judged, repeated_by: str | None) -> dict[str, Any]:
         "source": case.source,
         "machine": case.machine,
         "regime": case.regime,
-        "layout": ", ".join(getattr(spec, "layout", "") for _, spec in case.parts),
+        "layout": ", ".join(step.layout for _, spec in case.parts for step in steps_of(spec)),
         "measured_s": case.measured_s,
         "predicted_s": prediction.time_s,
         "low_s": prediction.low_s,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from supernode.accuracy.case import Case, NotExpressed, Operator, Step
+from supernode.accuracy.case import Case, NotExpressed, Step, steps_of
 from supernode.accuracy.cases import Skipped, cases, repeats, skip
 from supernode.accuracy.kept import Answer, Kept, Prediction
 from supernode.accuracy.predict import Predictor, machine_for
@@ -105,7 +105,7 @@ class _Progress:
 
 def _work(case: Case) -> float:
     """About how long a row takes, in units of one layer captured, partitioned and simulated."""
-    steps = [spec for _, spec in case.parts if isinstance(spec, Step)]
+    steps = _steps(case)
     return 1 + sum(less.shape.layers for step in steps for _, less in shortened(step))
 
 
@@ -135,17 +135,18 @@ def _in_turn(groups: list[list[Case]]) -> list[list[Case]]:
     for at, group in enumerate(groups):
         source = group[0].source
         turn[source] = turn.get(source, -1) + 1
-        captures = any(isinstance(spec, Step) for _, spec in group[0].parts)
+        captures = bool(_steps(group[0]))
         order.append((captures, turn[source], at))
     return [groups[at] for _, _, at in sorted(order)]
 
 
 def _shared(case: Case) -> object:
-    steps = [spec for _, spec in case.parts]
-    first = steps[0]
-    if isinstance(first, Step):
-        return shortened(first)[0][1].capture_key
-    return first.step.capture_key if isinstance(first, Operator) and first.step else case.machine
+    steps = _steps(case)
+    return shortened(steps[0])[0][1].capture_key if steps else case.machine
+
+
+def _steps(case: Case) -> list[Step]:
+    return [step for _, spec in case.parts for step in steps_of(spec)]
 
 
 def predict_group(
@@ -157,8 +158,8 @@ def predict_group(
 
 
 def _layout(case: Case) -> str:
-    spec = case.parts[0][1]
-    return spec.layout if isinstance(spec, Step) else case.id
+    steps = _steps(case)
+    return steps[0].layout if steps else case.id
 
 
 def _predicted(case: Case, predictor: Predictor, until_s: float) -> Answer:

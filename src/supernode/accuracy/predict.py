@@ -4,14 +4,16 @@ Plans are shared by the cases of one process, captured Programs through a folder
 """
 
 import functools
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from math import fsum
+from math import fsum, prod
 from pathlib import Path
 
-from supernode.accuracy.case import Case, Collective, NotExpressed, Operator, Spec, Step
+from supernode.accuracy.case import Case, Collective, NotExpressed, Operator, Serving, Spec, Step
 from supernode.accuracy.kept import Kept, Prediction
+from supernode.accuracy.loop import NEAR, Pass, decoding, settled, token
 from supernode.accuracy.parts import collective_plan, operator_plan
 from supernode.accuracy.shorter import shortened
 from supernode.capture import capture
@@ -27,6 +29,8 @@ MOST_KEPT = 4
 
 Found = tuple[float, Simulation, float]
 """How often a simulation counts, it, and of its time what counts."""
+Part = tuple[float, list[Found]]
+"""How often the sum of some simulations counts."""
 
 
 class Predictor:
@@ -44,7 +48,11 @@ class Predictor:
         """
         try:
             machine = machine_for(case)
-            found = [(times, self._found(spec, machine)) for times, spec in case.parts]
+            found: list[Part] = []
+            for times, spec in case.parts:
+                parts = self._served(spec, machine) if isinstance(spec, Serving) else None
+                parts = parts or [(1.0, self._found(spec, machine))]
+                found += [(times * often, sims) for often, sims in parts]
         except SupernodeError as error:
             raise NotExpressed(_reason(error)) from error
         return _prediction(found)
@@ -63,7 +71,32 @@ class Predictor:
             assert spec.step is not None
             sim = self.simulated(spec.step, machine)
             return [(1.0, sim, _half(sim, spec.half, spec.step.shape.layers))]
-        sims = [(often, self.simulated(step, machine)) for often, step in shortened(spec)]
+        assert isinstance(spec, Step)
+        return self._whole(spec, machine)
+
+    def _served(self, spec: Serving, machine: Machine) -> list[Part]:
+        """What an output token is made of; of fewer requests than are out, if many of them wait."""
+        prompts = self._whole(spec.prompts, machine) if spec.prompts else []
+        prompts_s = _sum(prompts)
+        all_ = self._whole(spec.decode, machine)
+        batch, at = float(spec.decode.batch), _pass(all_)
+        between = [(1.0, all_)]
+        token_s = token(spec, batch, at, prompts_s).time_s(at, prompts_s)
+        few = decoding(spec, token_s, prompts_s)
+        ranks = _ranks(spec.decode.layout)
+        fewer = replace(spec.decode, batch=max(1, round(few / ranks)) * ranks)
+        if fewer.batch < NEAR * batch:
+            found = self._whole(fewer, machine)
+            decode = settled(spec, fewer.batch, _pass(found), at, prompts_s)
+            far = (decode - fewer.batch) / (batch - fewer.batch)
+            batch, at = decode, _pass(found).towards(at, far)
+            between = [(1 - far, found), (far, all_)]
+        made = token(spec, batch, at, prompts_s)
+        parts = [(often, _counted(sims, made.decode, made.attention)) for often, sims in between]
+        return [*parts, (made.prompts, prompts)] if prompts else parts
+
+    def _whole(self, step: Step, machine: Machine) -> list[Found]:
+        sims = [(often, self.simulated(less, machine)) for often, less in shortened(step)]
         return [(often, sim, sim.step_s) for often, sim in sims]
 
     def simulated(self, step: Step, machine: Machine) -> Simulation:
@@ -75,17 +108,19 @@ class Predictor:
             graph=not step.eager,
             small_at_once=step.phase != "train",
             copies=step.copies,
+            once=step.once,
+            narrow=step.narrow,
             attention=step.attention,
         )
         return self._rehearsal(step).on(machine, terms=terms)
 
     def _rehearsal(self, step: Step) -> Rehearsal:
         """The last ones are kept: rows often differ in machine alone."""
-        key = (step.capture_key, step.layout, step.precision)
+        key = (step.capture_key, step.layout, step.precision, step.cache)
         if key not in self._ready:
             plan = partition(self.program(step), step.layout, step.chips)
             kept = list(self._ready.items())[1 - MOST_KEPT :]
-            self._ready = dict([*kept, (key, Rehearsal(plan, cost_in(step.precision)))])
+            self._ready = dict([*kept, (key, Rehearsal(plan, cost_in(step.precision, step.cache)))])
         return self._ready[key]
 
     def program(self, step: Step) -> Program:
@@ -138,6 +173,32 @@ def _half(sim: Simulation, phase: str, layers: int) -> float:
     if not spans:
         raise NotExpressed(f"the timeline has no layer with a {phase} phase")
     return fsum(spans) / layers
+
+
+def _ranks(layout: str) -> int:
+    """How many parts a layout cuts the batch into."""
+    return prod(int(size) for size in re.findall(r"(?:dp|ep)=(\d+)", layout))
+
+
+def _sum(found: Sequence[Found]) -> float:
+    return fsum(often * part_s for often, _, part_s in found)
+
+
+def _pass(found: Sequence[Found]) -> Pass:
+    attention_s = fsum(often * _attention_s(sim) for often, sim, _ in found)
+    return Pass(time_s=_sum(found), attention_s=attention_s)
+
+
+def _counted(found: Sequence[Found], whole: float, attention: float) -> list[Found]:
+    """The simulations, of each of which so much of the whole and of its attention counts."""
+    return [
+        (often, sim, whole * sim.step_s + attention * _attention_s(sim)) for often, sim, _ in found
+    ]
+
+
+def _attention_s(sim: Simulation) -> float:
+    spans = (span for span in sim.trace.spans if "attention" in span.name)
+    return fsum(span.end_s - span.start_s for span in spans)
 
 
 def _prediction(parts: Sequence[tuple[float, Sequence[Found]]]) -> Prediction:

@@ -1,26 +1,37 @@
-"""Rows of served models: one prefill or decode step, and systems that do both.
+"""Rows of served models: one prefill or decode step, and systems that do both (`loop.py`).
 
-A system in a steady state in which every request has `output` tokens decodes for all its requests
-at once; each iteration is followed by its share of the prefills of newcomers, one request for every
-`output` tokens. So the time of one output token is
-
-    decode(requests) + requests / output × prefill(one request)
-
-and without the second term where other chips prefill. Caches are half-way through the output.
+Caches are half-way through the output. How long a request waits for its first token is taken from
+the row where it says so: queues, and what is sent between chips that prefill and that decode, are
+no part of a plan.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from supernode.accuracy.case import Case, NotExpressed, Step
+from supernode.accuracy.case import Case, NotExpressed, Serving, Spec, Step
 from supernode.accuracy.machines import machine_of, network_of
 from supernode.accuracy.shapes import served_shape
+from supernode.accuracy.stacks import TOKENS_A_PASS, stack_of
 from supernode.accuracy.truth import Row
+from supernode.models import Shape
+from supernode.simulate.precision import PRECISIONS
 
 _ACCEPTED = 0.7
 """The share of guessed tokens taken, where a row assumes one. **Source:** CM384, table 4."""
 _FOUR_BITS = ("hgx-b200", "hgx-b300", "gb200-nvl72", "gb300-nvl72")
 """Machines that multiply four bits with eight. **Source:** vLLM's recipe for gpt-oss, 2025."""
+_SCALED_BY_BLOCKS = ("DeepSeek", "Qwen3-235B-A22B-FP8", "MiniMax", "GLM", "Qwen3.5")
+"""Models whose own float8 weights have a scale for each block of 128 by 128, and their inputs one
+for each 128. **Source:** DeepSeek-V3's report, section 3.3; the others' configuration files."""
+_FOUR_BITS_OUTSIDE_ATTENTION = ("DeepSeek", "Kimi")
+"""Models whose weights in four bits are those of MLPs and experts alone. **Source:** the lists of
+modules left out in `hf_quant_config.json` of nvidia/DeepSeek-R1-0528-FP4 and of Kimi K2; K2.5's
+own int4 is of its experts, by its model card."""
+_EACH_COPY = "CM384"
+"""Whose kernels send every copy of a token by itself in prefills too."""
+_TURNS = ("CM384", "DeepSeek profile data", "SGLang 96 H100")
+"""Whose systems compute one of two microbatches while the other communicates. **Source:** arXiv
+2506.12708, section 4.2.3; DeepSeek, profile-data; SGLang's post of 2025-05-05 on 96 H100."""
 _WORKER = re.compile(r"(?:(\d+) x \()?TP(\d+)(?: attention-DP(\d+))?(?: MoE-TP(\d+))?(?: EP(\d+))?")
 
 
@@ -92,7 +103,7 @@ def _stated(row: Row, column: str) -> float:
     return found
 
 
-def _case(row: Row, machine: str, measured_s: float, parts: list[tuple[float, Step]]) -> Case:
+def _case(row: Row, machine: str, measured_s: float, spec: Spec) -> Case:
     return Case(
         id=row.id,
         source=row.source,
@@ -100,7 +111,7 @@ def _case(row: Row, machine: str, measured_s: float, parts: list[tuple[float, St
         machine=machine,
         network_bytes_per_s=network_of(row),
         measured_s=measured_s,
-        parts=tuple(parts),
+        parts=((1.0, spec),),
         group=tuple(
             row.text(name)
             for name in (
@@ -118,32 +129,72 @@ def _case(row: Row, machine: str, measured_s: float, parts: list[tuple[float, St
     )
 
 
-def _step(row: Row, batch: float, length: float, layout: str, chips: int, phase: str) -> Step:
+def _step(
+    row: Row,
+    batch: float,
+    length: float,
+    layout: str,
+    chips: int,
+    phase: str,
+    cache: str = "",
+) -> Step:
+    shape, precision = _shape(row, layout), _precision(row)
     return Step(
-        shape=served_shape(row),
+        shape=shape,
         dtype="bfloat16",
         phase=phase,
         batch=max(1, round(batch)),
         sequence=round(length),
         layout=layout,
         chips=chips,
-        copies=_routed_copies(row, phase),
-        ahead=2 if phase == "decode" and "MTP on" in row.text("note") else 1,
-        precision=_precision(row),
+        copies=shape.topk,
+        once=phase == "prefill" and not row.source.startswith(_EACH_COPY),
+        narrow=_narrow(precision),
+        ahead=_ahead(row, phase),
+        precision=precision,
+        cache=cache,
     )
 
 
+def _shape(row: Row, layout: str) -> Shape:
+    """As its chips hold it. Where more of them split the heads than there are heads of keys, stacks
+    copy those to all. Experts that lie on chips of their own, shared ones and copies of busy ones
+    among them, are routed to like any other: each token to one more."""
+    shape, tp = served_shape(row), re.search(r"tp=(\d+)", layout)
+    if shape.kv_heads and tp is not None:
+        return replace(shape, kv_heads=max(shape.kv_heads, int(tp[1])))
+    each = re.search(r"(\d+) shared \+ (\d+) routed \+ (\d+) redundant", row.text("parallel"))
+    if each is None:
+        return shape
+    experts, topk = sum(map(int, each.groups())), shape.topk + shape.shared_experts
+    return replace(shape, experts=experts, topk=topk, shared_experts=0)
+
+
+def _ahead(row: Row, phase: str) -> int:
+    """How many tokens of a sequence an iteration handles: one, and one that was guessed."""
+    return 2 if phase == "decode" and re.search(r"MTP (on|with)", row.text("note")) else 1
+
+
 def _precision(row: Row) -> str:
-    """As stated; of gpt-oss the experts alone are in four bits, and are multiplied with float8
-    where the chip has both, else widened."""
-    if row.text("model").startswith("gpt-oss"):
+    """As stated, of the layers that the model's published weights have so. Where scales are of
+    blocks a kernel of its own casts, but by TensorRT-LLM, which fuses that for four bits."""
+    stated, model = row.text("precision") or "bf16", row.text("model")
+    if model.startswith("gpt-oss"):  # multiplied with float8 where the chip has both, else widened
         return "mxfp4-mxfp8" if row.machine in _FOUR_BITS else "mxfp4"
-    return row.text("precision") or "bf16"
+    if stated == "int4" and model.startswith("Kimi"):
+        return "int4-experts"
+    if stated == "fp4" and model.startswith(_FOUR_BITS_OUTSIDE_ATTENTION):
+        return "fp4-mlp"
+    blocks = stated.startswith("fp8") and model.startswith(_SCALED_BY_BLOCKS)
+    if blocks or (stated == "fp4" and stack_of(row).name != "trtllm"):
+        return f"{stated.split(' ')[0]}-cast"
+    return stated
 
 
-def _routed_copies(row: Row, phase: str) -> int:
-    """Of prefills by DeepEP's kernels; those of CloudMatrix send every copy."""
-    return 0 if phase != "prefill" or row.source.startswith("CM384") else served_shape(row).topk
+def _narrow(precision: str) -> float:
+    """How much of its bytes a row has that goes to experts: stacks cast before they send."""
+    found = PRECISIONS.get(precision)
+    return found.activation_bytes / 2 if found else 1.0
 
 
 def _expert_line(row: Row, chips: int) -> str:
@@ -154,7 +205,9 @@ def _expert_line(row: Row, chips: int) -> str:
     ep = int(found[1])
     if chips % ep:
         raise NotExpressed(f"EP{ep} does not divide {chips} chips")
-    return ",".join(f"{name}={n}" for name, n in (("dp", chips // ep), ("ep", ep)) if n > 1)
+    axes = [f"{name}={n}" for name, n in (("dp", chips // ep), ("ep", ep)) if n > 1]
+    turns = ["micro=2", "turns"] if row.source.startswith(_TURNS) else []
+    return ",".join([*axes, *turns])
 
 
 def _prefill(row: Row) -> Case:
@@ -166,7 +219,7 @@ def _prefill(row: Row) -> Case:
     each = float(tokens[1])
     batch = each * _stated(row, "chips") / length
     step = _step(row, batch, length, _expert_line(row, chips), chips, "prefill")
-    return _case(row, machine, each / _stated(row, "tok_s_chip"), [(1.0, step)])
+    return _case(row, machine, each / _stated(row, "tok_s_chip"), step)
 
 
 def _decode(row: Row) -> Case:
@@ -176,11 +229,11 @@ def _decode(row: Row) -> Case:
     batch = each * _stated(row, "chips")
     step = _step(row, batch, length, _expert_line(row, chips), chips, "decode")
     taken = 1 + _ACCEPTED if "acceptance" in note else 1.0
-    if "MTP on" in note and taken == 1.0:
+    if step.ahead > 1 and taken == 1.0:
         raise NotExpressed("how many guessed tokens are taken is not stated")
     token_s = row.number("tpot_ms")
     measured = each / _stated(row, "tok_s_chip") if token_s is None else token_s / 1e3
-    return _case(row, machine, measured * taken, [(1.0, step)])
+    return _case(row, machine, measured * taken, step)
 
 
 def _mixed(row: Row) -> Case:
@@ -189,24 +242,31 @@ def _mixed(row: Row) -> Case:
         raise NotExpressed("the batch or the lengths are not stated")
     shape, output = served_shape(row), _stated(row, "output_len_or_kv")
     parallel = row.text("parallel")
-    if "decode" in parallel:
-        decoding = worker(parallel.split("decode")[1])
-        requests = _concurrency(row) / decoding.count
-        machine, _ = machine_of(row, decoding.chips)
-        prefills = 0.0
-    else:
-        decoding = worker(parallel)
-        requests = _concurrency(row) * decoding.chips / row.count("chips", 1)
-        machine, _ = machine_of(row, decoding.chips)
-        prefills = requests / output
+    apart = "decode" in parallel
+    decoding = worker(parallel.split("decode")[1] if apart else parallel)
+    share = 1 / decoding.count if apart else decoding.chips / row.count("chips", 1)
+    requests = _concurrency(row) * share
+    machine, _ = machine_of(row, decoding.chips)
     layout, chips = decoding.layout(bool(shape.experts)), decoding.chips
-    length = _stated(row, "input_len")
-    parts = [(1.0, _step(row, requests, length + output / 2, layout, chips, "decode"))]
-    if prefills:
-        # A prefill of fewer requests than a layout splits the batch into would leave chips idle.
-        whole = max(1, decoding.dp)
-        parts.append((prefills / whole, _step(row, whole, length, layout, chips, "prefill")))
-    return _case(row, machine, token_s, parts)
+    stack = stack_of(row)
+    length, output = stack.length * _stated(row, "input_len"), stack.length * output
+    decode = _step(row, requests, length + output / 2, layout, chips, "decode", stack.cache)
+    prompts = None
+    if not apart:
+        # Those who are in step come together, as many as a pass takes; others one by one. Fewer
+        # than a layout splits the batch into would leave chips idle.
+        alike = min(requests / decoding.dp, TOKENS_A_PASS // length) if stack.together else 1
+        newcomers = max(1, alike) * decoding.dp
+        prompts = _step(row, newcomers, length, layout, chips, "prefill", stack.cache)
+    serving = Serving(
+        decode=decode,
+        prompts=prompts,
+        output=output,
+        wait_s=(row.number("ttft_ms") or 0.0) / 1e3,
+        mixed=stack.mixed,
+        together=stack.together,
+    )
+    return _case(row, machine, token_s, serving)
 
 
 def _concurrency(row: Row) -> float:

@@ -65,6 +65,9 @@ Memory = Annotated[
 PrecisionOf = Annotated[
     str, typer.Option(help="what linear layers run in: fp8, int8, nvfp4 … (default: as captured)")
 ]
+CacheOf = Annotated[
+    str, typer.Option(help="what the cache of keys and values is in: fp8 (default: as captured)")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 Without = Annotated[
     list[str] | None,
@@ -73,6 +76,7 @@ Without = Annotated[
         "bubble imbalance"
     ),
 ]
+TraceTo = Annotated[Path | None, typer.Option(help="write the timeline here (opens in Perfetto)")]
 Page = Annotated[Path | None, typer.Option("--html", help="write a self-contained page here")]
 
 
@@ -89,6 +93,7 @@ class Request:
     changes: tuple[str, ...] = ()
     memory_bytes: float | None = None
     precision: str = ""
+    cache: str = ""
     without: tuple[str, ...] = ()
 
     def shape(self) -> dict[str, int]:
@@ -162,9 +167,8 @@ def simulate(
     without: Without = None,
     memory: Memory = None,
     precision: PrecisionOf = "",
-    trace: Annotated[
-        Path | None, typer.Option(help="write the timeline here (opens in Perfetto)")
-    ] = None,
+    cache: CacheOf = "",
+    trace: TraceTo = None,
     html: Page = None,
     save_program: Annotated[
         Path | None, typer.Option(help="write the captured Program here, for use without torch")
@@ -192,11 +196,12 @@ def simulate(
         without=tuple(without or ()),
         memory_bytes=memory,
         precision=precision,
+        cache=cache,
     )
     captures, machine = Captures(request), request.on(on)
     plan, tokens = planned(request, captures, machine)
     terms = Terms().without(*request.without)
-    rehearsal = Rehearsal(plan, cost_in(request.precision))
+    rehearsal = Rehearsal(plan, cost_in(request.precision, request.cache))
     result = rehearsal.on(machine, tokens=tokens, terms=terms)
     if save_program is not None:
         save_program.write_text(to_json(captures.program(result.chips)[0]))
@@ -223,6 +228,7 @@ def compare(
     without: Without = None,
     memory: Memory = None,
     precision: PrecisionOf = "",
+    cache: CacheOf = "",
     html: Page = None,
     as_json: AsJson = False,
 ) -> None:
@@ -243,6 +249,7 @@ def compare(
         without=tuple(without or ()),
         memory_bytes=memory,
         precision=precision,
+        cache=cache,
     )
     captures = Captures(request)
     targets = [request.on(name) for name in on]
@@ -296,7 +303,7 @@ def _explained(
 
 def _predict(request: Request, captures: Captures, machine: Machine) -> Simulation:
     plan, tokens = planned(request, captures, machine)
-    cost, terms = cost_in(request.precision), Terms().without(*request.without)
+    cost, terms = cost_in(request.precision, request.cache), Terms().without(*request.without)
     return simulate_plan(plan, machine, tokens=tokens, cost=cost, terms=terms)
 
 

@@ -12,6 +12,7 @@ KERNELS: Mapping[str, tuple[str, ...]] = {
     "grouped": (*_ROOFLINE, "group_s"),
     "attention": (*_ROOFLINE, "score_s"),
     "decode": (*_ROOFLINE, "depth_s"),
+    "latent": (*_ROOFLINE, "depth_s"),
     "stream": ("launch_s", "memory", "cache_bytes", "cache_bytes_per_s"),
 }
 """The parameters of each family of kernels; `simulate/cost/` says what they mean."""

@@ -1,6 +1,7 @@
 """Llama and its kin: RMSNorm, rotary positions, grouped queries and SwiGLU, or experts of it.
 
-One class with a few switches is Llama 2 and 3, Mistral, Mixtral, Qwen 1.5 to 3 and Qwen3-MoE.
+One class with a few switches is Llama 2 and 3, Mistral, Mixtral, Qwen 1.5 to 3, Qwen3-MoE and
+MiniMax-M2.
 Names of tensors end in their dims: B batch, T tokens, D model, H query heads, G key-value heads,
 K one head, C half a head, F feed-forward, V vocabulary.
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from supernode.models.cache import KVCache, Remembers, attend
 from supernode.models.experts import Experts, ExpertsConfig
 from supernode.models.language import LanguageModel, Tokens
-from supernode.models.rotary import RMSNorm, rotary_table, rotate
+from supernode.models.rotary import RMSNorm, normed_together, rotary_table, rotate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,8 @@ class LlamaConfig:
 
     A head has `d_model / n_heads` dims unless `head_dim` says otherwise. `qkv_bias` (Qwen 1.5 and
     2) gives queries, keys and values a bias, `qk_norm` (Qwen 3) normalises each head of queries and
-    keys, `tied` makes the head the table of embeddings, and `experts` takes the place of the MLP.
+    keys, `joint_norm` (MiniMax-M2) all heads of a token together, `tied` makes the head the table
+    of embeddings, and `experts` takes the place of the MLP.
     """
 
     n_layers: int
@@ -38,6 +40,7 @@ class LlamaConfig:
     head_dim: int | None = None
     qkv_bias: bool = False
     qk_norm: bool = False
+    joint_norm: bool = False
     tied: bool = False
     experts: ExpertsConfig | None = None
     rope_theta: float = 500_000.0
@@ -109,24 +112,32 @@ class Attention(Remembers):
         self.key = nn.Linear(config.d_model, d_kv, bias=config.qkv_bias)
         self.value = nn.Linear(config.d_model, d_kv, bias=config.qkv_bias)
         self.output = nn.Linear(d_query, config.d_model, bias=False)
-        norms = (
-            RMSNorm(config.d_head, config.norm_epsilon) if config.qk_norm else nn.Identity()
-            for _ in range(2)
-        )
+        self.joint_norm = config.joint_norm
+        widths = (d_query, d_kv) if config.joint_norm else (config.d_head, config.d_head)
+        normed = config.qk_norm or config.joint_norm
+        norms = (RMSNorm(n, config.norm_epsilon) if normed else nn.Identity() for n in widths)
         self.query_norm, self.key_norm = norms
 
     def add_cache(self, batch: int, places: int) -> None:
         self.cache = KVCache(batch, self.n_kv_heads, places, self.d_head)
 
     def forward(self, x_BTD: Tensor, at: Tokens, cos_TC: Tensor, sin_TC: Tensor) -> Tensor:
-        q_BHTK = rotate(self.query_norm(self._heads(self.query(x_BTD))), cos_TC, sin_TC)
-        k_BGTK = rotate(self.key_norm(self._heads(self.key(x_BTD))), cos_TC, sin_TC)
+        q_BHTK, k_BGTK = (rotate(x, cos_TC, sin_TC) for x in self._normed(x_BTD))
         v_BGTK = self._heads(self.value(x_BTD))
         if self.cache is None:
             y_BHTK = attend(q_BHTK, k_BGTK, v_BGTK)
         else:
             y_BHTK = self.cache.attend(q_BHTK, k_BGTK, v_BGTK, at.positions_T, fresh=at.fresh)
         return self.output(y_BHTK.transpose(1, 2).flatten(2))
+
+    def _normed(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries `[B, H, T, K]` and keys `[B, G, T, K]`, normalised if they are to be."""
+        q_BTX, k_BTY = self.query(x_BTD), self.key(x_BTD)
+        if isinstance(self.query_norm, RMSNorm) and self.joint_norm:
+            assert isinstance(self.key_norm, RMSNorm)
+            q_BTX, k_BTY = normed_together(self.query_norm, q_BTX, self.key_norm, k_BTY)
+            return self._heads(q_BTX), self._heads(k_BTY)
+        return self.query_norm(self._heads(q_BTX)), self.key_norm(self._heads(k_BTY))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.d_head)).transpose(1, 2)

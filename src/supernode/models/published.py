@@ -169,7 +169,7 @@ _MINIMAX_M2 = Shape(
     head_dim=128,
     ffn=1536,
     vocab=200_064,
-    qk_norm=True,
+    joint_norm=True,
     experts=256,
     topk=8,
 )

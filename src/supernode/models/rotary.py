@@ -43,3 +43,19 @@ class RMSNorm(nn.Module):
         wide_BTD = x_BTD.float()
         scale_BT1 = (wide_BTD.pow(2).mean(-1, keepdim=True) + self.epsilon).rsqrt()
         return (wide_BTD * scale_BT1).to(x_BTD.dtype) * self.weight
+
+
+def normed_together(
+    first: RMSNorm, a_BTX: Tensor, second: RMSNorm, b_BTY: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`first(a)` and `second(b)`, with the mean squares of both in one tensor: chips that each have
+    a part of the dims add them up once, not twice.
+
+    **Source:** vLLM, `MiniMaxText01RMSNormTP.forward_qk`.
+    """
+    wide_BTX, wide_BTY = a_BTX.float(), b_BTY.float()
+    means_BT2 = torch.cat([x.pow(2).mean(-1, keepdim=True) for x in (wide_BTX, wide_BTY)], dim=-1)
+    scale_BT2 = (means_BT2 + first.epsilon).rsqrt()
+    a = (wide_BTX * scale_BT2[..., :1]).to(a_BTX.dtype) * first.weight
+    b = (wide_BTY * scale_BT2[..., 1:]).to(b_BTY.dtype) * second.weight
+    return a, b

@@ -27,6 +27,7 @@ class Shape:
     token goes to, `expert_ffn` their width, `shared_experts` those every token goes to,
     `dense_layers` the first layers, which have none. `mtp` is how many tokens more are predicted,
     `window` how many tokens the layers look back that do not look at all (every other one).
+    `qk_norm` normalises each head of queries and keys, `joint_norm` all heads of a token together.
     """
 
     family: str
@@ -46,6 +47,7 @@ class Shape:
     window: int = 0
     bias: bool = False
     qk_norm: bool = False
+    joint_norm: bool = False
     tied: bool = False
     fused_attention: bool = True
 
@@ -103,6 +105,7 @@ def _llama(shape: Shape, context: int) -> LanguageModel:
             context=context,
             qkv_bias=bool(shape.bias),
             qk_norm=bool(shape.qk_norm),
+            joint_norm=bool(shape.joint_norm),
             tied=bool(shape.tied),
             experts=_experts(shape) if shape.experts else None,
         )

@@ -66,6 +66,8 @@ HELD = ("ep", "tp")
 chips have the same tokens, so each takes the rows of its own experts, and their sums add up."""
 
 
+TURNS = "turns"
+"""The flag with which microbatches take turns: one computes while another communicates."""
 RECOMPUTE = "recompute"
 """`recompute=full`: which activations are computed again in backward; see `MODES`."""
 STAGES, CHUNKS, ORDER, CUT = "pp", "vp", "schedule", "cut"
@@ -93,10 +95,13 @@ class Line:
 
     Where stages differ, `stages` are their lines, and the axes are those of time alone.
 
+    With `turns`, parts that follow each other in time take turns instead.
+
     Axes of size 1 are dropped; without any it is for one chip.
     """
 
     axes: tuple[Axis, ...]
+    turns: bool = False
     recompute: str = MODEL
     pipeline: Pipeline | None = None
     stages: tuple["Line", ...] = ()
@@ -121,6 +126,8 @@ class Line:
             words.append(SEQUENCE)
         if any(axis.scheme.inner and axis.scheme.experts for axis in self.axes):
             words.append("=".join(HELD))
+        if self.turns:
+            words.append(TURNS)
         if self.recompute != MODEL:
             words.append(f"{RECOMPUTE}={self.recompute}")
         if self.pipeline is not None:
@@ -147,7 +154,7 @@ def parse_line(line: str, chips: int | None = None) -> Line:
     words: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in line.split(","))):
         name, equals, value = (word.strip() for word in part.partition("="))
-        if part == SEQUENCE or (equals and name in WORDS) or (name, value) == HELD:
+        if part in (SEQUENCE, TURNS) or (equals and name in WORDS) or (name, value) == HELD:
             words[name] = value
         else:
             axes.append(_axis(part, line))
@@ -176,8 +183,11 @@ def parse_line(line: str, chips: int | None = None) -> Line:
     axes = [axis for axis in axes if axis.size > 1]
     space = [axis for axis in axes if not axis.scheme.time]
     time = [axis for axis in axes if axis.scheme.time]
+    if TURNS in words:
+        _check_turns(time, pipeline, line)
     found = Line(
         axes=(*space, *time),
+        turns=TURNS in words,
         recompute=recompute,
         pipeline=pipeline,
         stages=stages,
@@ -319,6 +329,16 @@ def _check_product(
         asked=f"layout {line or '(none)'} on {chips} chips",
         fix=f"choose sizes whose product is {chips}",
     )
+
+
+def _check_turns(time: list[Axis], pipeline: Pipeline | None, line: str) -> None:
+    if not time:
+        fix = "add micro=2"
+        raise LayoutError("turns needs microbatches", asked=f"layout {line}", fix=fix)
+    if pipeline is not None:
+        fix = "leave turns, or pp"
+        wrong = "microbatches of stages follow the schedule, and take no turns"
+        raise LayoutError(wrong, asked=f"layout {line}", fix=fix)
 
 
 def _with_experts(axes: list[Axis], line: str) -> list[Axis]:

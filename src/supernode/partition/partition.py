@@ -15,6 +15,7 @@ from supernode.partition.pipeline import cut_in_stages, pipelined
 from supernode.partition.recompute import recompute
 from supernode.partition.spread_apart import spread_apart
 from supernode.partition.stages import Staged
+from supernode.partition.turns import in_turns
 from supernode.partition.unroll import untimed
 from supernode.plan import Layout, Mesh, Plan, verify_plan
 
@@ -90,16 +91,19 @@ def _spread(
     line: Line,
 ) -> Plan:
     found = local_programs(source, classes, assignment, _goals(program, assignment))
+    programs = found.programs
+    if line.turns:
+        programs = tuple(in_turns(local, found.tags) for local in programs)
     plan = Plan(
         program=program,
         mesh=found.mesh,
         layout=str(line),
-        local=found.programs[0],
+        local=programs[0],
         inputs=assignment.homes,
         outputs=found.outputs,
         placements=found.placements,
         starts=found.starts,
-        variants=found.programs[1:],
+        variants=programs[1:],
     )
     if line.pipeline is not None:
         plan = pipelined(plan, found.tags, line.pipeline)

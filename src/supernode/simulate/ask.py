@@ -22,6 +22,7 @@ from supernode.trace import COMM, COMPUTE, COPY, Stream
 
 _EXPERTS: dict[str, Way] = {"fabric.dispatch": "dispatch", "fabric.combine": "combine"}
 """All-to-alls by kernels made for routed tokens: `(values, axis, copies, once)`."""
+_ROWS = "fabric.all_to_all_rows"
 _COPIES = ("local.shard", "local.part", "local.pad", "local.unpad")
 
 MESSAGE = "send"
@@ -39,7 +40,7 @@ class Sending:
 
     `way` is set where kernels for routed tokens do it: see `experts_time` for the rest. A `message`
     from one stage of a pipeline to another is one way of an all-to-all of two. `rows` are those of
-    tokens that a router has sent to experts.
+    tokens that a router has sent to experts, or, with `back`, what experts made of them.
     """
 
     collective: Collective
@@ -51,6 +52,7 @@ class Sending:
     once: bool = False
     message: bool = False
     rows: bool = False
+    back: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +197,8 @@ class Asks:
             way=way,
             copies=int(op.args[2]) if way else 1,  # type: ignore[arg-type]
             once=bool(op.args[3]) if way else False,
-            rows=op.name == "fabric.all_to_all_rows",
+            rows=op.name == _ROWS,
+            back=op.name == _ROWS and bool(op.args[3]),
         )
 
     def _message(self, op: Op) -> Sending:
@@ -260,6 +263,8 @@ def _look(arg: Arg, seen: dict[int, int]) -> object:
 
 
 def _copy(op: Op) -> Cost:
-    """What is cut out, filled up or left is read and written."""
+    """What is cut out, filled up or left is read and written; a stretch of rows stays in place."""
+    if op.name == "local.part" and op.args[1] == 0:
+        return Cost()
     size_bytes = float(sum(value.type.size_bytes for value in op.outputs))
     return Cost(bytes_read=size_bytes, bytes_written=size_bytes, unit="vector")

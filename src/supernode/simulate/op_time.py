@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from supernode.machine import Chip, Fit, Sourced
-from supernode.ops import Cost, Product, Scores
+from supernode.ops import Cost, Product, Scores, Shape
 from supernode.simulate.cost.attention import attention_s, visible
 from supernode.simulate.cost.decode import decode_s
 from supernode.simulate.cost.gemm import product_s
@@ -16,6 +16,12 @@ from supernode.simulate.timing import Timing, timing, weakest
 
 FEW = 16
 """With so many queries a sequence the kernels of a decode step run."""
+
+WIDE = 512
+"""Keys and values of more numbers a head, which all heads share, are one latent for both.
+
+**Source:** DeepSeek-AI, "DeepSeek-V2", 2024, section 2.1: 512 and 64 that turn with the position.
+"""
 
 SMALL = 1e-12
 """Shortens nothing that matters; keeps sizes that are 0 from dividing."""
@@ -57,9 +63,10 @@ Seconds = Callable[[Cost, Chip, Fit, float], float]
 def _kernel(cost: Cost, chip: Chip) -> tuple[Fit, Seconds] | None:
     """What was measured of kernels of this kind here, and the formula that uses it."""
     shape = cost.shape
+    if is_of_a_cache(shape):
+        return _of_cache(cost, chip)
     if isinstance(shape, Scores):
-        few = shape.queries <= FEW and not shape.backward
-        family, seconds = ("decode", _decode) if few else ("attention", _attention)
+        family, seconds = "attention", _attention
     elif isinstance(shape, Product):
         family, seconds = "grouped" if shape.ragged else "matmul", _product
     elif cost.unit == "matmul":
@@ -69,6 +76,23 @@ def _kernel(cost: Cost, chip: Chip) -> tuple[Fit, Seconds] | None:
         return None if fit is None else (fit, _stream)
     fit = chip.kernel(family, cost.dtype) if chip.cores else None
     return None if fit is None else (fit, seconds)
+
+
+def is_of_a_cache(shape: Shape | None) -> bool:
+    """Whether these are the scores of a few queries, with keys that were there before."""
+    return isinstance(shape, Scores) and shape.queries <= FEW and not shape.backward
+
+
+def _of_cache(cost: Cost, chip: Chip) -> tuple[Fit, Seconds] | None:
+    """Kernels for latents and for narrow caches where they were measured, else those for all."""
+    shape = cost.shape
+    assert isinstance(shape, Scores)
+    latent = shape.kv_heads == 1 and shape.depth > WIDE
+    families = ("latent", "decode") if latent else ("decode",)
+    dtypes = (cost.dtype, "bfloat16") if cost.dtype == "float8" else (cost.dtype,)
+    found = (chip.kernel(family, dtype) for family in families for dtype in dtypes)
+    fit = next((fit for fit in found if fit is not None), None) if chip.cores else None
+    return None if fit is None else (fit, _decode)
 
 
 def _bound_s(cost: Cost, chip: Chip, fit: Fit | None) -> float:
@@ -129,7 +153,14 @@ def _product(cost: Cost, chip: Chip, fit: Fit, rows_factor: float) -> float:
         rates=_rates(cost, chip),
         fit=fit,
     )
-    return float(time)
+    return float(time) + _cast_s(shape.cast_bytes, chip)
+
+
+def _cast_s(moved: float, chip: Chip) -> float:
+    fit = chip.kernels.get("stream.any")
+    if fit is None or not moved:
+        return 0.0
+    return float(stream_s(moved, bytes_per_s=chip.memory.bandwidth_bytes_per_s.value, fit=fit))
 
 
 def _menu(fit: Fit) -> Menu:

@@ -5,7 +5,11 @@ compute the linear layers (matrix products with weights, of experts too) in fewe
 that are cast on the way. So a precision is a rule of the cost of ops, no other program: the matrix
 unit runs at the rate of the narrow type, and the weights and activations that it reads are narrow.
 Attention, embeddings, norms and the head stay as captured. What casting costs is left to whatever
-writes the activations, which a compiler fuses it into.
+writes the activations, which a compiler fuses it into, but where one scale serves so few numbers
+that a kernel of its own finds it (`-cast`). Of experts the cast is part of what was measured.
+
+A cache of keys and values may be narrow for itself: then attention of a few queries, as a decode
+step has, reads fewer bytes.
 """
 
 from collections.abc import Mapping
@@ -14,50 +18,66 @@ from dataclasses import dataclass, replace
 from supernode import ops
 from supernode.errors import UnknownName, near_matches
 from supernode.ir import Op
-from supernode.ops import Cost
+from supernode.ops import Cost, Product
 from supernode.simulate.ask import CostOf
+from supernode.simulate.op_time import is_of_a_cache
 
 _EXPERTS = ("aten._grouped_mm",)
+_ATTENTION = ".attention"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Precision:
     """What linear layers run in: the dtype of the matrix unit, the bytes of a weight and of an
-    activation that it reads; `ops` are those that do."""
+    activation that it reads; `ops` are those that do. With `casts` a kernel of its own
+    narrows what is read; layers in modules whose name has `kept` in it stay as captured."""
 
     dtype: str
     weight_bytes: float
     activation_bytes: float
     ops: tuple[str, ...] = ("aten.mm", "aten.addmm", "aten._grouped_mm")
+    casts: bool = False
+    kept: str = ""
 
 
 _FLOAT8 = Precision(dtype="float8", weight_bytes=1.0, activation_bytes=1.0)
 _FLOAT4 = Precision(dtype="float4", weight_bytes=0.5625, activation_bytes=0.5625)
+_INT4 = Precision(dtype="bfloat16", weight_bytes=0.53125, activation_bytes=2.0)
+_MXFP4 = replace(_INT4, ops=_EXPERTS)
 _AS_CAPTURED = ("", "bf16", "bfloat16", "fp16", "float16", "fp32", "float32")
 PRECISIONS: Mapping[str, Precision] = {
     "fp8": _FLOAT8,
     "fp8-cs": _FLOAT8,
+    "fp8-cast": replace(_FLOAT8, casts=True),
     "mxfp8": _FLOAT8,
     "int8": Precision(dtype="int8", weight_bytes=1.0, activation_bytes=1.0),
     "fp4": _FLOAT4,
     "nvfp4": _FLOAT4,
-    "int4": Precision(dtype="bfloat16", weight_bytes=0.53125, activation_bytes=2.0),
-    "mxfp4": Precision(dtype="bfloat16", weight_bytes=0.53125, activation_bytes=2.0, ops=_EXPERTS),
-    "mxfp4-mxfp8": Precision(
-        dtype="float8", weight_bytes=0.53125, activation_bytes=1.0, ops=_EXPERTS
-    ),
+    "fp4-cast": replace(_FLOAT4, casts=True),
+    "fp4-mlp": replace(_FLOAT4, kept=_ATTENTION),
+    "int4": _INT4,
+    "int4-experts": replace(_INT4, ops=_EXPERTS),
+    "mxfp4": _MXFP4,
+    "mxfp4-mxfp8": replace(_MXFP4, dtype="float8", activation_bytes=1.0),
 }
 """By the names that published results use. float4 has a scale byte for 16 values, int4 two for 64,
-mxfp4 one for 32; the last two widen their weights before they multiply. Weights of gpt-oss are
-mxfp4 in its experts alone."""
+mxfp4 one for 32; those two widen their weights before they multiply. Weights of gpt-oss are mxfp4
+in its experts alone."""
 
 
-def cost_in(precision: str, cost: CostOf = ops.cost) -> CostOf:
-    """The cost of ops in a run whose linear layers are in `precision` (`fp8`, `bf16`, …).
+CACHES: Mapping[str, str] = {"fp8": "float8"}
+"""What a cache may be in, and the dtype whose kernels read it; a number takes one byte."""
+
+
+def cost_in(precision: str, cache: str = "", cost: CostOf = ops.cost) -> CostOf:
+    """The cost of ops in a run whose linear layers are in `precision` (`fp8`, `bf16`, …), and whose
+    `cache` of keys and values is in `fp8` or as captured.
 
     Raises:
         UnknownName: there is no such precision.
     """
+    if cache not in _AS_CAPTURED:
+        cost = _cost_with_cache(cache, cost)
     name = precision.split(" ")[0]
     if name in _AS_CAPTURED:
         return cost
@@ -68,9 +88,26 @@ def cost_in(precision: str, cost: CostOf = ops.cost) -> CostOf:
 
     def lowered(op: Op) -> Cost:
         full = cost(op)
-        return _lowered(op, full, chosen) if op.name in chosen.ops else full
+        kept = chosen.kept and chosen.kept in op.site.module
+        return _lowered(op, full, chosen) if op.name in chosen.ops and not kept else full
 
     return lowered
+
+
+def _cost_with_cache(cache: str, cost: CostOf) -> CostOf:
+    if cache not in CACHES:
+        fix = near_matches(cache, [*CACHES, "bf16"])
+        raise UnknownName(f"no cache is kept in {cache!r}", fix=fix)
+
+    def narrow(op: Op) -> Cost:
+        full = cost(op)
+        if not is_of_a_cache(full.shape):
+            return full
+        kept = {value.id: value.type.size_bytes for value in op.inputs[1:3]}
+        saved = sum(kept.values()) / 2
+        return replace(full, dtype=CACHES[cache], bytes_read=full.bytes_read - saved)
+
+    return narrow
 
 
 def _lowered(op: Op, full: Cost, precision: Precision) -> Cost:
@@ -81,4 +118,10 @@ def _lowered(op: Op, full: Cost, precision: Precision) -> Cost:
     read = left.size_bytes * precision.activation_bytes / 2
     read += right.size_bytes * precision.weight_bytes / 2
     rest = full.bytes_read - left.size_bytes - right.size_bytes
-    return replace(full, dtype=precision.dtype, bytes_read=read + max(rest, 0.0))
+    lowered = replace(full, dtype=precision.dtype, bytes_read=read + max(rest, 0.0))
+    if not isinstance(full.shape, Product):
+        return lowered
+    casts = precision.casts and op.name not in _EXPERTS
+    cast_bytes = left.size_bytes * (1 + precision.activation_bytes / 2) if casts else 0.0
+    shape = replace(full.shape, cast_bytes=cast_bytes)
+    return replace(lowered, shape=shape)

@@ -36,13 +36,15 @@ class Prices:
         return self.terms.slowed(timing, chip, self.mesh.size)
 
     def _sent(self, what: Sending) -> Timing:
-        routed = what.rows and self.terms.copies > 0
+        terms = self.terms
+        routed = what.rows and terms.copies > 0
         if what.way is not None or routed:
+            back = what.back and not terms.once  # those of once were measured together
             return experts_time(
-                what.way or "dispatch",
-                what.data_bytes,
-                copies=self.terms.copies if routed else what.copies,
-                once=routed or what.once,
+                what.way or ("combine" if back else "dispatch"),
+                what.data_bytes * (terms.narrow if what.rows and not what.back else 1.0),
+                copies=terms.copies if routed else what.copies,
+                once=terms.once if routed else what.once,
                 machine=self.machine,
                 stride=what.stride,
                 size=what.size,

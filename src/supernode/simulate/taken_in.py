@@ -7,6 +7,8 @@
   inputs in 16 bits and a result in 32, which routers run by.)
 - *Layout.* A copy that only brings the result of a product or an attention in another order is
   written by its kernel in that order. (PyTorch 2, ASPLOS 2024, section 4.3: layouts of buffers.)
+- *Parts.* A buffer whose parts along its first dim are each written in place is whole again, with
+  no copy.
 - *Routing.* From the scores of a router to where each row goes: kernels for experts take the
   scores and begin with it, and what was measured of them counts it. (TensorRT-LLM and FlashInfer,
   fused mixture of experts; vLLM, `topk_softmax` and `moe_align_block_size`.)
@@ -16,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from supernode.ir import Op, Value
-from supernode.ops import Cost, fuses, gathers, is_view
+from supernode.ops import Cost, fuses, gathers, is_view, overwrites
 from supernode.simulate.side_by_side import CostOf
 
 _NARROW = ("bfloat16", "float16")
@@ -35,7 +37,7 @@ def taken_in(ops: Sequence[Op], readers: Mapping[int, set[int]], cost: CostOf) -
             found |= dict.fromkeys(_only_for(at, mask, ops, making, readers), Cost())
         elif op.name in ("aten.mm", "aten.addmm"):
             found |= _narrow(at, ops, making, readers, cost)
-        elif op.name == "aten.clone" and _follows_product(op, ops, making, readers, cost):
+        elif _was_whole(op, ops, making) or _follows_product(op, ops, making, readers, cost):
             found[at] = Cost()
     if any(op.name == _ROUTED and op.site.phase == "forward" for op in ops):
         routing = set(_routing(ops, making))
@@ -103,6 +105,20 @@ def _widens(op: Op) -> bool:
     return op.inputs[0].tensor.dtype in _NARROW
 
 
+def _was_whole(op: Op, ops: Sequence[Op], making: Mapping[int, int]) -> bool:
+    """Whether `op` joins the parts of one buffer, which were written in place."""
+    if op.name != "aten.cat" or op.arg(1, "dim", 0) != 0:
+        return False
+    cut: set[int] = set()
+    for value in op.inputs:
+        writing = ops[making[value.id]] if value.id in making else None
+        part = making.get(writing.inputs[0].id) if writing and overwrites(writing) else None
+        if part is None or ops[part].name != "local.part" or ops[part].args[1] != 0:
+            return False
+        cut.add(ops[part].inputs[0].id)
+    return len(cut) == 1
+
+
 def _follows_product(
     op: Op,
     ops: Sequence[Op],
@@ -111,7 +127,7 @@ def _follows_product(
     cost: CostOf,
 ) -> bool:
     """Whether `op` copies all that a product or an attention gave, and nothing else reads that."""
-    at = making.get(op.inputs[0].id)
+    at = making.get(op.inputs[0].id) if op.name == "aten.clone" else None
     if at is None or not ops[at].name.startswith("aten.") or cost(ops[at]).unit != "matmul":
         return False
     made = ops[at].outputs[0]

@@ -25,8 +25,10 @@ class Terms:
     - `bubble`: stages of a pipeline wait for each other; without, all that comes in is there.
 
     `small_at_once` is for serving stacks, whose own kernels add small arrays in one step;
-    `copies` for stacks with kernels for routed rows, which send a token once to chips that hold
-    several of its so many experts (0: rows go by an all-to-all). `attention` names kernels of an
+    `copies` for stacks with kernels for routed rows of so many experts a token (0: rows go by an
+    all-to-all), which send a token `once` to chips that hold several of them, or each copy by
+    itself, for low latency; and `narrow` is how much of its bytes a row has that is cast before it
+    is sent. `attention` names kernels of an
     earlier generation (`flash-1`) where the chip's file knows them.
     `imbalance` is how many rows the fullest chip's experts get, over the mean: 1 for a balanced
     router.
@@ -42,6 +44,8 @@ class Terms:
     small_at_once: bool = False
     imbalance: float = EVEN
     copies: int = 0
+    once: bool = True
+    narrow: float = 1.0
     attention: str = ""
 
     def without(self, *names: str) -> "Terms":
