@@ -55,11 +55,27 @@ def two():
         yield node
 
 
+@pytest.fixture
+def gpu():
+    with sn.connect("cuda:1") as node:
+        yield node
+
+
 @pytest.mark.parametrize("layout", ["dp=2", "fsdp=2", "tp=2,sp", "cp=2", "dp=2,micro=2"])
 def test_two_chips_train_as_plain_pytorch_with_the_same_masks(two, layout: str) -> None:
+    check(two, layout)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("layout", ["", "micro=2"])
+def test_a_gpu_trains_with_the_masks_of_processors(gpu, layout: str) -> None:
+    check(gpu, layout)
+
+
+def check(node, layout: str) -> None:
     losses, model = _plain(3)
     train_step, ours, optimizer = _job()
-    step = two.compile(train_step, ours, optimizer, layout=layout)
+    step = node.compile(train_step, ours, optimizer, layout=layout)
     for loss in losses:
         assert_close(step(X), loss, reduced=512)
     step.pull()

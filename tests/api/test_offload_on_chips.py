@@ -85,23 +85,43 @@ def test_two_chips_give_the_bits_that_they_give_in_memory(
     check(trained(two, f"{layout},offload=all{place}"), trained(two, layout))
 
 
+@pytest.fixture
+def gpu() -> Iterator[Node]:
+    with connect("cuda:1") as node:
+        yield node
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("line", ["offload=optimizer", "offload=all", "recompute=full,offload=all"])
+def test_a_gpu_gives_the_bits_that_it_gives_in_memory(gpu: Node, line: str) -> None:
+    check(trained(gpu, line), trained(gpu, ""))
+
+
+@pytest.mark.gpu
+def test_checkpoints_of_a_gpu_go_on_on_processors(gpu: Node, one: Node, tmp_path: Path) -> None:
+    check_checkpoints(gpu, one, tmp_path, "offload=all", "")
+
+
 @pytest.mark.slow
 def test_checkpoints_know_no_place(one: Node, two: Node, tmp_path: Path) -> None:
+    check_checkpoints(one, two, tmp_path, "dp=2,offload=optimizer@peers", "fsdp=2")
+
+
+def check_checkpoints(one: Node, other: Node, folder: Path, *of_other: str) -> None:
     """Saved where state is in memory, gone on with where it is not, and the other way round."""
     want = plain()[0]
-    layouts = {one: ("", "offload=all"), two: ("dp=2,offload=optimizer@peers", "fsdp=2")}
-    for folder, (first, second) in enumerate([(one, two), (two, one)]):
-        made, other = job(), job()
+    layouts = {one: ("", "offload=all"), other: of_other}
+    for name, (first, second) in {"there": (one, other), "back": (other, one)}.items():
+        made, again = job(), job()
         saving = first.compile(made.step, made.model, made.optimizer, layout=layouts[first][0])
         losses = [float(saving(*made.inputs)) for _ in range(2)]
-        saving.save(tmp_path / str(folder), done=2)
-        going_on = second.compile(
-            other.step, other.model, other.optimizer, layout=layouts[second][1]
-        )
-        going_on.prepare(*other.inputs)
-        saving.save(tmp_path / f"{folder}-again", done=2)
-        going_on.load(tmp_path / str(folder))
-        losses.append(float(going_on(*other.inputs)))
+        saving.save(folder / name, done=2)
+        line = layouts[second][1]
+        going_on = second.compile(again.step, again.model, again.optimizer, layout=line)
+        going_on.prepare(*again.inputs)
+        saving.save(folder / f"{name}-again", done=2)
+        going_on.load(folder / name)
+        losses.append(float(going_on(*again.inputs)))
         torch.testing.assert_close(torch.tensor(losses), torch.tensor(want), rtol=1e-5, atol=0)
 
 

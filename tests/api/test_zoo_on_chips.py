@@ -17,6 +17,7 @@ from zoo_runs import NO_TP, SINGLE, Subject, assert_near
 
 ON_TWO = ("dp=2", "fsdp=2", "pp=2", "tp=2")
 ON_FOUR = ("dp=2,tp=2", "fsdp=2,tp=2")
+ON_GPU = ("", "micro=2,recompute=full", "offload=all")
 FOUR = ("llama", "mixtral", "t5", "resnet")
 """A decoder, experts, an encoder with a decoder, batch statistics."""
 QUICK = ("llama", "resnet")
@@ -31,6 +32,12 @@ def two() -> Iterator[Node]:
 @pytest.fixture(scope="module")
 def four() -> Iterator[Node]:
     with connect("local:4") as node:
+        yield node
+
+
+@pytest.fixture
+def gpu() -> Iterator[Node]:
+    with connect("cuda:1") as node:
         yield node
 
 
@@ -67,13 +74,32 @@ def test_chips_that_share_keys(four: Node) -> None:
     check(four, "llama", ("tp=4", "tp=4,sp"))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ZOO)
+def test_models_on_a_gpu(gpu: Node, name: str) -> None:
+    check(gpu, name, ON_GPU)
+
+
 @pytest.mark.zoo
 @pytest.mark.parametrize("precision", Precision)
 @pytest.mark.parametrize("name", QUICK)
 def test_low_precision_on_two_chips(two: Node, name: str, precision: Precision) -> None:
+    check_low_precision(two, name, precision, ON_TWO)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("name", QUICK)
+def test_low_precision_on_a_gpu(gpu: Node, name: str, precision: Precision) -> None:
+    check_low_precision(gpu, name, precision, ON_GPU)
+
+
+def check_low_precision(
+    node: Node, name: str, precision: Precision, layouts: tuple[str, ...]
+) -> None:
     subject = precision.subject(name)
     program = subject.captured.program
-    found = [subject.on_chips(two, partition(program, layout)) for layout in ON_TWO]
+    found = [subject.on_chips(node, partition(program, layout)) for layout in layouts]
     truth, want = precision.truth(name), subject.eager()
-    for layout, got in zip(ON_TWO, found, strict=True):
+    for layout, got in zip(layouts, found, strict=True):
         assert_as_good(got, want, truth, layout)

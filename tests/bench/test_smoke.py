@@ -5,13 +5,14 @@ from importlib.util import find_spec
 import pytest
 from bench.__main__ import THEMES
 
-ROWS = {"training": 4, "one-chip": 2, "offload": 1, "fabric": 6, "planning": 12, "triton-cpu": 17}
+ROWS = {"training": 4, "one-chip": 2, "offload": 1, "fabric": 6, "planning": 12, "gpu": 5}
+ROWS |= {"triton-cpu": 17}
 
-LONG = ("training", "planning")
+MARKS = {"training": pytest.mark.zoo, "planning": pytest.mark.zoo, "gpu": pytest.mark.gpu}
 
 
 def _theme(name: str) -> object:
-    return pytest.param(name, marks=pytest.mark.zoo if name in LONG else pytest.mark.slow)
+    return pytest.param(name, marks=MARKS.get(name, pytest.mark.slow))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # Inductor's own import

@@ -1,5 +1,7 @@
 """Attention for chips without torch's kernel for processors gives what that kernel gives."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from supernode.kernels.attention import (
     composed_backward,
 )
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "plain": {"heads": 4, "groups": 4, "causal": False},
     "causal": {"heads": 4, "groups": 4, "causal": True},
     "grouped queries": {"heads": 6, "groups": 2, "causal": True},
@@ -43,6 +45,54 @@ def test_both_ways_equal_the_fused_kernel(name: str, dtype: torch.dtype) -> None
     want = attention_backward(*args, attn_mask=mask, scale=scale)
     for got, each in zip(composed_backward(*args, mask, scale), want, strict=True):
         assert_close(got, each, reduced=16)
+
+
+GPU_CASES: dict[str, dict[str, Any]] = CASES | {
+    "more keys than queries": {"heads": 2, "groups": 2, "causal": False, "keys": 11},
+    "causal with more keys": {"heads": 2, "groups": 1, "causal": True, "keys": 11},
+    "a mask of the batch": {"heads": 4, "groups": 2, "causal": False, "mask": (2, 1)},
+    "narrow heads": {"heads": 2, "groups": 2, "causal": True, "width": 6},
+    "usual sizes": {"heads": 4, "groups": 2, "causal": True, "width": 64, "tokens": 160},
+}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", GPU_CASES)
+def test_a_gpu_gives_what_processors_give_in_double_precision(
+    name: str, dtype: torch.dtype
+) -> None:
+    case = GPU_CASES[name]
+    generator = torch.Generator().manual_seed(0)
+
+    def tensor(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator).to(dtype)
+
+    width, tokens = case.get("width", 16), case.get("tokens", 8)
+    keys = case.get("keys", tokens)
+    q, grad = (tensor(2, case["heads"], tokens, width) for _ in range(2))
+    k, v = (tensor(2, case["groups"], keys, width) for _ in range(2))
+    outer = case.get("mask", ())
+    given: dict[str, Any] = {
+        "attn_mask": tensor(*(() if outer is True else outer), tokens, keys) if outer else None,
+        "scale": case.get("scale"),
+    }
+    wide = {key: x.double() if isinstance(x, torch.Tensor) else x for key, x in given.items()}
+    operands = [x.double() for x in (q, k, v)]
+    out, logsumexp = attention(*operands, 0.0, case["causal"], **wide)
+    results = (out, logsumexp, 0.0, case["causal"])
+    grads = attention_backward(grad.double(), *operands, *results, **wide)
+    want = (out, logsumexp, *grads)
+
+    there: dict[str, Any] = {
+        key: x.cuda() if isinstance(x, torch.Tensor) else x for key, x in given.items()
+    }
+    q, k, v, grad = (x.cuda() for x in (q, k, v, grad))
+    out, logsumexp = attention(q, k, v, 0.0, case["causal"], **there)
+    results = (out, logsumexp, 0.0, case["causal"])
+    got = (out, logsumexp, *attention_backward(grad, q, k, v, *results, **there))
+    for one, other in zip(got, want, strict=True):
+        assert_close(one, other, reduced=keys)
 
 
 def test_dropout_is_refused() -> None:

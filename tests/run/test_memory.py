@@ -41,7 +41,7 @@ def test_each_op_holds_what_the_plan_says(whole: Program) -> None:
     ]
     watch = Allocations()
     with watch:
-        step.traced(inputs, out, watch.mark)
+        step.traced(inputs, out, after_op=watch.mark)
     results = sum(source is None for source in whole.updates)
     resident = len(inputs) + len(destinations(whole)) + results
     measured = [peak + resident * TENSOR_BYTES for peak in watch.peaks]

@@ -13,7 +13,9 @@ from supernode.kernels.origin import make as make
 from supernode.kernels.piece import Piece as Piece
 from supernode.kernels.piece import piece_of as piece_of
 from supernode.kernels.random import RANDOM as RANDOM
+from supernode.kernels.step import Clock as Clock
 from supernode.kernels.step import GeneratedStep as GeneratedStep
+from supernode.kernels.step import HostClock as HostClock
 from supernode.kernels.step import OpSpan as OpSpan
 from supernode.kernels.step import executed_ops as executed_ops
 from supernode.kernels.strides import is_dense as is_dense

@@ -1,8 +1,9 @@
 """Attention as a captured step names it, on chips that do not have torch's kernel for processors.
 
 A step is captured for processors, where torch computes attention by one op with its log-sum-exp as
-second result. Elsewhere that op has no kernel, and the same two results come from matmuls and a
-softmax in float32.
+second result. Elsewhere that op has no kernel: on a GPU the same two results come from a fused
+kernel for GPUs (`attention_on_cuda.py`) where one takes the operands, else from matmuls and a
+softmax in float32, or in float64 if the operands are.
 
 Shapes: B batch, H query heads, G key-value heads (H a multiple of G), S queries, T keys, E a head.
 """
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from supernode.errors import InputError
+from supernode.kernels.attention_on_cuda import fused
 
 _FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -33,6 +35,9 @@ def attention(
         return _FORWARD(
             q_BHSE, k_BGTE, v_BGTE, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
         )
+    found = fused(q_BHSE, k_BGTE, v_BGTE, dropout_p, is_causal, attn_mask)
+    if found is not None:
+        return found.forward(q_BHSE, k_BGTE, v_BGTE, is_causal, attn_mask, scale)
     return composed(q_BHSE, k_BGTE, v_BGTE, dropout_p, is_causal, attn_mask, scale)
 
 
@@ -53,6 +58,9 @@ def attention_backward(
     args = (grad_BHSE, q_BHSE, k_BGTE, v_BGTE, out_BHSE, logsumexp_BHS, dropout_p, is_causal)
     if q_BHSE.device.type == "cpu":
         return _BACKWARD(*args, attn_mask=attn_mask, scale=scale)
+    found = fused(q_BHSE, k_BGTE, v_BGTE, dropout_p, is_causal, attn_mask)
+    if found is not None:
+        return found.backward(*args[:6], is_causal, attn_mask, scale)
     return composed_backward(*args, attn_mask, scale)
 
 
@@ -97,18 +105,23 @@ def composed_backward(
     """
     scores_BHST = _scores(q_BHSE, k_BGTE, is_causal, attn_mask, scale)
     weights_BHST = (scores_BHST - logsumexp_BHS.unsqueeze(-1)).exp()
-    grad32_BHSE = grad_BHSE.float()
-    grad_v = weights_BHST.mT @ grad32_BHSE
-    grad_weights_BHST = grad32_BHSE @ _per_query_head(v_BGTE, q_BHSE).mT
-    inner_BHS1 = (grad32_BHSE * out_BHSE.float()).sum(-1, keepdim=True)
+    wide_BHSE = _wide(grad_BHSE)
+    grad_v = weights_BHST.mT @ wide_BHSE
+    grad_weights_BHST = wide_BHSE @ _per_query_head(v_BGTE, q_BHSE).mT
+    inner_BHS1 = (wide_BHSE * _wide(out_BHSE)).sum(-1, keepdim=True)
     grad_scores_BHST = weights_BHST * (grad_weights_BHST - inner_BHS1) * _factor(q_BHSE, scale)
     grad_q = grad_scores_BHST @ _per_query_head(k_BGTE, q_BHSE)
-    grad_k = grad_scores_BHST.mT @ q_BHSE.float()
+    grad_k = grad_scores_BHST.mT @ _wide(q_BHSE)
     return (
         grad_q.to(q_BHSE.dtype),
         _per_key_head(grad_k, k_BGTE).to(k_BGTE.dtype),
         _per_key_head(grad_v, v_BGTE).to(v_BGTE.dtype),
     )
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In the precision that scores are computed in."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _factor(q_BHSE: Tensor, scale: float | None) -> float:
@@ -119,7 +132,7 @@ def _scores(
     q_BHSE: Tensor, k_BGTE: Tensor, is_causal: bool, attn_mask: Tensor | None, scale: float | None
 ) -> Tensor:
     keys_BHTE = _per_query_head(k_BGTE, q_BHSE)
-    scores_BHST = q_BHSE.float() @ keys_BHTE.mT * _factor(q_BHSE, scale)
+    scores_BHST = _wide(q_BHSE) @ keys_BHTE.mT * _factor(q_BHSE, scale)
     if is_causal:
         later = torch.ones(scores_BHST.shape[-2:], dtype=torch.bool, device=q_BHSE.device).triu(1)
         scores_BHST = scores_BHST.masked_fill(later, -math.inf)
@@ -127,7 +140,7 @@ def _scores(
 
 
 def _per_query_head(x_BGTE: Tensor, q_BHSE: Tensor) -> Tensor:
-    return x_BGTE.float().repeat_interleave(q_BHSE.shape[1] // x_BGTE.shape[1], dim=1)
+    return _wide(x_BGTE).repeat_interleave(q_BHSE.shape[1] // x_BGTE.shape[1], dim=1)
 
 
 def _per_key_head(x_BHTE: Tensor, like_BGTE: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,30 @@ from supernode.plan.inplace import destinations, rewrites
 
 Number = Tensor | float
 _NUMBER = count()
+
+
+class Clock(Protocol):
+    """Notes when a chip is done with what it was given."""
+
+    def stamp(self) -> None:
+        """One more time: that when all is done that was given so far."""
+        ...
+
+    @property
+    def stamps_ns(self) -> list[int]:
+        """The times so far, in nanoseconds of `time.perf_counter_ns`."""
+        ...
+
+
+class HostClock:
+    """The `Clock` of processors, where a call returns when its work is done."""
+
+    def __init__(self) -> None:
+        self.stamps_ns: list[int] = []
+
+    def stamp(self) -> None:
+        """Now."""
+        self.stamps_ns.append(perf_counter_ns())
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +105,25 @@ class GeneratedStep:
         self,
         inputs: Sequence[Number],
         out: Sequence[Tensor | None] | None = None,
-        synchronize: Callable[[], None] | None = None,
+        clock: Clock | None = None,
+        after_op: Callable[[], None] | None = None,
     ) -> tuple[tuple[Number, ...], list[OpSpan]]:
         """Runs the step once and says when each op ran; calls of blocks are expanded.
 
-        `synchronize` waits for the chip, where calls return before their work is done.
+        `clock` is the chip's, by default that of processors; `after_op` is called behind each op,
+        within its span.
         """
-        stamps = [perf_counter_ns()]
+        clock = clock or HostClock()
 
         def stamp() -> None:
-            if synchronize is not None:
-                synchronize()
-            stamps.append(perf_counter_ns())
+            if after_op is not None:
+                after_op()
+            clock.stamp()
 
         code = self.code(into=out is not None, traced=True)
-        stamps[0] = perf_counter_ns()
+        clock.stamp()
         result = self._guarded(code, inputs, out, stamp)
-        spans = zip(executed_ops(self.program), pairwise(stamps), strict=True)
+        spans = zip(executed_ops(self.program), pairwise(clock.stamps_ns), strict=True)
         return result, [OpSpan(op, start, end) for op, (start, end) in spans]
 
     def _guarded(

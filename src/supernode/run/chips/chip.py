@@ -6,7 +6,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from supernode.kernels import Places
+from supernode.kernels import Clock, Places
 from supernode.run.fabric import Fabric
 
 
@@ -79,6 +79,10 @@ class ChipKind(Protocol):
 
     def synchronize(self) -> None:
         """Returns when the chip has done what it was given."""
+        ...
+
+    def clock(self) -> Clock:
+        """Notes when ops are done, without waiting for them."""
         ...
 
     def memory_watch(self) -> MemoryWatch:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from supernode.errors import DoesNotFit
+from supernode.kernels import Clock, HostClock
 from supernode.run.chips.allocations import Allocations
 from supernode.run.chips.carrier import Carrier
 from supernode.run.chips.chip import MemoryWatch
@@ -89,6 +90,10 @@ class Cpu:
 
     def synchronize(self) -> None:
         """Nothing to wait for: a call returns when its work is done."""
+
+    def clock(self) -> Clock:
+        """The host's."""
+        return HostClock()
 
     def memory_watch(self) -> MemoryWatch:
         """By torch's profiler."""

@@ -1,12 +1,14 @@
 """NVIDIA GPUs as chips: worker `i` has GPU `i`; collectives by NCCL."""
 
 from collections.abc import Mapping
+from time import perf_counter_ns
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from supernode.errors import InputError
+from supernode.kernels import Clock
 from supernode.run.chips.chip import MemoryWatch
 from supernode.run.fabric import Fabric
 
@@ -61,9 +63,36 @@ class Cuda:
         """Waits for the current stream's device."""
         torch.cuda.synchronize()
 
+    def clock(self) -> Clock:
+        """By events on the stream, which hold up nothing."""
+        return _EventClock()
+
     def memory_watch(self) -> MemoryWatch:
         """By the counts that torch's allocator keeps."""
         return _Allocated()
+
+
+class _EventClock:
+    """A `Clock` whose first stamp waits for the GPU, to know the host's time then."""
+
+    def __init__(self) -> None:
+        self._start_ns = 0
+        self._events: list[torch.cuda.Event] = []
+
+    def stamp(self) -> None:
+        if not self._events:
+            torch.cuda.synchronize()
+            self._start_ns = perf_counter_ns()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._events.append(event)
+
+    @property
+    def stamps_ns(self) -> list[int]:
+        torch.cuda.synchronize()
+        first = self._events[0]
+        since_ms = [first.elapsed_time(event) for event in self._events]
+        return [self._start_ns + round(ms * 1e6) for ms in since_ms]
 
 
 class _Allocated:

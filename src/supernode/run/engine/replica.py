@@ -14,6 +14,7 @@ from supernode.plan import AT_PEERS, ON_HOST, destinations, slots_of
 from supernode.run.chips import ChipKind
 from supernode.run.engine.letters import mailbox_of
 from supernode.run.engine.messages import Load, Loaded, OpTimes
+from supernode.run.engine.numbers import host_numbers
 from supernode.run.engine.window import Arenas, Window, spot_of
 from supernode.run.fabric import Fabric, HostRoom
 from supernode.units import format_bytes
@@ -122,7 +123,7 @@ class Replica:
         """A step that notes when each op ran."""
         self._letters.begin(number)
         self._places.begin()
-        times_ns = self._timed(self._inputs(epoch), epoch, self._site.kind.synchronize)
+        times_ns = self._timed(self._inputs(epoch), epoch)
         return OpTimes(times_ns=times_ns)
 
     def traced_memory(self, number: int, epoch: int) -> OpTimes:
@@ -143,9 +144,10 @@ class Replica:
         return OpTimes(times_ns=times_ns, memory_bytes=memory_bytes)
 
     def _timed(
-        self, inputs: list[Number], epoch: int, after_op: Callable[[], None]
+        self, inputs: list[Number], epoch: int, after_op: Callable[[], None] | None = None
     ) -> tuple[tuple[int, int], ...]:
-        outputs, spans = self._step.traced(inputs, self._into_epoch[(epoch + 1) % 2], after_op)
+        into, clock = self._into_epoch[(epoch + 1) % 2], self._site.kind.clock()
+        outputs, spans = self._step.traced(inputs, into, clock, after_op)
         self._publish(outputs)
         return tuple((span.start_ns, span.end_ns) for span in spans)
 
@@ -191,7 +193,7 @@ class Replica:
         }
         epochs: dict[int, tuple[Tensor, ...]] = {}
         homes: dict[int, tuple[Tensor, ...]] = {}
-        kind = self._site.kind
+        kind, numbers = self._site.kind, host_numbers(local)
         for i, (port, value) in enumerate(zip(local.inputs, local.main.inputs, strict=True)):
             if isinstance(value.type, HostType) or port.role == "arg":
                 continue
@@ -205,7 +207,8 @@ class Replica:
             homes[i] = tuple(
                 self._empty(value, alike) for _ in range(count if kind.state_in_arena else 1)
             )
-            epochs[i] = tuple(kind.state(homes[i][n % len(homes[i])]) for n in range(count))
+            memory = torch.empty_like if i in numbers and not kind.state_in_arena else kind.state
+            epochs[i] = tuple(memory(homes[i][n % len(homes[i])]) for n in range(count))
         return epochs, homes
 
     def _place(self, i: int) -> str:
