@@ -12,10 +12,11 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import fabric, offload, one_chip, planning, training, triton_cpu
+from bench import fabric, gpu, offload, one_chip, planning, training, triton_cpu
 from bench.host import Watch
 from bench.readme import headlines, newest, updated
 from bench.report import REPORTS, write
@@ -28,6 +29,7 @@ THEMES: dict[str, Callable[..., Section]] = {
     "fabric": fabric.measure,
     "planning": planning.measure,
     "triton-cpu": triton_cpu.measure,
+    "gpu": gpu.measure,
 }
 README = REPORTS.parent.parent / "README.md"
 
@@ -50,9 +52,12 @@ def main(argv: list[str]) -> int:
 
 
 def _measurable() -> list[str]:
-    """The themes that what is installed can run; Triton comes with the extra `kernels`."""
-    has_triton = importlib.util.find_spec("triton") is not None
-    return [theme for theme in THEMES if theme != "triton-cpu" or has_triton]
+    """The themes that this host can run; Triton comes with the extra `kernels`."""
+    found = {
+        "triton-cpu": importlib.util.find_spec("triton") is not None,
+        "gpu": torch.cuda.is_available(),
+    }
+    return [theme for theme in THEMES if found.get(theme, True)]
 
 
 def write_readme(readme: Path, reports: Path) -> None:

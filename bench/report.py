@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.host import Conditions, versions
 from bench.result import Row, Section
-from supernode.calibrate import Hardware
+from supernode.calibrate import Hardware, slugged
 
 REPORTS = Path(__file__).with_name("reports")
 HEADLINES, END_HEADLINES = "<!-- headlines -->", "<!-- /headlines -->"
@@ -17,7 +17,8 @@ def write(section: Section, folder: Path, date: str, conditions: Conditions) -> 
     """Writes the report of `section`, taken on `date` (YYYY-MM-DD) on this host; gives its path."""
     hardware = Hardware.here()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{section.theme}_{hardware.slug}_{date}.md"
+    slug = slugged(section.device) if section.device else hardware.slug
+    path = folder / f"{section.theme}_{slug}_{date}.md"
     path.write_text(markdown(section, hardware, versions(), conditions, date), encoding="utf-8")
     return path
 
@@ -35,7 +36,7 @@ def markdown(
         "\n".join(
             [
                 f"- date: {date}",
-                f"- hardware: {hardware}",
+                f"- hardware: {f'{section.device}, on ' if section.device else ''}{hardware}",
                 f"- versions: {', '.join(f'{name} {text}' for name, text in software.items())}",
                 f"- conditions: {conditions}",
             ]
@@ -44,7 +45,7 @@ def markdown(
         "## Results\n\n" + table(("what", "result", "range", "wanted", ""), _results(section.rows)),
     ]
     headlines = [
-        (row.headline, _headline(row), f"{hardware.name}, {date}: {row.what}")
+        (row.headline, _headline(row), f"{section.device or hardware.name}, {date}: {row.what}")
         for row in section.rows
         if row.headline
     ]

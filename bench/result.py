@@ -77,7 +77,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """What one theme measured: the rows, how they were taken, and everything that was chosen."""
+    """What one theme measured: the rows, how they were taken, and everything that was chosen.
+
+    `device` is what it ran on, if not on the processors of this host.
+    """
 
     theme: str
     title: str
@@ -85,3 +88,4 @@ class Section:
     recipe: Mapping[str, object]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = field(default=())
+    device: str = ""

@@ -8,6 +8,7 @@ from supernode.calibrate.assemble import calibrated as calibrated
 from supernode.calibrate.compare import Comparison as Comparison
 from supernode.calibrate.compare import compared as compared
 from supernode.calibrate.hardware import Hardware as Hardware
+from supernode.calibrate.hardware import slugged as slugged
 from supernode.calibrate.measure import Measured as Measured
 from supernode.calibrate.measure import measured as measured
 from supernode.calibrate.subjects import SUBJECTS as SUBJECTS

@@ -9,6 +9,11 @@ from pathlib import Path
 from supernode.units import format_bytes
 
 
+def slugged(name: str) -> str:
+    """A name as a part of one of a file: `NVIDIA H200` is `nvidia-h200`."""
+    return "-".join(re.findall(r"[a-z0-9]+", name.lower()))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
     """The processor by name, its cores and the memory."""
@@ -32,8 +37,7 @@ class Hardware:
     @property
     def slug(self) -> str:
         """The name in a file name: `amd-epyc-2-cores`."""
-        words = re.findall(r"[a-z0-9]+", self.model.lower())
-        return "-".join([*words, str(self.cores), "cores"])
+        return slugged(f"{self.model} {self.cores} cores")
 
     @property
     def name(self) -> str:
