@@ -6,7 +6,7 @@ import pytest
 from bench.__main__ import THEMES
 
 ROWS = {"training": 4, "one-chip": 2, "offload": 1, "fabric": 6, "planning": 12, "gpu": 5}
-ROWS |= {"triton-cpu": 17}
+ROWS |= {"triton-cpu": 18}
 
 MARKS = {"training": pytest.mark.zoo, "planning": pytest.mark.zoo, "gpu": pytest.mark.gpu}
 
