@@ -9,6 +9,7 @@ K one head, C half a head, F feed-forward, V vocabulary.
 Qwen2 (2024) and Qwen3 (2025) technical reports and Jiang et al., "Mixtral of Experts", 2024.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -130,14 +131,18 @@ class Attention(Remembers):
             y_BHTK = self.cache.attend(q_BHTK, k_BGTK, v_BGTK, at.positions_T, fresh=at.fresh)
         return self.output(y_BHTK.transpose(1, 2).flatten(2))
 
-    def _normed(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries `[B, H, T, K]` and keys `[B, G, T, K]`, normalised if they are to be."""
-        q_BTX, k_BTY = self.query(x_BTD), self.key(x_BTD)
+    def _normed(self, x_BTD: Tensor) -> Iterator[Tensor]:
+        """Queries `[B, H, T, K]`, then keys `[B, G, T, K]`, normalised if they are to be; each is
+        computed when it is asked for, unless both are needed."""
         if isinstance(self.query_norm, RMSNorm) and self.joint_norm:
             assert isinstance(self.key_norm, RMSNorm)
-            q_BTX, k_BTY = normed_together(self.query_norm, q_BTX, self.key_norm, k_BTY)
-            return self._heads(q_BTX), self._heads(k_BTY)
-        return self.query_norm(self._heads(q_BTX)), self.key_norm(self._heads(k_BTY))
+            q_BTX, k_BTY = self.query(x_BTD), self.key(x_BTD)
+            yield from map(
+                self._heads, normed_together(self.query_norm, q_BTX, self.key_norm, k_BTY)
+            )
+        else:
+            yield self.query_norm(self._heads(self.query(x_BTD)))
+            yield self.key_norm(self._heads(self.key(x_BTD)))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
