@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from supernode.errors import InputError
-from supernode.kernels.attention_on_cuda import fused
+from supernode.kernels.attention_on_cuda import fused, per_key_head, per_query_head
 
 _FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -35,9 +35,9 @@ def attention(
         return _FORWARD(
             q_BHSE, k_BGTE, v_BGTE, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
         )
-    found = fused(q_BHSE, k_BGTE, v_BGTE, dropout_p, is_causal, attn_mask)
+    found = fused(q_BHSE, k_BGTE, v_BGTE, dropout_p, is_causal, attn_mask, scale)
     if found is not None:
-        return found.forward(q_BHSE, k_BGTE, v_BGTE, is_causal, attn_mask, scale)
+        return found.forward()
     return composed(q_BHSE, k_BGTE, v_BGTE, dropout_p, is_causal, attn_mask, scale)
 
 
@@ -58,9 +58,9 @@ def attention_backward(
     args = (grad_BHSE, q_BHSE, k_BGTE, v_BGTE, out_BHSE, logsumexp_BHS, dropout_p, is_causal)
     if q_BHSE.device.type == "cpu":
         return _BACKWARD(*args, attn_mask=attn_mask, scale=scale)
-    found = fused(q_BHSE, k_BGTE, v_BGTE, dropout_p, is_causal, attn_mask)
+    found = fused(q_BHSE, k_BGTE, v_BGTE, dropout_p, is_causal, attn_mask, scale)
     if found is not None:
-        return found.backward(*args[:6], is_causal, attn_mask, scale)
+        return found.backward(grad_BHSE, out_BHSE, logsumexp_BHS)
     return composed_backward(*args, attn_mask, scale)
 
 
@@ -83,7 +83,7 @@ def composed(
     scores_BHST = _scores(q_BHSE, k_BGTE, is_causal, attn_mask, scale)
     logsumexp_BHS = scores_BHST.logsumexp(-1)
     weights_BHST = (scores_BHST - logsumexp_BHS.unsqueeze(-1)).exp()
-    out_BHSE = weights_BHST @ _per_query_head(v_BGTE, q_BHSE)
+    out_BHSE = weights_BHST @ per_query_head(_wide(v_BGTE), q_BHSE)
     return out_BHSE.to(q_BHSE.dtype), logsumexp_BHS
 
 
@@ -107,15 +107,15 @@ def composed_backward(
     weights_BHST = (scores_BHST - logsumexp_BHS.unsqueeze(-1)).exp()
     wide_BHSE = _wide(grad_BHSE)
     grad_v = weights_BHST.mT @ wide_BHSE
-    grad_weights_BHST = wide_BHSE @ _per_query_head(v_BGTE, q_BHSE).mT
+    grad_weights_BHST = wide_BHSE @ per_query_head(_wide(v_BGTE), q_BHSE).mT
     inner_BHS1 = (wide_BHSE * _wide(out_BHSE)).sum(-1, keepdim=True)
     grad_scores_BHST = weights_BHST * (grad_weights_BHST - inner_BHS1) * _factor(q_BHSE, scale)
-    grad_q = grad_scores_BHST @ _per_query_head(k_BGTE, q_BHSE)
+    grad_q = grad_scores_BHST @ per_query_head(_wide(k_BGTE), q_BHSE)
     grad_k = grad_scores_BHST.mT @ _wide(q_BHSE)
     return (
         grad_q.to(q_BHSE.dtype),
-        _per_key_head(grad_k, k_BGTE).to(k_BGTE.dtype),
-        _per_key_head(grad_v, v_BGTE).to(v_BGTE.dtype),
+        per_key_head(grad_k, k_BGTE).to(k_BGTE.dtype),
+        per_key_head(grad_v, v_BGTE).to(v_BGTE.dtype),
     )
 
 
@@ -131,17 +131,9 @@ def _factor(q_BHSE: Tensor, scale: float | None) -> float:
 def _scores(
     q_BHSE: Tensor, k_BGTE: Tensor, is_causal: bool, attn_mask: Tensor | None, scale: float | None
 ) -> Tensor:
-    keys_BHTE = _per_query_head(k_BGTE, q_BHSE)
+    keys_BHTE = per_query_head(_wide(k_BGTE), q_BHSE)
     scores_BHST = _wide(q_BHSE) @ keys_BHTE.mT * _factor(q_BHSE, scale)
     if is_causal:
         later = torch.ones(scores_BHST.shape[-2:], dtype=torch.bool, device=q_BHSE.device).triu(1)
         scores_BHST = scores_BHST.masked_fill(later, -math.inf)
     return scores_BHST if attn_mask is None else scores_BHST + attn_mask
-
-
-def _per_query_head(x_BGTE: Tensor, q_BHSE: Tensor) -> Tensor:
-    return _wide(x_BGTE).repeat_interleave(q_BHSE.shape[1] // x_BGTE.shape[1], dim=1)
-
-
-def _per_key_head(x_BHTE: Tensor, like_BGTE: Tensor) -> Tensor:
-    return x_BHTE.unflatten(1, (like_BGTE.shape[1], -1)).sum(2)
