@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 import supernode as sn
+from bench.offload import AT_MOST
+from bench.one_chip import AT_LEAST
 from bench.result import Row, Section
 from bench.rounds import alternate
 from supernode.machine import Machine, load_machine
 from supernode.models import Job, Shape, sized
-from supernode.plan import Plan
-from supernode.simulate import Terms, simulate
+from supernode.simulate import Rehearsal, Terms
 from supernode.trace import MEMORY
 
 HOW = """\
@@ -32,7 +33,6 @@ prediction is too short. `peak of memory` is that of torch's allocator; the plan
 MACHINES = {"H100": "hgx-h100", "H200": "hgx-h200", "A100": "hgx-a100", "B200": "hgx-b200"}
 """The machine file of a GPU by what its name has."""
 ELSEWHERE = "offload=optimizer"
-AT_LEAST, AT_LEAST_ELSEWHERE = 1 / 1.03, 1 / 1.15
 LOSS_TOLERANCE = 1e-2
 FIRST = 3
 
@@ -125,18 +125,20 @@ def _rows(case: Case, rounds: int) -> list[Row]:
             sides["node"].losses, sides["eager"].losses, rtol=LOSS_TOLERANCE, atol=0.0
         )
         plan = steps["node"].plan
-    simulated = _simulated(plan, {})
+    rehearsal, machine = Rehearsal(plan), _machine()
     return [
         _against(case, times["node"], times["eager"]),
         Row(
             what=f"{case.size}: all in memory / {ELSEWHERE}",
             ours=times["away"],
             theirs=times["node"],
-            at_least=AT_LEAST_ELSEWHERE if case.bound == "compute-bound" else None,
+            at_least=1 / AT_MOST if case.bound == "compute-bound" else None,
         ),
-        *_predicted(case, plan, times),
+        *_predicted(case, rehearsal, machine, times),
         _memory(case, "a node, measured / planned", plan.memory().peak_bytes, peak_bytes),
-        _memory(case, "eager, measured / predicted", simulated.memory.peak_bytes, held_bytes),
+        _memory(
+            case, "eager, measured / predicted", rehearsal.on(machine).memory.peak_bytes, held_bytes
+        ),
     ]
 
 
@@ -145,7 +147,7 @@ def _against(case: Case, ours: tuple[float, ...], theirs: tuple[float, ...]) -> 
         what=f"{case.size}: eager / node of one chip, {case.bound}",
         ours=ours,
         theirs=theirs,
-        at_least=AT_LEAST if case.bound == "compute-bound" else 1 / 1.1,
+        at_least=AT_LEAST[case.bound],
         headline=f"train step on one {torch.cuda.get_device_name()} against eager, {case.size}",
     )
 
@@ -180,21 +182,19 @@ def _eager(case: Case, *, compiled: bool = False) -> _Steps:
     return steps
 
 
-def _predicted(case: Case, plan: Plan, times: dict[str, tuple[float, ...]]) -> list[Row]:
-    kinds = {"eager": {"fusion": False, "graph": False}, "compiled": {"graph": False}}
+def _predicted(
+    case: Case, rehearsal: Rehearsal, machine: Machine, times: dict[str, tuple[float, ...]]
+) -> list[Row]:
+    kinds = {"eager": Terms(fusion=False, graph=False), "compiled": Terms(graph=False)}
     return [
         Row(
             what=f"{case.size}: {name}, measured / predicted",
-            ours=(_simulated(plan, terms).step_s,) * len(times[name]),
+            ours=(rehearsal.on(machine, terms=terms).step_s,) * len(times[name]),
             theirs=times[name],
         )
         for name, terms in kinds.items()
         if name in times
     ]
-
-
-def _simulated(plan: Plan, terms: dict[str, bool]) -> sn.Simulation:
-    return simulate(plan, _machine(), terms=Terms(**terms))
 
 
 def _machine() -> Machine:
