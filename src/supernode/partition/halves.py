@@ -8,7 +8,7 @@ split all else. What both do alike is one collective over `tp`.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from supernode.errors import LayoutError
@@ -41,9 +41,8 @@ def inner_axes(program: Program, classes: Classes, axes: tuple[Axis, ...], line:
             made.append(axis)
             continue
         found = _large_enough(program, classes, axis, line)
-        shared = _shared(program, classes, axis, found)
+        outer, shared = _shared(program, classes, axis, found)
         within = [shared.get(part, part) for part in found]
-        outer = _outer_size(axis.size, classes, shared)
         if outer == 1:
             made.append(axis)
             split[axis.name] = within
@@ -73,20 +72,32 @@ def _large_enough(program: Program, classes: Classes, axis: Axis, line: str) -> 
     return [place for place in found if sizes.get(place, axis.size) >= axis.size] or found
 
 
-def _shared(program: Program, classes: Classes, axis: Axis, found: list[Part]) -> dict[Part, Part]:
-    """For classes of fewer units than chips the class of what shares each unit: the heads of
-    queries that read the same keys and values. Empty unless all of them have one."""
+def _shared(
+    program: Program, classes: Classes, axis: Axis, found: list[Part]
+) -> tuple[int, Mapping[Part, Part]]:
+    """The size of the outer half, and for classes of fewer units than chips the class of what
+    shares each unit: the heads of queries that read the same keys and values. One and none unless
+    all of them have such a class, and a size fits."""
     narrow = [part for part in found if 0 < classes.divisor(part) < axis.size]
-    shared = {part: _inside_each(program, classes, part) for part in narrow}
-    given = {part: inside for part, inside in shared.items() if inside is not None}
-    complete = len(given) == len(narrow) and not axis.scheme.experts
-    return given if complete and _sizes(axis.size, classes, given) else {}
+    if not narrow or axis.scheme.experts:
+        return 1, {}
+    whole, _ = read_whole(program, classes)
+    shared: dict[Part, Part] = {}
+    for part in narrow:
+        inside = _inside_each(program, classes, part, whole)
+        if inside is None:
+            return 1, {}
+        shared[part] = inside
+    outer = _outer_size(axis.size, classes, shared)
+    return (1, {}) if outer is None else (outer, shared)
 
 
-def _inside_each(program: Program, classes: Classes, part: Part) -> Part | None:
-    """What is inside of each unit of a class, if it can be split: heads that share a head of keys,
-    but not the width of one."""
-    units, (whole, _) = classes.divisor(part), read_whole(program, classes)
+def _inside_each(
+    program: Program, classes: Classes, part: Part, whole: Collection[Part]
+) -> Part | None:
+    """What is inside of each unit of a class, if it can be split, as what is read `whole` can't:
+    heads that share a head of keys, but not the width of one."""
+    units = classes.divisor(part)
     found = {
         parts[units]
         for port, value in zip(program.inputs, program.main.inputs, strict=True)
@@ -94,20 +105,19 @@ def _inside_each(program: Program, classes: Classes, part: Part) -> Part | None:
         for parts in classes.outermost("main", value, dim)
         if parts[1] == part and units in parts
     }
-    found -= whole
+    found.difference_update(whole)
     return found.pop() if len(found) == 1 else None
 
 
-def _sizes(size: int, classes: Classes, shared: Mapping[Part, Part]) -> list[int]:
-    """The sizes that the outer half can have, best first: those that divide the units."""
-    most = min((classes.divisor(part) for part in shared), default=1)
-    inside = min((classes.divisor(part) for part in shared.values()), default=0)
-    fit = [n for n in range(1, most + 1) if size % n == 0 and size // n <= inside]
-    return sorted(fit, key=lambda n: (any(classes.divisor(part) % n for part in shared), -n))
-
-
-def _outer_size(size: int, classes: Classes, shared: Mapping[Part, Part]) -> int:
-    return _sizes(size, classes, shared)[0] if shared else 1
+def _outer_size(size: int, classes: Classes, shared: Mapping[Part, Part]) -> int | None:
+    """The best size of the outer half: the largest that divides the units, or the largest; None
+    where none leaves few enough chips to the inner half."""
+    most = min(map(classes.divisor, shared))
+    inside = min(map(classes.divisor, shared.values()))
+    fit = (n for n in range(1, most + 1) if size % n == 0 and size // n <= inside)
+    return min(
+        fit, key=lambda n: (any(classes.divisor(part) % n for part in shared), -n), default=None
+    )
 
 
 def joined(layout: Layout, axis: str) -> Layout | None:

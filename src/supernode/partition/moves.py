@@ -28,7 +28,6 @@ from supernode.plan import (
     share,
     stretches,
     units_left,
-    whole_axis,
 )
 
 
@@ -60,7 +59,7 @@ def move(
     writer: Writer, local: Value, whole: Type, source: Layout, target: Layout, site: Site
 ) -> Value:
     """The local value in layout `target` of what the chips hold as `local` in `source`."""
-    for axis in {whole_axis(name): None for name, _ in writer.mesh.axes}:
+    for axis in writer.mesh.halved():
         ends = joined(source, axis), joined(target, axis)
         if ends[0] is not None and ends[1] is not None:
             source, target = ends[0], ends[1]

@@ -84,12 +84,12 @@ class Mesh:
             ((axis, _),) = self.axes
             return {axis: self.stages.index(grid), **grid.coordinates(rank)}
         here = rank - self.first
-        names = dict.fromkeys((*(name for name, _ in self.axes), *self._split_in_halves()))
+        names = dict.fromkeys((*(name for name, _ in self.axes), *self.halved()))
         return {name: here // self.stride(name) % self.axis_size(name) for name in names}
 
-    def _split_in_halves(self) -> Iterator[str]:
+    def halved(self) -> Iterator[str]:
         """The names of the axes that stand as halves."""
-        return (whole_axis(name) for name, _ in self.axes if whole_axis(name) != name)
+        return (name.removesuffix(HALVES[1]) for name, _ in self.axes if name.endswith(HALVES[1]))
 
     def group(self, rank: int, axis: str) -> tuple[int, ...]:
         """The ranks that differ from `rank` along `axis` only, in order."""
