@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from statistics import median_high
 
@@ -97,7 +98,6 @@ class _Chunks:
         self.local, self.tags, self.ops = local, tags, local.main.ops
         self.made = {v.id: at for at, op in enumerate(self.ops) for v in op.outputs}
         self.owned = self._owned()
-        self.there: dict[int, set[int]] = defaultdict(set)
 
     def assign(self) -> Chunks:
         """Forward first, then the weights it reads, then what follows either."""
@@ -243,17 +243,21 @@ class _Chunks:
     def _nearest(self, op: Op) -> int | None:
         """The chunk that has most of the activations an op reads, the last of several; None where
         it reads none."""
-        if not self.there:
-            for at in (at for at in range(len(self.ops)) if self._is_forward(at)):
-                for value in (*self.ops[at].outputs, *self.ops[at].inputs):
-                    if self._is_activation(value):
-                        self.there[value.id].add(self.of[at])
-        read = [value for value in op.inputs if self._is_activation(value)]
         held: dict[int, int] = defaultdict(int)
-        for value in read:
-            for chunk in self.there[value.id]:
+        for value in op.inputs:
+            for chunk in self._there.get(value.id, ()):
                 held[chunk] += value.type.size_bytes
         return max(held, key=lambda chunk: (held[chunk], chunk), default=None)
+
+    @cached_property
+    def _there(self) -> dict[int, set[int]]:
+        """The chunks that make or read each activation, once all of the forward phase is placed."""
+        found: dict[int, set[int]] = defaultdict(set)
+        for at in (at for at in range(len(self.ops)) if self._is_forward(at)):
+            for value in (*self.ops[at].outputs, *self.ops[at].inputs):
+                if self._is_activation(value):
+                    found[value.id].add(self.of[at])
+        return found
 
     def _is_activation(self, value: Value) -> bool:
         at = self.made.get(value.id)

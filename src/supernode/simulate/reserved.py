@@ -1,7 +1,7 @@
 """What the allocator of a chip reserves over a step: replayed when it is asked, and kept."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from supernode.ir import Program
@@ -43,15 +43,7 @@ class Replays:
         if wanted.reserved_bytes <= room_bytes:
             return wanted  # no request was refused
         found = self._most(room_bytes, workspace_bytes)
-        return (
-            found
-            if found.fits
-            else Reserved(
-                allocated_bytes=wanted.allocated_bytes,
-                reserved_bytes=wanted.reserved_bytes,
-                fits=False,
-            )
-        )
+        return found if found.fits else replace(wanted, fits=False)
 
     def _most(self, room_bytes: float, workspace_bytes: int) -> Reserved:
         key = room_bytes, workspace_bytes

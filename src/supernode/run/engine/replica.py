@@ -193,7 +193,9 @@ class Replica:
         }
         epochs: dict[int, tuple[Tensor, ...]] = {}
         homes: dict[int, tuple[Tensor, ...]] = {}
-        kind, numbers = self._site.kind, host_numbers(local)
+        kind = self._site.kind
+        # Where state is in the arena, all of it is on the host.
+        numbers = frozenset[int]() if kind.state_in_arena else host_numbers(local)
         for i, (port, value) in enumerate(zip(local.inputs, local.main.inputs, strict=True)):
             if isinstance(value.type, HostType) or port.role == "arg":
                 continue
@@ -207,7 +209,7 @@ class Replica:
             homes[i] = tuple(
                 self._empty(value, alike) for _ in range(count if kind.state_in_arena else 1)
             )
-            memory = torch.empty_like if i in numbers and not kind.state_in_arena else kind.state
+            memory = torch.empty_like if i in numbers else kind.state
             epochs[i] = tuple(memory(homes[i][n % len(homes[i])]) for n in range(count))
         return epochs, homes
 
