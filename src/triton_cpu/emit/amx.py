@@ -58,12 +58,12 @@ class Product:
         if moving:
             self._copy_panel("%A", copies)
         with w.loop(self.m, down) as i:
-            panel, row = self._element(I16, "%A", i, self.a_row, "0"), self.a_row
+            panel, row = self.w.element(I16, "%A", i, self.a_row, "0"), self.a_row
             ahead = None
             if moving:
                 now, row = w.let(f"and i32 {i}, {down}"), str(self.k)
-                panel = self._element(I16, copies, now, row, "0")
-                other = self._element(I16, copies, w.let(f"xor i32 {now}, {down}"), row, "0")
+                panel = self.w.element(I16, copies, now, row, "0")
+                other = self.w.element(I16, copies, w.let(f"xor i32 {now}, {down}"), row, "0")
                 ahead = self._next_panel(i), other
             with w.loop(self.n, self.across * SIDE) as j:
                 self._block(panel, row, ahead, paired, i, j)
@@ -92,7 +92,7 @@ class Product:
             above = w.let(f"shl i32 {pair}, 1")
             below = w.let(f"or i32 {above}, 1")
             a, b = (
-                w.load(I16, self._element(I16, "%B", row, self.b_row, column), lanes)
+                w.load(I16, self.w.element(I16, "%B", row, self.b_row, column), lanes)
                 for row in (above, below)
             )
             target = self._paired(paired, column, w.let(f"lshr i32 {pair}, 4"))
@@ -116,14 +116,14 @@ class Product:
         w, down = self.w, self.down * SIDE
         later = w.let(f"add nuw nsw i32 {i}, {down}")
         later = w.intrinsic("umin", I32, 0, later, str(self.m - down))
-        return self._element(I16, "%A", later, self.a_row, "0")
+        return self.w.element(I16, "%A", later, self.a_row, "0")
 
     def _copy_panel(self, panel: str, copied: str) -> None:
         w = self.w
         lanes = 2 * _PAIRS
         with w.loop(self.down * SIDE) as row, w.loop(self.k, lanes) as column:
-            value = w.load(I16, self._element(I16, panel, row, self.a_row, column), lanes)
-            w.store(I16, value, self._element(I16, copied, row, str(self.k), column), lanes)
+            value = w.load(I16, self.w.element(I16, panel, row, self.a_row, column), lanes)
+            w.store(I16, value, self.w.element(I16, copied, row, str(self.k), column), lanes)
 
     def _block(
         self,
@@ -139,7 +139,7 @@ class Product:
         lines = [w.let(f"add nsw i32 {i}, {x * SIDE}") for x in range(self.down)]
         across = [w.let(f"add nsw i32 {j}, {y * SIDE}") for y in range(self.across)]
         places = [
-            self._element(F32, "%C", line, self.c_row, column)
+            self.w.element(F32, "%C", line, self.c_row, column)
             for line in lines
             for column in across
         ]
@@ -156,7 +156,7 @@ class Product:
         w.label(f"{stem}.go")
         with w.loop(self.k, 2 * _PAIRS) as inner:
             for x in range(self.down):
-                self._load(4 + x, self._element(I16, panel, str(x * SIDE), row, inner), I16, row)
+                self._load(4 + x, self.w.element(I16, panel, str(x * SIDE), row, inner), I16, row)
             right = self._paired(paired, j, w.let(f"lshr i32 {inner}, 5"))
             for y in range(self.across):
                 self._load(6 + y, w.offset(I16, right, str(y * _REGISTER)), I16, str(2 * _PAIRS))
@@ -178,13 +178,8 @@ class Product:
         for number in range(rows):
             row = w.let(f"add nsw i32 {first}, {number}")
             row = w.let(f"and i32 {row}, {self.down * SIDE - 1}")  # more columns than rows: again
-            value = w.load(I16, self._element(I16, ahead, row, self.a_row, inner), 2 * _PAIRS)
-            w.store(I16, value, self._element(I16, copy, row, str(self.k), inner), 2 * _PAIRS)
-
-    def _element(self, elem: Elem, base: str, row: str, stride: str, column: str) -> str:
-        w = self.w
-        line = w.let(f"mul nsw i64 {w.wide(row)}, {stride}")
-        return w.offset(elem, base, w.let(f"add nsw i64 {line}, {w.wide(column)}"))
+            value = w.load(I16, self.w.element(I16, ahead, row, self.a_row, inner), 2 * _PAIRS)
+            w.store(I16, value, self.w.element(I16, copy, row, str(self.k), inner), 2 * _PAIRS)
 
     def _bytes(self, elem: Elem, stride: str) -> str:
         if not stride.startswith("%"):

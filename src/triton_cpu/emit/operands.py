@@ -64,14 +64,11 @@ def convert_into(c: Context, source: Operand, target: Buffer) -> None:
         if isinstance(source, Buffer):
             value = as_vector(c.w, chunk.read(source, index), count)
         else:
-            value = c.w.load(source.elem, _address(c.w, source, *names), count)
+            row, column = names
+            place = c.w.element(source.elem, source.first, row, source.row, column)
+            value = c.w.load(source.elem, place, count)
         cast = _cast(c.w, value, source.elem, target.elem, count)
         chunk.write(target, index, Lanes(cast, target.elem, None))
-
-
-def _address(w: Writer, matrix: Matrix, row: str, column: str) -> str:
-    line = w.let(f"mul nsw i64 {w.wide(row)}, {matrix.row}")
-    return w.offset(matrix.elem, matrix.first, w.let(f"add nsw i64 {line}, {w.wide(column)}"))
 
 
 def _cast(w: Writer, value: str, source: Elem, target: Elem, count: int) -> str:

@@ -249,6 +249,11 @@ class Writer:
         wide = self.wide(index) if index_elem is I32 else index
         return self.let(f"getelementptr {elem.memory}, ptr {address}, i64 {wide}")
 
+    def element(self, elem: Elem, base: str, row: str, stride: str, column: str) -> str:
+        """The address of an element of a matrix at `base`, of `stride` elements from row to row."""
+        line = self.let(f"mul nsw i64 {self.wide(row)}, {stride}")
+        return self.offset(elem, base, self.let(f"add nsw i64 {line}, {self.wide(column)}"))
+
     def wide(self, index: str) -> str:
         """An i32 as i64."""
         return self.convert("sext", index, I32, I64, 0) if index.startswith("%") else index
