@@ -4,7 +4,6 @@ Plans are shared by the cases of one process, captured Programs through a folder
 """
 
 import functools
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -176,8 +175,9 @@ def _half(sim: Simulation, phase: str, layers: int) -> float:
 
 
 def _ranks(layout: str) -> int:
-    """How many parts a layout cuts the batch into."""
-    return prod(int(size) for size in re.findall(r"(?:dp|ep)=(\d+)", layout))
+    """How many groups of chips a layout cuts the batch for."""
+    axes = parse_line(layout).axes
+    return prod(axis.size for axis in axes if axis.scheme.batch and not axis.scheme.time)
 
 
 def _sum(found: Sequence[Found]) -> float:

@@ -11,15 +11,13 @@ from dataclasses import dataclass, replace
 from supernode.accuracy.case import Case, NotExpressed, Serving, Spec, Step
 from supernode.accuracy.machines import machine_of, network_of
 from supernode.accuracy.shapes import served_shape
-from supernode.accuracy.stacks import TOKENS_A_PASS, stack_of
+from supernode.accuracy.stacks import BLACKWELL, TOKENS_A_PASS, stack_of
 from supernode.accuracy.truth import Row
 from supernode.models import Shape
 from supernode.simulate.precision import PRECISIONS
 
 _ACCEPTED = 0.7
 """The share of guessed tokens taken, where a row assumes one. **Source:** CM384, table 4."""
-_FOUR_BITS = ("hgx-b200", "hgx-b300", "gb200-nvl72", "gb300-nvl72")
-"""Machines that multiply four bits with eight. **Source:** vLLM's recipe for gpt-oss, 2025."""
 _SCALED_BY_BLOCKS = ("DeepSeek", "Qwen3-235B-A22B-FP8", "MiniMax", "GLM", "Qwen3.5")
 """Models whose own float8 weights have a scale for each block of 128 by 128, and their inputs one
 for each 128. **Source:** DeepSeek-V3's report, section 3.3; the others' configuration files."""
@@ -180,7 +178,7 @@ def _precision(row: Row) -> str:
     blocks a kernel of its own casts, but by TensorRT-LLM, which fuses that for four bits."""
     stated, model = row.text("precision") or "bf16", row.text("model")
     if model.startswith("gpt-oss"):  # multiplied with float8 where the chip has both, else widened
-        return "mxfp4-mxfp8" if row.machine in _FOUR_BITS else "mxfp4"
+        return "mxfp4-mxfp8" if row.machine in BLACKWELL else "mxfp4"
     if stated == "int4" and model.startswith("Kimi"):
         return "int4-experts"
     if stated == "fp4" and model.startswith(_FOUR_BITS_OUTSIDE_ATTENTION):

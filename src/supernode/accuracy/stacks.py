@@ -18,7 +18,9 @@ TOKENS_A_PASS = 8192
 _DRAWN = 0.9
 """Of the named length the mean, where lengths are drawn evenly from 0.8 of it to all of it."""
 _LENGTHS = ((1024.0, 1024.0), (1024.0, 8192.0), (8192.0, 1024.0))
-_BLACKWELL = ("hgx-b200", "hgx-b300", "gb200-nvl72", "gb300-nvl72")
+BLACKWELL = ("hgx-b200", "hgx-b300", "gb200-nvl72", "gb300-nvl72")
+"""Machines of this generation, which also multiply four bits with eight. **Source:** for the latter
+vLLM's recipe for gpt-oss, 2025."""
 _NARROW = ("fp8", "fp4")
 
 
@@ -54,5 +56,5 @@ def _cache(row: Row, name: str) -> str:
     if row.text("precision") not in _NARROW:
         return ""
     gpt_oss = row.text("model").startswith("gpt-oss")
-    narrow = not gpt_oss if name == "trtllm" else row.machine in _BLACKWELL
+    narrow = not gpt_oss if name == "trtllm" else row.machine in BLACKWELL
     return "fp8" if narrow else ""
