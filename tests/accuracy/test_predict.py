@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,10 @@ from supernode.accuracy.case import Case, Collective, NotExpressed, Operator, Se
 from supernode.accuracy.predict import Predictor, machine_for
 from supernode.accuracy.truth import Row
 from supernode.cli.main import call
-from supernode.machine import load_machine
+from supernode.machine import Machine, load_machine
 from supernode.models import recipe
 from supernode.simulate import collective_time, experts_time
+from supernode.trace import Span
 
 SMALL = {"layers": 3, "hidden": 256, "heads": 4, "kv_heads": 2, "ffn": 512, "vocab": 1024}
 
@@ -91,16 +93,20 @@ def test_a_collective_takes_the_time_that_a_step_would_wait_for_it():
     assert Predictor(None).predict(case).time_s == pytest.approx(want.time_s)
 
 
-def test_routed_rows_go_by_kernels_made_for_them():
+def routed(**changes: Any) -> tuple[Machine, list[Span]]:
+    """A step of eight experts on eight chips, each token with two, and what it sends to experts."""
     (_, step), *_ = small_case("ep=8").parts
-    shape = (
-        recipe("llama3-8b").with_shape(SMALL | {"experts": 8, "topk": 2, "expert_ffn": 128}).shape
-    )
+    sizes = SMALL | {"experts": 8, "topk": 2, "expert_ffn": 128}
+    shape = recipe("llama3-8b").with_shape(sizes).shape
     assert isinstance(step, Step)
     assert shape is not None
     machine = load_machine("gb200-nvl72")
-    sim = Predictor(None).simulated(replace(step, shape=shape, copies=2), machine)
-    spans = [span for span in sim.trace.spans if span.name == "fabric.all_to_all_rows"]
+    sim = Predictor(None).simulated(replace(step, shape=shape, copies=2, **changes), machine)
+    return machine, [span for span in sim.trace.spans if span.name == "fabric.all_to_all_rows"]
+
+
+def test_routed_rows_go_by_kernels_made_for_them():
+    machine, spans = routed()
     rows_bytes = 8 * 128 // 8 * 2 * SMALL["hidden"] * 2
     want = experts_time(
         "dispatch", rows_bytes, copies=2, once=True, machine=machine, stride=1, size=8
@@ -109,16 +115,7 @@ def test_routed_rows_go_by_kernels_made_for_them():
 
 
 def test_rows_sent_copy_by_copy_are_cast_on_the_way_there_alone():
-    (_, step), *_ = small_case("ep=8").parts
-    shape = (
-        recipe("llama3-8b").with_shape(SMALL | {"experts": 8, "topk": 2, "expert_ffn": 128}).shape
-    )
-    assert isinstance(step, Step)
-    assert shape is not None
-    machine = load_machine("gb200-nvl72")
-    step = replace(step, shape=shape, phase="decode", batch=1024, copies=2, once=False, narrow=0.5)
-    sim = Predictor(None).simulated(step, machine)
-    spans = [span for span in sim.trace.spans if span.name == "fabric.all_to_all_rows"]
+    machine, spans = routed(phase="decode", batch=1024, once=False, narrow=0.5)
     rows_bytes = 1024 // 8 * 2 * SMALL["hidden"] * 2
     there, back = (
         experts_time(way, size, copies=2, once=False, machine=machine, stride=1, size=8).time_s
