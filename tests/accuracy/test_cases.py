@@ -4,7 +4,7 @@ import pytest
 
 from accuracy.rows import row
 from supernode.accuracy import load_truth
-from supernode.accuracy.case import Case, Collective, NotExpressed, Serving, Step
+from supernode.accuracy.case import Access, Case, Collective, NotExpressed, Serving, Step
 from supernode.accuracy.cases import cases, repeats
 from supernode.accuracy.links import collective_case, operator_case
 from supernode.accuracy.serving import Worker, serving_case, worker
@@ -80,6 +80,35 @@ def test_two_microbatches_take_turns_and_tokens_are_cast_before_they_are_sent(
 ):
     step = step_of(serving_case(row(id_)))
     assert (step.layout, step.once, step.narrow) == (layout, once, narrow)
+
+
+@pytest.mark.parametrize(
+    ("id_", "want", "measured_s"),
+    [
+        (
+            "cm-t1-npu-npu-write-inter-lat",
+            Access(place="peers", read=False, data_bytes=512, apart=16),
+            2.1e-6,
+        ),
+        (
+            "cm-t1-npu-cpu-read-intra-bw",
+            Access(place="host", read=True, data_bytes=2**30, apart=15),
+            2**30 / 151e9,
+        ),
+        ("scl-p2p-die", Access(place="peers", read=True, data_bytes=2**30, apart=1), 2**30 / 210e9),
+        (
+            "h100roce-16-on",
+            Collective(kind="all_reduce", data_bytes=2**30, chips=16),
+            2 * 15 / 16 * 2**30 / 430e9,
+        ),
+    ],
+)
+def test_a_rate_is_that_of_large_messages(
+    id_: str, want: Access | Collective, measured_s: float
+) -> None:
+    case = collective_case(row(id_))
+    assert case.parts == ((1.0, want),)
+    assert case.measured_s == pytest.approx(measured_s)
 
 
 @pytest.mark.parametrize(

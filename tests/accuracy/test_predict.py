@@ -162,11 +162,11 @@ def test_the_network_of_a_row_takes_the_place_of_the_machines():
 
 
 def test_judging_predicts_each_row_once_for_one_state_of_the_code(tmp_path: Path):
-    rows = [row("nccl-a100-all-reduce-8-1024"), row("cm-t1-npu-npu-read-inter-lat"), row("mt-01")]
+    rows = [row("nccl-a100-all-reduce-8-1024"), row("cm-t1-npu-cpu-read-inter-lat"), row("mt-01")]
     said: list[str] = []
     found = judge(rows, processes=1, cache=tmp_path, say=said.append)
     assert [each.case.id for each in found.judged] == ["nccl-a100-all-reduce-8-1024"]
-    assert [each.id for each in found.skipped] == ["cm-t1-npu-npu-read-inter-lat", "mt-01"]
+    assert [each.id for each in found.skipped] == ["cm-t1-npu-cpu-read-inter-lat", "mt-01"]
     assert said == [
         "0 of 1 rows predicted before",
         "1 of 1 rows predicted, about 0 min left",

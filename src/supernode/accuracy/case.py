@@ -96,7 +96,20 @@ class Operator:
     half: str = ""
 
 
-Spec = Step | Serving | Collective | Operator
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """A chip brings a value from where it lives, or takes it there (`read` or not).
+
+    `place` is `host`, or `peers`: the memory of a chip that is `apart` chips away.
+    """
+
+    place: str
+    read: bool
+    data_bytes: float
+    apart: int
+
+
+Spec = Step | Serving | Collective | Access | Operator
 
 
 def steps_of(spec: Spec) -> tuple[Step, ...]:

@@ -1,8 +1,8 @@
-"""Rows of collectives and of single operators."""
+"""Rows of collectives, of memory that is read or written from afar, and of single operators."""
 
 import re
 
-from supernode.accuracy.case import Case, Collective, NotExpressed, Operator, Step
+from supernode.accuracy.case import Access, Case, Collective, NotExpressed, Operator, Step
 from supernode.accuracy.machines import machine_of, network_of
 from supernode.accuracy.truth import Row
 from supernode.models import Shape
@@ -19,6 +19,17 @@ _COPIES = 8
 """All published rows of dispatch and combine are of eight experts a token."""
 _EACH_COPY = ("low-latency", "CM384")
 """Whose kernels send every copy of a token by itself."""
+_ONE_SIDED = ("read", "write")
+_LARGE, _LARGE_BYTES = ("large messages", "GB messages"), float(2**30)
+_BESIDE, _NEAR, _ACROSS = 1, 15, 16
+_APART = (
+    ("die to die", _BESIDE),
+    ("intra-node", _NEAR),
+    ("same node", _NEAR),
+    ("inter-node", _ACROSS),
+    ("across nodes", _ACROSS),
+)
+"""How many dies away what a row says of a CloudMatrix is: two are a package, sixteen a node."""
 _MLA = {
     # What the tables leave open: two tokens of 128 heads (guessing one ahead) are bound by
     # arithmetic, one token of the 16 heads of an eighth by memory.
@@ -33,15 +44,18 @@ def collective_case(row: Row) -> Case:
     Raises:
         NotExpressed: an op that no plan has, or no time is stated.
     """
+    if row.text("op") in _ONE_SIDED:
+        return _access_case(row)
     kind = _KINDS.get(row.text("op"))
     if kind is None:
-        raise NotExpressed(f"a plan has no op for a one-sided {row.text('op')}")
-    size = row.number("bytes")
-    measured_s = _latency_s(row)
-    if size is None or measured_s is None:
-        raise NotExpressed("the size or the time is not stated")
-    machine, chips = machine_of(row)
+        raise NotExpressed(f"a plan has no op for {row.text('op')}")
+    size, measured_s = _measured(row)
+    machine, _ = machine_of(row)
     chips = row.count("chips", 1)  # ranks, dies on Ascend
+    return _links_case(row, machine, _collective(row, kind, size, chips), measured_s)
+
+
+def _links_case(row: Row, machine: str, spec: Collective | Access, measured_s: float) -> Case:
     return Case(
         id=row.id,
         source=row.source,
@@ -49,9 +63,28 @@ def collective_case(row: Row) -> Case:
         machine=machine,
         network_bytes_per_s=network_of(row),
         measured_s=measured_s,
-        parts=((1.0, _collective(row, kind, size, chips)),),
+        parts=((1.0, spec),),
         knobs=(("bytes", row.text("bytes")), ("chips", row.text("chips"))),
     )
+
+
+def _access_case(row: Row) -> Case:
+    """A die reads or writes the memory of another one, or of its host."""
+    note, host = row.text("note"), "NPU-CPU" in row.text("note")
+    apart = next((dies for words, dies in _APART if words in note), None)
+    if apart is None:
+        raise NotExpressed("how far the memory is away is not stated")
+    if host and apart == _ACROSS:
+        raise NotExpressed("a plan has values in the memory of a chip's own host, of no other")
+    size, measured_s = _measured(row)
+    machine, _ = machine_of(row)
+    spec = Access(
+        place="host" if host else "peers",
+        read=row.text("op") == "read",
+        data_bytes=size,
+        apart=apart,
+    )
+    return _links_case(row, machine, spec, measured_s)
 
 
 def _collective(row: Row, kind: str, size: float, chips: int) -> Collective:
@@ -62,17 +95,21 @@ def _collective(row: Row, kind: str, size: float, chips: int) -> Collective:
     return Collective(kind=kind, data_bytes=size, chips=chips, copies=_COPIES, once=once)
 
 
-def _latency_s(row: Row) -> float | None:
-    """As printed, or from the bus bandwidth as nccl-tests defines it."""
-    latency = row.number("latency_us")
-    if latency is not None:
-        return latency / 1e6
-    size, rate, n = row.number("bytes"), row.number("bus_gb_s"), row.count("chips", 1)
+def _measured(row: Row) -> tuple[float, float]:
+    """The size and its time: as printed, or from the bus bandwidth as nccl-tests defines it.
+
+    A rate of one-sided accesses or large messages is that of a GiB.
+    """
+    op, n, rate = row.text("op"), row.count("chips", 1), row.number("bus_gb_s")
+    size, latency_us = row.number("bytes"), row.number("latency_us")
+    if size is not None and latency_us is not None:
+        return size, latency_us / 1e6
+    if size is None and (op in _ONE_SIDED or any(words in row.text("note") for words in _LARGE)):
+        size = _LARGE_BYTES
     if size is None or rate is None:
-        return None
-    if row.text("op") in ("dispatch", "combine"):
-        return size / (rate * 1e9)
-    return (2 if row.text("op") == "all-reduce" else 1) * (n - 1) / n * size / (rate * 1e9)
+        raise NotExpressed("the size or the time is not stated")
+    sent = 1.0 if op in (*_ONE_SIDED, "dispatch", "combine") else (n - 1) / n
+    return size, (2 if op == "all-reduce" else 1) * sent * size / (rate * 1e9)
 
 
 def operator_case(row: Row) -> Case:

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from supernode.accuracy.case import Collective, NotExpressed, Operator
+from supernode.accuracy.case import Access, Collective, NotExpressed, Operator
 from supernode.capture import capture
-from supernode.ir import Block, Op, Port, Program, Site, TensorType, Value
+from supernode.ir import FETCH, STORE, Arg, Block, Op, Port, Program, Site, TensorType, Value
 from supernode.machine import Machine
 from supernode.partition import partition
 from supernode.plan import Layout, Mesh, Plan
@@ -31,18 +31,26 @@ def collective_plan(spec: Collective) -> Plan:
     rest = {"all_reduce": ("sum",), "reduce_scatter": ("sum", (0,)), "all_gather": ((0,),)}
     rest |= dict.fromkeys(("dispatch", "combine"), (spec.copies, spec.once))
     args = ((source,), _AXIS, *rest.get(spec.kind, (0, 0)))
-    op = Op(
-        name=f"fabric.{spec.kind}",
-        args=args,
-        outputs=(result,),
-        site=Site(module="", phase="forward"),
-    )
-    local = _program(spec.kind, source, (op,), result)
+    return _of_one_op(f"fabric.{spec.kind}", args, source, result, mesh)
+
+
+def access_plan(spec: Access) -> Plan:
+    """Each of the chips fetches, or stores, one value; a peer is at the other end of them."""
+    elements = TensorType("uint8", (max(1, round(spec.data_bytes)),))
+    source, result = Value(0, elements), Value(1, elements)
+    args = (source, spec.place)
+    name = FETCH if spec.read else STORE
+    return _of_one_op(name, args, source, result, Mesh(((_AXIS, spec.apart + 1),)))
+
+
+def _of_one_op(name: str, args: tuple[Arg, ...], source: Value, result: Value, mesh: Mesh) -> Plan:
+    """That each chip makes `result` of `source`."""
+    op = Op(name=name, args=args, outputs=(result,), site=Site(module="", phase="forward"))
     return Plan(
-        program=_program(spec.kind, source, (), source),
+        program=_program(name, source, (), source),
         mesh=mesh,
-        layout=f"{_AXIS}={spec.chips}",
-        local=local,
+        layout=f"{_AXIS}={mesh.size}",
+        local=_program(name, source, (op,), result),
         inputs=(Layout.whole(1),),
         outputs=(Layout.whole(1),),
         placements=(),

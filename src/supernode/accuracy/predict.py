@@ -10,10 +10,19 @@ from dataclasses import replace
 from math import fsum, prod
 from pathlib import Path
 
-from supernode.accuracy.case import Case, Collective, NotExpressed, Operator, Serving, Spec, Step
+from supernode.accuracy.case import (
+    Access,
+    Case,
+    Collective,
+    NotExpressed,
+    Operator,
+    Serving,
+    Spec,
+    Step,
+)
 from supernode.accuracy.kept import Kept, Prediction
 from supernode.accuracy.loop import NEAR, Pass, decoding, settled, token
-from supernode.accuracy.parts import collective_plan, operator_plan
+from supernode.accuracy.parts import access_plan, collective_plan, operator_plan
 from supernode.accuracy.shorter import shortened
 from supernode.capture import capture
 from supernode.errors import SupernodeError
@@ -62,6 +71,9 @@ class Predictor:
             terms = Terms(small_at_once=spec.small_at_once)
             sim = simulate(collective_plan(spec), machine, terms=terms)
             return [(1.0, sim, sim.comm_s)]
+        if isinstance(spec, Access):
+            sim = simulate(access_plan(spec), machine, terms=Terms(host=False))
+            return [(1.0, sim, sim.step_s)]
         if isinstance(spec, Operator) and spec.step is None:
             plan, ideal_s = operator_plan(spec, machine)
             sim = simulate(plan, machine, cost=cost_in(spec.dtype))

@@ -7,7 +7,7 @@ challenge for MPP", Parallel Computing 20(3), 1994.
 from typing import Literal
 
 from supernode.errors import MachineFileError
-from supernode.machine import Machine
+from supernode.machine import Level, Machine
 from supernode.simulate.comm.parts import part
 from supernode.simulate.timing import Timing, timing, weakest
 
@@ -23,7 +23,7 @@ def access_time(way: Access, data_bytes: float, *, machine: Machine, stride: int
     Raises:
         MachineFileError: the file says nothing of the way to the host.
     """
-    level = machine.level_spanning(stride + 1)
+    level = _level(way, machine, stride)
     rate, fit = level.bandwidth_bytes_per_s.value, level.access
     if fit is not None:
         time_s = fit[f"{way}_s"] + data_bytes / (rate * fit[f"{way}_share"])
@@ -41,3 +41,11 @@ def access_time(way: Access, data_bytes: float, *, machine: Machine, stride: int
     time_s = link.latency_s.value + data_bytes / (rate * link.efficiency.value)
     numbers = (link.bandwidth_bytes_per_s, link.latency_s, link.efficiency)
     return timing(((time_s, weakest(numbers)),), data_bytes / rate)
+
+
+def _level(way: Access, machine: Machine, stride: int) -> Level:
+    """The level that leads there; to the host, the first one of which that was measured."""
+    level = machine.level_spanning(stride + 1)
+    if way in ("read", "write"):
+        return level
+    return next((each for each in machine.levels if each.access), level)
