@@ -1,12 +1,15 @@
 """Every row predicted: over two processes, each row once for one state of the code."""
 
 import math
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 
 from supernode.accuracy.case import Case, NotExpressed, Step, steps_of
@@ -121,10 +124,23 @@ def _all_groups(
         for group in ordered:
             yield predict_group(group, cache, until_s)
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
         jobs = [pool.submit(predict_group, group, cache, until_s) for group in ordered]
         for job in as_completed(jobs):
             yield job.result()
+
+
+def _end_with_parent() -> None:
+    """A killed parent can't tell its processes to end: they see that it is gone."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _in_turn(groups: list[list[Case]]) -> list[list[Case]]:
