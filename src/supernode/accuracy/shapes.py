@@ -31,6 +31,9 @@ _NO_RECIPE = {
     "Qwen3.5": "its gated delta networks, whose scan is no op here",
 }
 """Models with layers that no family has, by the start of their names."""
+_ADAPTERS = 16
+"""The rank, on queries, keys and values alone. **Source:** Megatron-Bridge 0.3.0,
+scripts/performance/configs/llama/llama3_llm_finetune.py and recipes/llama/llama3.py."""
 
 
 def served_shape(row: Row) -> Shape:
@@ -77,6 +80,7 @@ def trained_shape(row: Row) -> Shape:
         topk=row.count("topk", 0),
         bias=bool(re.match(r"Qwen(1|2|-)", name)),
         qk_norm=name.startswith("Qwen3"),
+        adapters=_ADAPTERS if row.noted("kind") == "LoRA" else 0,
     )
 
 

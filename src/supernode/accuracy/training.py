@@ -29,8 +29,6 @@ def training_case(row: Row) -> Case:
     Raises:
         NotExpressed: something it takes is not stated, or is nothing a plan can say.
     """
-    if row.noted("kind") == "LoRA":
-        raise NotExpressed("low-rank adapters (LoRA) are no recipe")
     shape = replace(trained_shape(row), fused_attention=not row.source.startswith(_BY_SCORES))
     batch, sequence = _stated(row, "global_batch"), _stated(row, "seq")
     machine, chips = machine_of(row)

@@ -162,8 +162,9 @@ def _serving_job(model: LanguageModel, prompts: Tensor, places: int, phase: str)
 
 
 def _optimizer(model: nn.Module, how: Training) -> torch.optim.Optimizer:
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
     return torch.optim.AdamW(
-        model.parameters(), lr=how.learning_rate, betas=how.betas, weight_decay=how.weight_decay
+        learning, lr=how.learning_rate, betas=how.betas, weight_decay=how.weight_decay
     )
 
 

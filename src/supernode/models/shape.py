@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 from supernode.errors import InputError, UnknownName, near_matches
+from supernode.models.adapters import adapt
 from supernode.models.deepseek import DeepSeek, DeepSeekConfig
 from supernode.models.experts import ExpertsConfig
 from supernode.models.gpt import GPT, GPTConfig
@@ -28,6 +29,7 @@ class Shape:
     `dense_layers` the first layers, which have none. `mtp` is how many tokens more are predicted,
     `window` how many tokens the layers look back that do not look at all (every other one).
     `qk_norm` normalises each head of queries and keys, `joint_norm` all heads of a token together.
+    With `adapters` the model is held, and adapters of that rank on queries, keys and values learn.
     """
 
     family: str
@@ -50,10 +52,17 @@ class Shape:
     joint_norm: bool = False
     tied: bool = False
     fused_attention: bool = True
+    adapters: int = 0
 
     def model(self, context: int) -> LanguageModel:
-        """The model for sequences of up to `context` tokens, from torch's global generator."""
-        return FAMILIES[self.family](self, context)
+        """The model for sequences of up to `context` tokens, from torch's global generator.
+
+        Raises InputError where there is nothing that could have an adapter.
+        """
+        made = FAMILIES[self.family](self, context)
+        if self.adapters:
+            adapt(made, self.adapters)
+        return made
 
     @property
     def period(self) -> int:
