@@ -14,8 +14,8 @@ from triton.backends.driver import DriverBase
 
 from .emit.kernel import SYMBOL
 from .runtime import host, numpy_arrays, timing
-from .runtime.codegen import Loaded
-from .runtime.launch import Launcher, attach
+from .runtime.codegen import Loaded, provide_halves
+from .runtime.launch import attach, launcher
 
 MAX_THREADS = 1 << 20
 DEVICE = -1
@@ -38,6 +38,7 @@ class Utilities:
 
     def load_binary(self, name: str, kernel: bytes, shared: int, device: int) -> Binary:
         """Object code in memory, and the address of its kernel."""
+        provide_halves()
         loaded = Loaded(kernel)
         function = loaded.address(SYMBOL)
         attach(loaded, function)
@@ -100,7 +101,7 @@ class CpuDriver(DriverBase):
     def __init__(self) -> None:
         super().__init__()
         self.utils = Utilities()
-        self.launcher_cls = Launcher
+        self.launcher_cls = launcher
         numpy_arrays.install()
 
     @staticmethod

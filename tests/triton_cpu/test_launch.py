@@ -162,3 +162,18 @@ def test_autotune_and_heuristics():
         x, out = torch.randn(n), torch.empty(n)
         tuned[lambda meta, n=n: (triton.cdiv(n, meta["BLOCK"]),)](x, out, n)
         assert torch.equal(out, x * 2)
+
+
+@triton.jit
+def store_number(number: tl.float32, whole, out, at):
+    tl.store(out, number)
+    tl.store(at, whole.to(tl.int64))
+
+
+@pytest.mark.parametrize("number", [1e300, -1e300, 3, float("nan")])
+@pytest.mark.parametrize("whole", [2**64 - 1, -5])
+def test_numbers_too_large_for_their_type(number, whole):
+    out, at = torch.empty(1), torch.empty(1, dtype=torch.int64)
+    store_number[(1,)](number, whole, out, at)
+    torch.testing.assert_close(out, torch.tensor([float(number)]), equal_nan=True)
+    assert at.item() == (whole if whole < 0 else -1)

@@ -11,7 +11,7 @@ tl = pytest.importorskip("triton.language")
 
 AVX2 = {"avx2", "fma", "f16c"}
 AVX512 = {*AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
-OLDER = {"haswell": (256, AVX2), "skylake-avx512": (512, AVX512)}
+OLDER = {"nehalem": (128, set()), "haswell": (256, AVX2), "skylake-avx512": (512, AVX512)}
 """Width of the vector registers and features, by LLVM's name."""
 ARM = {"cortex-a72": 128, "neoverse-v1": 128}
 
@@ -92,6 +92,21 @@ def test_older_cpus_round_the_same(dtype):
     out = torch.empty(1024, dtype=dtype)
     triton.JITFunction(convert.fn)[(1,)](x, out, 1024)
     torch.testing.assert_close(out.float(), x.to(dtype).float(), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.usefixtures("older")
+def test_older_cpus_know_every_half():
+    x = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.float16)
+    out, back = torch.empty(2**16), torch.empty_like(x)
+    triton.JITFunction(convert.fn)[(1,)](x, out, 2**16)
+    torch.testing.assert_close(out, x.float(), rtol=0, atol=0, equal_nan=True)
+    # Between any two, a quarter of the way, half of it, and three quarters
+    sorted_x = x[x.isfinite()].float().unique()
+    for part in (0.0, 0.25, 0.5, 0.75):
+        between = sorted_x[:-1] + part * sorted_x.diff()
+        y = torch.cat([between, 65520 * torch.ones(2**16 - len(between))])
+        triton.JITFunction(convert.fn)[(1,)](y, back, 2**16)
+        torch.testing.assert_close(back, y.half(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("cpu", ARM)

@@ -160,6 +160,7 @@ class Product:
             right = self._paired(paired, j, w.let(f"lshr i32 {inner}, 5"))
             for y in range(self.across):
                 self._load(6 + y, w.offset(I16, right, str(y * _REGISTER)), I16, str(2 * _PAIRS))
+            self._await_sums(i, j, inner)
             if ahead:
                 self._copy_ahead(*ahead, j, inner)
             for number in range(len(places)):
@@ -169,6 +170,17 @@ class Product:
             self._call(
                 "tilestored64", f"i8 {number}, ptr {place}, i64 {self._bytes(F32, self.c_row)}"
             )
+
+    def _await_sums(self, i: str, j: str, inner: str) -> None:
+        """Asks for some lines of the next block of C: for all, when inner is through."""
+        w, steps = self.w, self.k // (2 * _PAIRS)
+        rows, column = self.down * SIDE, w.let(f"add nsw i32 {j}, {self.across * SIDE}")
+        count = max(1, rows // steps)
+        first = w.let(f"mul nsw i32 {w.let(f'lshr i32 {inner}, 5')}, {count}")
+        for number in range(count):
+            row = w.let(f"add nsw i32 {i}, {w.let(f'add nsw i32 {first}, {number}')}")
+            place = w.element(F32, "%C", row, self.c_row, column)
+            w.fetch_to_write(place, self.across * SIDE * F32.size_bytes)
 
     def _copy_ahead(self, ahead: str, copy: str, j: str, inner: str) -> None:
         """Copies a line of some rows of A's next panel: of all, when j and inner are through."""

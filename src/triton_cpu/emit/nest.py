@@ -116,7 +116,4 @@ def _fetch_ahead(chunk: Chunk, pointers: Value, index: Index, elem: Elem) -> Non
     pointer = chunk.lanes(pointers, (*index[:-2], (later, False), index[-1]))
     if pointer.step != 1:
         return
-    w.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-    for line in range(0, chunk.count * elem.size_bytes, 64):
-        place = w.let(f"getelementptr i8, ptr {pointer.value}, i64 {line}")
-        w.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 1, i32 3, i32 1)")
+    w.fetch_to_write(pointer.value, chunk.count * elem.size_bytes)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from ..tile.types import I1, I8, I32, I64, Elem
 
 _SUFFIX = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64", "ptr": "p0"}
+_LINE_BYTES = 64  # of the caches
 
 
 def vector(elem: Elem, lanes: int) -> str:
@@ -241,6 +242,13 @@ class Writer:
         stored = self.to_memory(elem, value, lanes)
         kind = memory_vector(elem, lanes)
         self.do(f"store {kind} {stored}, ptr {address}, align {elem.size_bytes}")
+
+    def fetch_to_write(self, address: str, size_bytes: int) -> None:
+        """Asks for the cache lines of that many bytes, which are stored to soon."""
+        self.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        for first in range(0, size_bytes, _LINE_BYTES):
+            place = self.let(f"getelementptr i8, ptr {address}, i64 {first}")
+            self.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 1, i32 3, i32 1)")
 
     def offset(self, elem: Elem, address: str, index: str, index_elem: Elem = I64) -> str:
         """The address of element `index` behind `address`."""

@@ -1,5 +1,7 @@
 """Arguments of a launch → 8-byte slots, with checks of what their memory is."""
 
+import ctypes
+import math
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,7 +40,7 @@ def pointer_of(written: bool, name: str) -> Callable[[Any], int]:
     def address(value: Any) -> int:
         try:
             if value.is_cpu:  # a torch tensor, the usual case
-                return int(value.data_ptr())
+                return value.data_ptr()
         except AttributeError:
             return _other_address(value, written, name)
         raise ArgumentError(
@@ -86,8 +88,9 @@ def memory_range(value: Any) -> tuple[int, int]:
 
 
 def scalar_of(kind: str) -> Callable[[Any], Any]:
-    """A function that makes an argument what `FORMATS[kind]` packs."""
-    return {"f16": float, "bf16": _bf16, "f32": float, "f64": float}.get(kind, _wrapped)
+    """A function that makes an argument what `FORMATS[kind]` packs. It is needed for bfloat16, and
+    for numbers that `struct` refuses."""
+    return {"f16": _half, "bf16": _bf16, "f32": _single, "f64": float}.get(kind, _wrapped)
 
 
 def _wrapped(value: Any) -> int:
@@ -96,6 +99,18 @@ def _wrapped(value: Any) -> int:
     return number - (1 << 64) if number >= 1 << 63 else number
 
 
+def _half(value: Any) -> float:
+    """A number beyond the largest is infinite."""
+    try:
+        return struct.unpack("<e", struct.pack("<e", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def _single(value: Any) -> float:
+    return ctypes.c_float(value).value
+
+
 def _bf16(value: Any) -> int:
-    bits = struct.unpack("<I", struct.pack("<f", float(value)))[0]
+    bits = struct.unpack("<I", struct.pack("<f", _single(value)))[0]
     return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16

@@ -1,6 +1,7 @@
 """LLVM IR → assembly → object code → a function in memory."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -71,6 +72,20 @@ class Loaded:
         if not found:
             raise CompileError(f"The object code defines no {symbol}.")
         return found
+
+
+def provide_halves() -> None:
+    """Makes known what LLVM calls to convert float16 where the CPU has no instruction for it."""
+    if host.is_x86() and "f16c" not in host.features():
+        _halves()
+
+
+@functools.cache
+def _halves() -> Loaded:
+    code = compile_ir((Path(__file__).parent / "halves.ll").read_text())
+    for name in ("__extendhfsf2", "__truncsfhf2"):
+        llvm.add_symbol(name, code.address(name))
+    return code
 
 
 def compile_ir(text: str) -> Loaded:

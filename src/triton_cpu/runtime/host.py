@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import platform
 import sys
 import threading
 
@@ -45,6 +46,11 @@ def features() -> frozenset[str]:
     known = llvm.get_host_cpu_features().items()
     usable = matrix_unit()
     return frozenset(n for n, present in known if present and (usable or "amx" not in n))
+
+
+def is_x86() -> bool:
+    """Whether it is one of Intel's kind."""
+    return platform.machine().lower() in ("x86_64", "amd64", "i686")
 
 
 @functools.cache

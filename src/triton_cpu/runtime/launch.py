@@ -11,7 +11,7 @@ from ..errors import ArgumentError, KernelAssertion
 from . import arguments
 from .codegen import Loaded
 from .numpy_arrays import place_of
-from .pool import CALLER_STACK_BYTES, pool, thread_count
+from .pool import CALLER_STACK_BYTES, LAUNCH_FORMAT, pool, thread_count
 
 _FAULT = struct.Struct("<6iq")  # taken, site, three program ids, size, detail: see emit.fault
 
@@ -30,8 +30,14 @@ def attach(code: Loaded, function: int) -> None:
         _current.launcher = None
 
 
+def launcher(src: Any, metadata: Any) -> Callable[..., None]:
+    """What Triton calls for each launch of one kernel: a method, which is faster to call than an
+    object."""
+    return Launcher(src, metadata).launch
+
+
 class Launcher:
-    """What Triton calls for each launch of one kernel."""
+    """Launches of one kernel."""
 
     def __init__(self, src: Any, metadata: Any) -> None:
         self.code: Loaded | None = None  # kept alive while a launch is on its way
@@ -45,7 +51,6 @@ class Launcher:
         self.aside = int(metadata.scratch_bytes > CALLER_STACK_BYTES)
         signature = arguments.flatten(list(src.signature.values()))
         self.paths = [path for path, _ in signature]
-        self.flat = [path[0] for path in self.paths] if _is_flat(self.paths) else None
         self.descriptors = [kind.startswith("tensordesc") for _, kind in signature]
         self.kinds: list[str] = metadata.arguments
         self.names = names = _names(src, len(self.kinds))
@@ -56,13 +61,15 @@ class Launcher:
             else arguments.scalar_of(kind)
             for number, kind in enumerate(self.kinds)
         ]
+        slots = "Q" + "".join(arguments.FORMATS[kind] for kind in self.kinds)
         ranges = "QQ" * self.kinds.count("ptr") if self.sanitize else ""
-        self.layout = struct.Struct(
-            "<Q" + "".join(arguments.FORMATS[kind] for kind in self.kinds) + ranges
-        )
+        self.pack = struct.Struct(f"<{LAUNCH_FORMAT}{slots}{ranges}").pack
         self.pool = pool()
+        self.run = self.pool.launch
+        plain = not self.sanitize and not any(self.descriptors)
+        self.message = self._in_one_step() if plain else self._step_by_step
 
-    def __call__(
+    def launch(
         self,
         grid0: int,
         grid1: int,
@@ -75,6 +82,7 @@ class Launcher:
         exit_hook: Any,
         *args: Any,
     ) -> None:
+        """Runs the grid; the parameters are those that Triton gives."""
         programs = grid0 * grid1 * grid2
         if programs <= 0:
             return
@@ -82,47 +90,52 @@ class Launcher:
             enter_hook(launch_metadata)
         if not self.function:
             self.loaded.wait()
-        values = self._values(args)
+        threads = 1 if programs == 1 else min(self.threads or thread_count(), programs)
+        aside = self.aside
+        if threads > 1 or aside:
+            self.pool.ensure(threads - 1 + aside)
+        fault = ctypes.create_string_buffer(_FAULT.size) if self.sites else None
+        record = ctypes.addressof(fault) if fault is not None else 0
+        head = self.function, programs, grid0, grid1, grid2, threads, aside, 0, record
         try:
-            packed = [one(value) for one, value in zip(self.convert, values, strict=True)]
+            message = self.message(head, args)
         except ArgumentError as error:
             raise ArgumentError(error.wrong, where=self.where, fix=error.fix) from None
+        except (struct.error, OverflowError):  # numbers that do not fit as they are
+            message = self._step_by_step(head, args)
+        self.run(message)
+        if fault is not None and fault.raw[0]:
+            self._raise(fault.raw, self._values(args))
+        if exit_hook is not None:
+            exit_hook(launch_metadata)
+
+    def _in_one_step(self) -> Callable[..., bytes]:
+        """What the pool is given, written out for these arguments: launches spend little else."""
+        names = {f"convert{number}": one for number, one in enumerate(self.convert)}
+        slots: list[str] = []
+        for number, (path, kind) in enumerate(zip(self.paths, self.kinds, strict=True)):
+            value = "args" + "".join(f"[{part}]" for part in path)
+            slots.append(f"convert{number}({value})" if kind in ("ptr", "bf16") else value)
+        return eval(
+            f"lambda head, args: pack(*head, {', '.join(slots)})", names | {"pack": self.pack}
+        )
+
+    def _step_by_step(self, head: tuple[int, ...], args: tuple[Any, ...]) -> bytes:
+        """The same for descriptors, the ranges of checked memory, and numbers of any size."""
+        values = self._values(args)
+        packed = [one(value) for one, value in zip(self.convert, values, strict=True)]
         if self.sanitize:
             for kind, value in zip(self.kinds, values, strict=True):
                 if kind == "ptr":
                     packed += arguments.memory_range(value)
-        fault = ctypes.create_string_buffer(_FAULT.size) if self.sites else None
-        record = ctypes.addressof(fault) if fault is not None else 0
-        slots = ctypes.create_string_buffer(self.layout.pack(record, *packed))
-        threads = 1 if programs == 1 else min(self.threads or thread_count(), programs)
-        if threads > 1 or self.aside:
-            self.pool.ensure(threads - 1 + self.aside)
-        self.pool.launch(
-            self.function,
-            ctypes.addressof(slots),
-            grid0,
-            grid1,
-            grid2,
-            programs,
-            threads,
-            self.aside,
-        )
-        if fault is not None and fault.raw[0]:
-            self._raise(fault.raw, values)
-        if exit_hook is not None:
-            exit_hook(launch_metadata)
+        return self.pack(*head, *packed)
 
     def _values(self, args: tuple[Any, ...]) -> list[Any]:
         """The arguments the kernel reads, in its order."""
-        if self.flat is not None:
-            values = [args[index] for index in self.flat]
-        else:
-            values = [_at(args, path) for path in self.paths]
-        if any(self.descriptors):
-            spread: list[Any] = []
-            for value, is_descriptor in zip(values, self.descriptors, strict=True):
-                spread += _decompose(value) if is_descriptor else [value]
-            values = spread
+        values: list[Any] = []
+        for path, is_descriptor in zip(self.paths, self.descriptors, strict=True):
+            value = _at(args, path)
+            values += _decompose(value) if is_descriptor else [value]
         return values
 
     def _raise(self, raw: bytes, values: list[Any]) -> None:
@@ -146,10 +159,6 @@ class Launcher:
             f"of element {(address - start) // size} of {self.names[argument]}, outside of its"
             f" memory: byte {address - first} of {last - first}"
         )
-
-
-def _is_flat(paths: list[tuple[int, ...]]) -> bool:
-    return all(len(path) == 1 for path in paths)
 
 
 def _at(args: Any, path: tuple[int, ...]) -> Any:

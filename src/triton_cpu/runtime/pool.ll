@@ -6,6 +6,7 @@
 ; wakes up late therefore never delays a launch. Idle workers spin for a while, then sleep.
 
 %Job = type { ptr, ptr, i32, i32, i32, i64, i64 } ; kernel, args, gx, gy, gz, programs, batch
+%Launch = type { ptr, i64, i32, i32, i32, i32, i32, i32 } ; kernel, programs, grid, threads, aside
 
 @job = internal global %Job zeroinitializer, align 64
 @next = internal global i64 0, align 64
@@ -158,11 +159,20 @@ done:
   ret i32 %now
 }
 
-; Runs `programs` programs on at most `threads` threads. With `aside` set, the calling thread only
-; waits: its stack is too small. A launch while another one runs stays on its own thread.
-define void @pool_launch(ptr %kernel, ptr %args, i32 %gx, i32 %gy, i32 %gz, i64 %programs,
-                         i32 %threads, i32 %aside) {
+; Runs `programs` programs on at most `threads` threads; the kernel's arguments follow the %Launch.
+; With `aside` set, the calling thread only waits: its stack is too small. A launch while another one
+; runs stays on its own thread.
+define void @pool_launch(ptr %launch) {
 entry:
+  %given = load %Launch, ptr %launch, align 8
+  %kernel = extractvalue %Launch %given, 0
+  %programs = extractvalue %Launch %given, 1
+  %gx = extractvalue %Launch %given, 2
+  %gy = extractvalue %Launch %given, 3
+  %gz = extractvalue %Launch %given, 4
+  %threads = extractvalue %Launch %given, 5
+  %aside = extractvalue %Launch %given, 6
+  %args = getelementptr %Launch, ptr %launch, i64 1
   %workers.wanted = sub i32 %threads, 1
   %solo = icmp slt i32 %workers.wanted, 1
   %here = icmp eq i32 %aside, 0

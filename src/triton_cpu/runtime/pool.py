@@ -3,7 +3,6 @@
 import ctypes
 import functools
 import os
-import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,9 @@ CALLER_STACK_BYTES = 2 << 20
 
 _SPINS = 1500  # turns of a `pause` before an idle worker sleeps: some tens of microseconds
 
-Launch = Callable[[int, int, int, int, int, int, int, int], None]
+LAUNCH_FORMAT = "Qq6i"
+"""What `Pool.launch` is given, by `struct`: the kernel's address, the number of programs, the three
+sizes of the grid, the threads, whether the calling thread only waits, 0; then the arguments."""
 
 
 class Pool:
@@ -27,10 +28,10 @@ class Pool:
     def __init__(self) -> None:
         self._code = codegen.compile_ir(_source())
         address = self._code.address
-        i32, i64, pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
-        self.launch: Launch = ctypes.CFUNCTYPE(
-            None, pointer, pointer, i32, i32, i32, i64, i32, i32
-        )(address("pool_launch"))
+        self.launch: Callable[[bytes], None] = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(
+            address("pool_launch")
+        )
+        i32 = ctypes.c_int32
         self._grow = ctypes.CFUNCTYPE(i32, i32)(address("pool_grow"))
         self._reset = ctypes.CFUNCTYPE(None)(address("pool_reset"))
         self._reset()
@@ -49,12 +50,7 @@ class Pool:
 
 def _source() -> str:
     text = (Path(__file__).parent / "pool.ll").read_text()
-    x86 = platform.machine().lower() in ("x86_64", "amd64", "i686")
-    pause = (
-        'call void asm sideeffect "pause", ""()'
-        if x86
-        else ('call void asm sideeffect "yield", ""()')
-    )
+    pause = f'call void asm sideeffect "{"pause" if host.is_x86() else "yield"}", ""()'
     detached = 2 if sys.platform == "darwin" else 1  # PTHREAD_CREATE_DETACHED
     values = {"PAUSE": pause, "SPINS": str(_SPINS), "STACK": str(STACK_BYTES)}
     for name, value in {**values, "DETACHED": str(detached)}.items():
