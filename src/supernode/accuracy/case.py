@@ -24,9 +24,10 @@ class NotExpressed(Exception):
 class Step:
     """`supernode simulate` of a model's step: what is captured, and how it is laid out.
 
-    `attention`, `copies`, `once` and `narrow` say what kernels the run had, as in `Terms`; an
-    `eager` one launched them one by one, and none was made of several ops. `cache` is what keys and
-    values are kept in.
+    `attention`, `copies`, `once`, `narrow`, `permuted`, `paired` and `counted` say what kernels the
+    run had and how it used them, as in `Terms`; an `eager` one launched them one by one, and none was made of
+    several ops. `graphs` and `casts` say how it launched ops and experts, as in `by_host` (None: as
+    captured, in one graph). `cache` is what keys and values are kept in.
     """
 
     shape: Shape
@@ -44,6 +45,11 @@ class Step:
     once: bool = True
     narrow: float = 1.0
     eager: bool = False
+    permuted: int = 0
+    paired: bool = False
+    counted: bool = False
+    graphs: tuple[str, ...] | None = None
+    casts: int = 0
 
     @property
     def capture_key(self) -> tuple[object, ...]:

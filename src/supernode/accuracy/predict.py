@@ -30,7 +30,17 @@ from supernode.ir import Program
 from supernode.machine import Machine, Sourced, load_machine
 from supernode.models import sized
 from supernode.partition import parse_line, partition
-from supernode.simulate import Doubt, Rehearsal, Simulation, Terms, cost_in, range_of, simulate
+from supernode.simulate import (
+    Doubt,
+    Rehearsal,
+    Simulation,
+    Terms,
+    by_host,
+    cost_in,
+    range_of,
+    simulate,
+)
+from supernode.simulate.launched import ALL
 
 MOST_KEPT = 4
 """So many plans are held, for the rows that follow."""
@@ -116,22 +126,28 @@ class Predictor:
         machine.level_spanning(step.chips)
         terms = Terms(
             fusion=not step.eager,
-            graph=not step.eager,
+            graph=not step.eager and step.graphs in (None, ALL),
             small_at_once=step.phase != "train",
             copies=step.copies,
             once=step.once,
             narrow=step.narrow,
+            permuted=step.permuted,
+            paired=step.paired,
+            counted=step.counted,
             attention=step.attention,
         )
         return self._rehearsal(step).on(machine, terms=terms)
 
     def _rehearsal(self, step: Step) -> Rehearsal:
         """The last ones are kept: rows often differ in machine alone."""
-        key = (step.capture_key, step.layout, step.precision, step.cache)
+        key = (step.capture_key, step.layout, step.precision, step.cache, step.graphs, step.casts)
         if key not in self._ready:
             plan = partition(self.program(step), step.layout, step.chips)
             kept = list(self._ready.items())[1 - MOST_KEPT :]
-            self._ready = dict([*kept, (key, Rehearsal(plan, cost_in(step.precision, step.cache)))])
+            cost = cost_in(step.precision, step.cache)
+            if step.graphs is not None:
+                cost = by_host(cost, graphs=step.graphs, casts=step.casts)
+            self._ready = dict([*kept, (key, Rehearsal(plan, cost))])
         return self._ready[key]
 
     def program(self, step: Step) -> Program:

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 from supernode.accuracy.case import Case, NotExpressed, Step
 from supernode.accuracy.machines import machine_of, network_of
+from supernode.accuracy.recipes import Recipe, recipe_of
 from supernode.accuracy.shapes import trained_shape
 from supernode.accuracy.truth import Row
+from supernode.simulate.launched import ALL
 
 _DTYPES = {"fp16": "float16"}
 _SPLIT_STATE = ("Megatron-Core", "Megatron-Bridge", "Megatron-LM examples")
@@ -19,8 +21,24 @@ _FLASH_1 = "llm-foundry"
 """Whose runs of 2023 have FlashAttention in its first version or in Triton's."""
 _EAGER = "llm-foundry"
 """Whose runs of 2023 are plain PyTorch, not compiled: the host launches each op as it stands."""
-_ROUTED = ("Megatron-Bridge", "DeepSeek")
-"""Whose routed rows go by kernels made for that (DeepEP, HybridEP)."""
+_ROUTED = "DeepSeek"
+"""Whose routed rows go by kernels made for that, where no recipe says how (`recipes.py`)."""
+_PERMUTED = ("Megatron", "DeepSeek")
+"""Whose rows of tokens are sorted and added up by kernels made for that."""
+
+_MODULES = {
+    "attn": (".attention",),
+    "moe_router": (".mlp_norm", ".mlp.router"),
+    "moe_preprocess": (),
+    "layers": ("blocks.",),
+    "all": ALL,
+}
+"""What the scopes of graphs in a recipe hold, of the modules of a model here. **Source:**
+Megatron-Core, `cuda_graph_scope`: `attn` is attention with its norm, `moe_router` the router with
+the norm before it; preparing to send is no op here."""
+_CASTS = {"mxfp8": 1, "nvfp4": 1, "fp8": 3, "fp8-cs": 3}
+"""Kernels that cast one tensor: scales of blocks are found on the way, of a tensor by two before.
+**Source:** Transformer Engine 2.9, `quantizer.cpp`."""
 
 
 def training_case(row: Row) -> Case:
@@ -32,18 +50,26 @@ def training_case(row: Row) -> Case:
     shape = replace(trained_shape(row), fused_attention=not row.source.startswith(_BY_SCORES))
     batch, sequence = _stated(row, "global_batch"), _stated(row, "seq")
     machine, chips = machine_of(row)
+    recipe, layout = recipe_of(row), layout_line(row, chips)
+    sends = shape.topk if row.count("ep", 1) > 1 else 0
+    by_kernels = recipe.by_kernels if recipe else row.source.startswith(_ROUTED)
     step = Step(
         shape=shape,
         dtype=_DTYPES.get(row.text("precision"), "bfloat16"),
         phase="train",
         batch=batch,
         sequence=sequence,
-        layout=layout_line(row, chips),
+        layout=layout,
         chips=chips,
         precision=row.text("precision"),
         attention="flash-1" if row.source.startswith(_FLASH_1) else "",
         eager=row.source.startswith(_EAGER),
-        copies=shape.topk if row.source.startswith(_ROUTED) and row.count("ep", 1) > 1 else 0,
+        copies=sends if by_kernels else 0,
+        permuted=sends if row.source.startswith(_PERMUTED) else 0,
+        counted=recipe is not None and recipe.counts,
+        graphs=_graphs(recipe),
+        casts=_casts(row, recipe),
+        paired=recipe is not None and recipe.paired and "micro=" in layout,
     )
     return Case(
         id=row.id,
@@ -65,6 +91,20 @@ def training_case(row: Row) -> Case:
         work=float(batch * sequence),
         knobs=knobs(row),
     )
+
+
+def _graphs(recipe: Recipe | None) -> tuple[str, ...] | None:
+    """The modules that are captured graphs; None where nothing is known."""
+    if recipe is None:
+        return None
+    return tuple(module for name in recipe.graph for module in _MODULES[name])
+
+
+def _casts(row: Row, recipe: Recipe | None) -> int:
+    """How many kernels cast what an expert reads."""
+    if recipe is None or recipe.fused_experts:
+        return 0
+    return _CASTS.get(row.text("precision"), 0)
 
 
 def _stated(row: Row, column: str) -> int:

@@ -23,7 +23,7 @@ class Cost:
     """What one execution takes, whatever the machine: FLOP and bytes, by the unit that does it.
 
     `flops` of the matmul unit count a multiply-add as 2, as torch's FlopCounterMode does. `shape`
-    is that of a contraction.
+    is that of a contraction; `launches` how many kernels it is.
     """
 
     flops: float = 0.0
@@ -32,6 +32,7 @@ class Cost:
     unit: Unit = "none"
     dtype: str = "float32"
     shape: Shape | None = None
+    launches: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ class Product:
     """`groups` products of `m x k` by `k x n`; those of a grouped product share `m` rows in all.
 
     `ragged` is set where each group has its own number of rows, which only the run knows: `m` is
-    then their mean. `cast_bytes` is what a kernel of its own reads and writes to narrow the left
+    then their mean; with `apart` a kernel of its own multiplies each group, as it does a layer's.
+    `cast_bytes` is what a kernel of its own reads and writes to narrow the left
     operand.
     """
 
@@ -17,6 +18,7 @@ class Product:
     n: float
     k: float
     ragged: bool = False
+    apart: bool = False
     cast_bytes: float = 0.0
 
 

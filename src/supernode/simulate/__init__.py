@@ -4,6 +4,7 @@ from supernode.simulate.collective_time import collective_time as collective_tim
 from supernode.simulate.collective_time import sent_bytes as sent_bytes
 from supernode.simulate.comm.access import access_time as access_time
 from supernode.simulate.comm.experts import experts_time as experts_time
+from supernode.simulate.launched import by_host as by_host
 from supernode.simulate.limits import limits as limits
 from supernode.simulate.op_time import op_time as op_time
 from supernode.simulate.precision import cost_in as cost_in

@@ -18,11 +18,11 @@ from supernode.simulate.collective_time import (
 from supernode.simulate.comm.access import Access
 from supernode.simulate.comm.experts import Way
 from supernode.simulate.fusion import fused
+from supernode.simulate.sorted_rows import AS_CAPTURED, ROWS, RowsBy
 from supernode.trace import COMM, COMPUTE, COPY, Stream
 
 _EXPERTS: dict[str, Way] = {"fabric.dispatch": "dispatch", "fabric.combine": "combine"}
 """All-to-alls by kernels made for routed tokens: `(values, axis, copies, once)`."""
-_ROWS = "fabric.all_to_all_rows"
 _COPIES = ("local.shard", "local.part", "local.pad", "local.unpad")
 
 MESSAGE = "send"
@@ -110,9 +110,9 @@ class Work:
 class Asks:
     """What the ops of a plan ask, numbered; ops that look alike ask the same.
 
-    `of[i]` is what has number `i`. With `fusion`, chains of ops are one kernel; with `overlap`,
-    communication has a stream of its own, and copies have one. `stages` says by its id which stage
-    a block is of, where these differ.
+    `of[i]` is what has number `i`. With `fusion`, chains of ops are one kernel, and `rows` of
+    tokens are handled as it says; with `overlap`, communication has a stream of its own, and copies
+    have one. `stages` says by its id which stage a block is of, where these differ.
     """
 
     def __init__(
@@ -122,13 +122,14 @@ class Asks:
         *,
         fusion: bool,
         overlap: bool,
+        rows: RowsBy = AS_CAPTURED,
         stages: Mapping[int, int] | None = None,
     ) -> None:
         self.of: list[Ask] = []
         self._plan, self._cost = plan, cost
         self._mesh, self._stage = plan.mesh, 0
         self._stages = stages or {}
-        self._fusion, self._overlap = fusion, overlap
+        self._fusion, self._overlap, self._rows = fusion, overlap, rows
         self._numbers: dict[What, int] = {}
         self._seen: dict[object, int | None] = {}
         self._works: dict[int, tuple[Block, list[Work | None]]] = {}
@@ -143,13 +144,19 @@ class Asks:
 
     def _found(self, block: Block) -> list[Work | None]:
         ops = block.ops
-        joined = fused(ops, block.outputs, self._cost) if self._fusion else {}
+        joined = fused(ops, block.outputs, self._cost, self._rows) if self._fusion else {}
         numbers = [
             self._number(joined[at]) if at in joined else self._alike(op)
             for at, op in enumerate(ops)
         ]
         pairs = zip(ops, numbers, strict=True)
         return [None if number is None else Work(op, number) for op, number in pairs]
+
+    def hidden(self, ask: int) -> bool:
+        """Whether the chip computes for another microbatch until what is asked has come."""
+        what = self.of[ask].what
+        routed = isinstance(what, Sending) and (what.rows or what.way is not None)
+        return routed and self._rows.paired and self._overlap
 
     def _alike(self, op: Op) -> int | None:
         seen: dict[int, int] = {}
@@ -197,8 +204,8 @@ class Asks:
             way=way,
             copies=int(op.args[2]) if way else 1,  # type: ignore[arg-type]
             once=bool(op.args[3]) if way else False,
-            rows=op.name == _ROWS,
-            back=op.name == _ROWS and bool(op.args[3]),
+            rows=op.name == ROWS,
+            back=op.name == ROWS and bool(op.args[3]),
         )
 
     def _message(self, op: Op) -> Sending:

@@ -127,7 +127,8 @@ def _chain(block: Block, asks: Asks) -> _Chain:
             sent = letter if op.name == SEND else None
             links.append(_Link(ask, found, stream, sent, letter if sent is None else None))
             before.append(frozenset(found))
-            found = (len(before) - 1,)
+            if work is None or not asks.hidden(work.ask):
+                found = (len(before) - 1,)
         waits |= dict.fromkeys((value.id for value in op.outputs), found)
     outputs = tuple(waits[value.id] for value in block.outputs)
     return _Chain(tuple(links), outputs, tuple(sorted(awaited)))

@@ -18,10 +18,13 @@ from math import fsum
 from supernode.ir import Op, Value
 from supernode.ops import Cost, fuses, gathers, is_view, overwrites, reduces
 from supernode.simulate.side_by_side import CostOf, side_by_side
+from supernode.simulate.sorted_rows import AS_CAPTURED, RowsBy, sorted_rows
 from supernode.simulate.taken_in import taken_in
 
 
-def fused(ops: Sequence[Op], kept: Iterable[Value], cost: CostOf) -> dict[int, Cost]:
+def fused(
+    ops: Sequence[Op], kept: Iterable[Value], cost: CostOf, rows: RowsBy = AS_CAPTURED
+) -> dict[int, Cost]:
     """What ops cost once fused, by position: all of a kernel at its last op, nothing before.
 
     `kept` are the values that are read after `ops`. Ops that stay alone are not in the answer.
@@ -29,7 +32,9 @@ def fused(ops: Sequence[Op], kept: Iterable[Value], cost: CostOf) -> dict[int, C
     readers = _readers(ops, kept)
     found = taken_in(ops, readers, cost)
     found |= side_by_side(ops, cost)
-    gone = {at for at, spent in found.items() if spent == Cost()}
+    by_kernels = sorted_rows(ops, readers, cost, rows)
+    found |= by_kernels
+    gone = {at for at, spent in found.items() if spent == Cost()} | set(by_kernels)
     for stretch in _stretches(ops, gone):
         for kernel in _kernels(ops, stretch):
             if len(kernel) > 1:
@@ -119,6 +124,7 @@ def _cost(ops: Sequence[Op], kernel: list[int], readers: dict[int, set[int]], co
         bytes_written=fsum(written),
         unit="vector",
         dtype=spent[-1].dtype,
+        launches=max(each.launches for each in spent),
     )
 
 

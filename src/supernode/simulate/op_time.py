@@ -68,7 +68,7 @@ def _kernel(cost: Cost, chip: Chip) -> tuple[Fit, Seconds] | None:
     if isinstance(shape, Scores):
         family, seconds = "attention", _attention
     elif isinstance(shape, Product):
-        family, seconds = "grouped" if shape.ragged else "matmul", _product
+        family, seconds = "grouped" if _in_groups(shape) else "matmul", _product
     elif cost.unit == "matmul":
         return None
     else:
@@ -142,7 +142,7 @@ def _product(cost: Cost, chip: Chip, fit: Fit, rows_factor: float) -> float:
     shape = cost.shape
     assert isinstance(shape, Product)
     groups, m, n, k = shape.groups, shape.m, shape.n, shape.k
-    seconds = grouped_s if shape.ragged else partial(product_s, menu=_menu(fit))
+    seconds = grouped_s if _in_groups(shape) else partial(product_s, menu=_menu(fit))
     time = seconds(
         groups,
         m * rows_factor,
@@ -154,6 +154,11 @@ def _product(cost: Cost, chip: Chip, fit: Fit, rows_factor: float) -> float:
         fit=fit,
     )
     return float(time) + _cast_s(shape.cast_bytes, chip)
+
+
+def _in_groups(shape: Product) -> bool:
+    """Whether one kernel multiplies all groups."""
+    return shape.ragged and not shape.apart
 
 
 def _cast_s(moved: float, chip: Chip) -> float:

@@ -33,9 +33,14 @@ class Prices:
         timing = op_time(what, chip, rows_factor=self.terms.imbalance)
         if isinstance(what.shape, Scores):
             timing = self.terms.by_generation(timing, chip)
-        return self.terms.slowed(timing, chip, self.mesh.size)
+        return self.terms.slowed(timing, chip, self.mesh.size, what.launches)
 
     def _sent(self, what: Sending) -> Timing:
+        timing = self._on_its_way(what)
+        counted = what.rows and not what.back
+        return self.terms.behind(timing, self.machine.chip) if counted else timing
+
+    def _on_its_way(self, what: Sending) -> Timing:
         terms = self.terms
         routed = what.rows and terms.copies > 0
         if what.way is not None or routed:

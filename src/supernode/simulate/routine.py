@@ -155,6 +155,8 @@ class _Writer:
             stint = _stint([(place, work)], stream, out=op.name == STORE)
             after = stream == COPY or made != NOTHING
             self._communicate(Step(stint, _numbers(self._left(made)), after))
+            if self._asks.hidden(work.ask):
+                return COMPUTED
             return Made(waits=frozenset((len(self._steps) - 1,)))
         waits = made.waits.union(self._awaited) - self._waited
         self._awaited = frozenset()

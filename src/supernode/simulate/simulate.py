@@ -19,6 +19,7 @@ from supernode.simulate.shares import (
     sent_levels,
 )
 from supernode.simulate.simulation import Simulation
+from supernode.simulate.sorted_rows import RowsBy
 from supernode.simulate.stages import Stages, stages_of
 from supernode.simulate.terms import Terms
 from supernode.trace import COMM, COMPUTE
@@ -61,14 +62,17 @@ class Rehearsal:
     def __init__(self, plan: Plan, cost: CostOf = ops.cost) -> None:
         self.plan, self.cost = plan, cost
         self._matmuls = matmul_flops(plan.program, cost)
-        self._ready: dict[tuple[bool, bool, bool], tuple[Stages, Recorder]] = {}
+        self._ready: dict[tuple[bool, bool, bool, RowsBy], tuple[Stages, Recorder]] = {}
 
     def on(self, machine: Machine, *, tokens: int | None = None, terms: Terms = ALL) -> Simulation:
         """One step of the plan on `machine`; arguments and errors as those of `simulate`."""
         plan, chip = self.plan, machine.chip
         machine.level_spanning(plan.mesh.size)
         stages, recorder = self._stages(
-            terms.fusion and chip.fuses, terms.overlap and chip.overlaps, terms.bubble
+            terms.fusion and chip.fuses,
+            terms.overlap and chip.overlaps,
+            terms.bubble,
+            terms.rows_by(),
         )
         played = play(stages, Prices(machine=machine, mesh=plan.mesh, terms=terms))
         host_s, stretch = terms.host_s(machine), terms.stretch(chip, plan.mesh.size)
@@ -106,10 +110,14 @@ class Rehearsal:
             power_w=power_w(machine, plan.mesh.size, compute_s / step_s if step_s else 0.0),
         )
 
-    def _stages(self, fusion: bool, overlap: bool, bubble: bool) -> tuple[Stages, Recorder]:
-        key = fusion, overlap, bubble
+    def _stages(
+        self, fusion: bool, overlap: bool, bubble: bool, rows: RowsBy
+    ) -> tuple[Stages, Recorder]:
+        key = fusion, overlap, bubble, rows
         if key not in self._ready:
-            stages = stages_of(self.plan, self.cost, fusion=fusion, overlap=overlap, bubble=bubble)
+            stages = stages_of(
+                self.plan, self.cost, fusion=fusion, overlap=overlap, bubble=bubble, rows=rows
+            )
             self._ready[key] = stages, Recorder(self.plan, stages)
         return self._ready[key]
 

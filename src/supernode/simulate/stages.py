@@ -18,6 +18,7 @@ from supernode.simulate.line import lines
 from supernode.simulate.reserved import Holder, Replays
 from supernode.simulate.routine import Stint
 from supernode.simulate.schedule import schedule_stages
+from supernode.simulate.sorted_rows import RowsBy
 
 Counts = NDArray[np.int64]
 Labels = NDArray[np.object_]
@@ -46,13 +47,15 @@ class Stages:
     labels: Labels
 
 
-def stages_of(plan: Plan, cost: CostOf, *, fusion: bool, overlap: bool, bubble: bool) -> Stages:
+def stages_of(
+    plan: Plan, cost: CostOf, *, fusion: bool, overlap: bool, bubble: bool, rows: RowsBy
+) -> Stages:
     """The stages of `plan`; `Terms` and `Asks` say what else this depends on."""
     ranks, programs = zip(*plan.stages(), strict=True)
     todo = [list(lines(program)) for program in programs]
     own = {id(line.block): stage for stage, each in enumerate(todo) for line in each}
     own = own if plan.mesh.stages else {}  # else they share blocks
-    asks = Asks(plan, cost, fusion=fusion, overlap=overlap, stages=own)
+    asks = Asks(plan, cost, fusion=fusion, overlap=overlap, rows=rows, stages=own)
     schedules = schedule_stages(todo, asks, bubble=bubble)
     stints = [stint for schedule in schedules for stint in schedule.stints]
     firsts = _counts(first for schedule in schedules for first in schedule.firsts)
