@@ -69,3 +69,8 @@ def test_a_run_as_its_recipe_has_it(
 def test_a_source_without_recipes_has_none():
     assert recipe_of(row("kor-04")) is None
     assert step_of(training_case(row("kor-04"))).graphs is None
+
+
+def test_norms_and_activations_that_a_recipe_computes_again_are_in_the_layout():
+    assert step_of(training_case(row("mb-222"))).layout == "ep=64,micro=5,recompute=selective"
+    assert step_of(training_case(row("mb-221"))).layout == "ep=64,micro=5"

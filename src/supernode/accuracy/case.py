@@ -25,9 +25,9 @@ class Step:
     """`supernode simulate` of a model's step: what is captured, and how it is laid out.
 
     `attention`, `copies`, `once`, `narrow`, `permuted`, `paired` and `counted` say what kernels the
-    run had and how it used them, as in `Terms`; an `eager` one launched them one by one, and none was made of
-    several ops. `graphs` and `casts` say how it launched ops and experts, as in `by_host` (None: as
-    captured, in one graph). `cache` is what keys and values are kept in.
+    run had and how it used them, as in `Terms`; an `eager` one launched them one by one, and none
+    was made of several ops. `graphs`, `casts` and `beside` say how it launched ops and experts,
+    as in `by_host` (None: as captured, in one graph). `cache` is what keys and values are kept in.
     """
 
     shape: Shape
@@ -50,6 +50,7 @@ class Step:
     counted: bool = False
     graphs: tuple[str, ...] | None = None
     casts: int = 0
+    beside: tuple[float, float] = (0.0, 0.0)
 
     @property
     def capture_key(self) -> tuple[object, ...]:

@@ -140,13 +140,14 @@ class Predictor:
 
     def _rehearsal(self, step: Step) -> Rehearsal:
         """The last ones are kept: rows often differ in machine alone."""
-        key = (step.capture_key, step.layout, step.precision, step.cache, step.graphs, step.casts)
+        key = (step.capture_key, step.layout, step.precision, step.cache)
+        key = (*key, step.graphs, step.casts, step.beside)
         if key not in self._ready:
             plan = partition(self.program(step), step.layout, step.chips)
             kept = list(self._ready.items())[1 - MOST_KEPT :]
             cost = cost_in(step.precision, step.cache)
             if step.graphs is not None:
-                cost = by_host(cost, graphs=step.graphs, casts=step.casts)
+                cost = by_host(cost, graphs=step.graphs, casts=step.casts, beside=step.beside)
             self._ready = dict([*kept, (key, Rehearsal(plan, cost))])
         return self._ready[key]
 

@@ -26,6 +26,9 @@ _ROUTED = "DeepSeek"
 _PERMUTED = ("Megatron", "DeepSeek")
 """Whose rows of tokens are sorted and added up by kernels made for that."""
 
+_PAIRS = "DualPipe"
+"""A schedule whose forwards and backwards hide each other's sending. **Source:** DeepSeek-AI,
+"DeepSeek-V3 Technical Report", 2024, section 3.2.1."""
 _MODULES = {
     "attn": (".attention",),
     "moe_router": (".mlp_norm", ".mlp.router"),
@@ -40,6 +43,14 @@ _CASTS = {"mxfp8": 1, "nvfp4": 1, "fp8": 3, "fp8-cs": 3}
 """Kernels that cast one tensor: scales of blocks are found on the way, of a tensor by two before.
 **Source:** Transformer Engine 2.9, `quantizer.cpp`."""
 
+_BIASED = (28.0, 40.0)
+"""Bytes in forward and backward where each expert has a bias behind its last product: `t + b * p`
+in float32 and put together, expert by expert. **Source:** Megatron-Core 0.16,
+`TEGroupedMLP._apply_bias`, whose kernels write and read 4, 2+4 and 4, 4 and 4, 4 and 2."""
+_FILLED = (8.0, 8.0)
+"""The same where rows are copied, to fill each expert's up to what casts take, and back. HybridEP
+sends them filled up. **Source:** Megatron-Core 0.16, `quantization_padding`."""
+
 
 def training_case(row: Row) -> Case:
     """The step of a row.
@@ -50,7 +61,8 @@ def training_case(row: Row) -> Case:
     shape = replace(trained_shape(row), fused_attention=not row.source.startswith(_BY_SCORES))
     batch, sequence = _stated(row, "global_batch"), _stated(row, "seq")
     machine, chips = machine_of(row)
-    recipe, layout = recipe_of(row), layout_line(row, chips)
+    recipe = recipe_of(row)
+    layout = layout_line(row, chips, recipe)
     sends = shape.topk if row.count("ep", 1) > 1 else 0
     by_kernels = recipe.by_kernels if recipe else row.source.startswith(_ROUTED)
     step = Step(
@@ -69,7 +81,8 @@ def training_case(row: Row) -> Case:
         counted=recipe is not None and recipe.counts,
         graphs=_graphs(recipe),
         casts=_casts(row, recipe),
-        paired=recipe is not None and recipe.paired and "micro=" in layout,
+        beside=_beside(row, recipe),
+        paired=_paired(row, recipe) and "micro=" in layout,
     )
     return Case(
         id=row.id,
@@ -100,11 +113,28 @@ def _graphs(recipe: Recipe | None) -> tuple[str, ...] | None:
     return tuple(module for name in recipe.graph for module in _MODULES[name])
 
 
+def _paired(row: Row, recipe: Recipe | None) -> bool:
+    """Whether microbatches hide each other's sending, by the recipe or by the row."""
+    return _PAIRS in row.text("note") or (recipe is not None and recipe.paired)
+
+
 def _casts(row: Row, recipe: Recipe | None) -> int:
     """How many kernels cast what an expert reads."""
     if recipe is None or recipe.fused_experts:
         return 0
     return _CASTS.get(row.text("precision"), 0)
+
+
+def _beside(row: Row, recipe: Recipe | None) -> tuple[float, float]:
+    """What experts that are no fused kernel read and write beside, for each number of a row."""
+    found = (0.0, 0.0)
+    if recipe is None or recipe.fused_experts:
+        return found
+    if row.text("model").startswith("gpt-oss"):
+        found = _BIASED
+    if row.text("precision") in _CASTS and recipe.sent_by != "hybridep":
+        found = (found[0] + _FILLED[0], found[1] + _FILLED[1])
+    return found
 
 
 def _stated(row: Row, column: str) -> int:
@@ -134,7 +164,7 @@ def measured_step_s(row: Row) -> float:
     raise NotExpressed("no step time follows from what is published")
 
 
-def layout_line(row: Row, chips: int) -> str:
+def layout_line(row: Row, chips: int, recipe: Recipe | None = None) -> str:
     """The published layout as a user writes it, outermost axis first.
 
     Ranks of expert parallel are among those of data parallel, as in Megatron; of FSDP over the
@@ -155,7 +185,7 @@ def layout_line(row: Row, chips: int) -> str:
         words.append("sp")
     micro = _stated(row, "global_batch") // (row.count("micro_batch", 1) * data)
     words += [f"micro={micro}"] if micro > 1 else []
-    words += _recompute(row)
+    words += _recompute(row, recipe)
     return ",".join(words)
 
 
@@ -176,8 +206,11 @@ def _data(row: Row, data: int, ep: int) -> list[str]:
     return [f"{'zero1' if row.source.startswith(_SPLIT_STATE) else 'dp'}={rest}", *expert]
 
 
-def _recompute(row: Row) -> list[str]:
-    """What is not stated is taken as none."""
+def _recompute(row: Row, recipe: Recipe | None) -> list[str]:
+    """What neither row nor recipe states is taken as none; a recipe that names norms and activation
+    functions of experts asks for what `selective` does."""
+    if recipe and {"layernorm", "moe_act"} <= set(recipe.recompute):
+        return ["recompute=selective"]
     kind = row.text("recompute")
     if kind == "selective" and "whole blocks" in row.text("note"):
         raise NotExpressed("a share of the blocks is recomputed, and the rest held")

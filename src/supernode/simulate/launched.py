@@ -24,9 +24,16 @@ ALL = ("",)
 """A part of every module's name: all of a step is a graph."""
 
 
-def by_host(cost: CostOf, *, graphs: tuple[str, ...], casts: int) -> CostOf:
+NOTHING = (0.0, 0.0)
+
+
+def by_host(
+    cost: CostOf, *, graphs: tuple[str, ...], casts: int, beside: tuple[float, float] = NOTHING
+) -> CostOf:
     """The cost of ops of such a stack, of which modules with one of `graphs` in their name are
-    captured graphs. So many kernels cast a tensor of an expert; 0: the product does it."""
+    captured graphs. So many kernels cast a tensor of an expert; 0: the product does it. What the
+    stack reads and writes `beside` is in bytes for each number of all rows, in forward and in
+    backward."""
 
     def launched(op: Op) -> Cost:
         full = cost(op)
@@ -37,7 +44,8 @@ def by_host(cost: CostOf, *, graphs: tuple[str, ...], casts: int) -> CostOf:
         if op.name != _EXPERTS or not isinstance(full.shape, Product):
             return replace(full, launches=launches)
         each = 1 + casts if op.site.phase == "forward" else (2 + casts) * 2 / 6
-        shape = replace(full.shape, apart=True, cast_bytes=_cast_bytes(op, full, casts))
+        moved = _cast_bytes(op, full, casts) + _beside_bytes(op, beside)
+        shape = replace(full.shape, apart=True, cast_bytes=moved)
         return replace(full, shape=shape, launches=launches * each * shape.groups)
 
     return launched
@@ -50,3 +58,14 @@ def _cast_bytes(op: Op, full: Cost, casts: int) -> float:
     if not casts or full.dtype not in _NARROW or len(right.shape) < 3:
         return 0.0
     return left.size_bytes * (2.0 if casts == 1 else 3.0)
+
+
+def _beside_bytes(op: Op, beside: tuple[float, float]) -> float:
+    """At the product with weights that reads rows as wide as tokens; of experts as wide as those it
+    is two in forward (gate and up are one), and three in backward, that share it."""
+    left, right = (value.tensor for value in op.inputs[:2])
+    if len(right.shape) < 3 or right.shape[1] < right.shape[2]:
+        return 0.0
+    forward = op.site.phase == "forward"
+    alike = 1 if right.shape[1] > right.shape[2] else 2 if forward else 3
+    return left.numel * (beside[0] if forward else beside[1]) / alike
