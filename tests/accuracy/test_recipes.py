@@ -74,3 +74,14 @@ def test_a_source_without_recipes_has_none():
 def test_norms_and_activations_that_a_recipe_computes_again_are_in_the_layout():
     assert step_of(training_case(row("mb-222"))).layout == "ep=64,micro=5,recompute=selective"
     assert step_of(training_case(row("mb-221"))).layout == "ep=64,micro=5"
+
+
+def test_biases_of_experts_and_rows_filled_up_are_copies_beside():
+    plain, filled, biased = (
+        step_of(training_case(row(id_))) for id_ in ("mb-008", "mb-227", "mb-222")
+    )
+    # In a graph of whole steps what backward needs of experts is copied to pages: 5 bytes of ffn.
+    kept = 2 * (1 + 5 * plain.shape.ffn / plain.shape.hidden)
+    assert plain.beside == (kept, kept)
+    assert filled.beside == (8.0, 8.0)
+    assert biased.beside == (28.0, 40.0)

@@ -13,7 +13,7 @@ from supernode.ops import Cost, Product
 from supernode.partition import partition
 from supernode.plan import Plan
 from supernode.simulate import Simulation, Terms, by_host, cost_in, op_time, simulate
-from supernode.simulate.launched import ALL
+from supernode.simulate.launched import ALL, NOTHING
 
 H100 = load_machine("hgx-h100")
 TOPK, RANKS = 4, 8
@@ -81,8 +81,13 @@ def test_nothing_hides_what_takes_longer_than_computing() -> None:
     assert paired.step_s >= paired.comm_s
 
 
-def products(precision: str, graphs: tuple[str, ...], casts: int) -> list[float]:
-    cost = by_host(cost_in(precision), graphs=graphs, casts=casts)
+def products(
+    precision: str,
+    graphs: tuple[str, ...],
+    casts: int,
+    beside: tuple[float, float] = NOTHING,
+) -> list[float]:
+    cost = by_host(cost_in(precision), graphs=graphs, casts=casts, beside=beside)
     terms = Terms(graph=False, jitter=False, overlap=False)
     spans = simulate(plan(), H100, cost=cost, terms=terms).trace.spans
     return [span.end_s - span.start_s for span in spans if span.name == "aten._grouped_mm"]
@@ -116,3 +121,15 @@ def test_casts_of_experts_are_traffic() -> None:
     none, one, scaled = (sum(products("fp8", ALL, casts)) for casts in (0, 1, 3))
     assert none < one < scaled
     assert sum(products("bf16", ALL, 3)) == sum(products("bf16", ALL, 0))
+
+
+@pytest.mark.parametrize("beside", [(64.0, 0.0), (0.0, 64.0)])
+def test_what_a_stack_copies_beside_is_traffic_of_rows_once_a_phase(
+    beside: tuple[float, float],
+) -> None:
+    plain, copied = (products("bf16", ALL, 0, each) for each in (NOTHING, beside))
+    longer = [late - soon for soon, late in zip(plain, copied, strict=True) if late > soon + 1e-9]
+    assert len(longer) == SHAPE.layers * 4  # once for each of four microbatches
+    numbers = 1024 * TOPK * SHAPE.hidden
+    rate = H100.chip.memory.bandwidth_bytes_per_s.value
+    assert min(longer) >= 64 * numbers / rate

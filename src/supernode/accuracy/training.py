@@ -7,6 +7,7 @@ from supernode.accuracy.machines import machine_of, network_of
 from supernode.accuracy.recipes import Recipe, recipe_of
 from supernode.accuracy.shapes import trained_shape
 from supernode.accuracy.truth import Row
+from supernode.models import Shape
 from supernode.simulate.launched import ALL
 
 _DTYPES = {"fp16": "float16"}
@@ -50,6 +51,11 @@ in float32 and put together, expert by expert. **Source:** Megatron-Core 0.16,
 _FILLED = (8.0, 8.0)
 """The same where rows are copied, to fill each expert's up to what casts take, and back. HybridEP
 sends them filled up. **Source:** Megatron-Core 0.16, `quantization_padding`."""
+_STASHED = (1.0, 2.0, 1.0)
+"""Bytes of a number that is kept for backward where all of a step is a graph, each read and written
+to get into pages and again to get out: of what enters, of both halves before the activation, and of
+what enters the last product. **Source:** Megatron-Core, `paged_stash.py` (`moe_paged_stash` in the
+recipes of whole graphs), 2026; what a fused expert saves in float8 and bfloat16."""
 
 
 def training_case(row: Row) -> Case:
@@ -81,7 +87,7 @@ def training_case(row: Row) -> Case:
         counted=recipe is not None and recipe.counts,
         graphs=_graphs(recipe),
         casts=_casts(row, recipe),
-        beside=_beside(row, recipe),
+        beside=_beside(row, shape, recipe),
         paired=_paired(row, recipe) and "micro=" in layout,
     )
     return Case(
@@ -125,16 +131,25 @@ def _casts(row: Row, recipe: Recipe | None) -> int:
     return _CASTS.get(row.text("precision"), 0)
 
 
-def _beside(row: Row, recipe: Recipe | None) -> tuple[float, float]:
-    """What experts that are no fused kernel read and write beside, for each number of a row."""
+def _beside(row: Row, shape: Shape, recipe: Recipe | None) -> tuple[float, float]:
+    """What experts read and write beside their products, for each number of a row."""
     found = (0.0, 0.0)
-    if recipe is None or recipe.fused_experts:
+    if recipe is None:
         return found
+    if recipe.fused_experts:
+        return _stashed(shape)
     if row.text("model").startswith("gpt-oss"):
         found = _BIASED
     if row.text("precision") in _CASTS and recipe.sent_by != "hybridep":
         found = (found[0] + _FILLED[0], found[1] + _FILLED[1])
     return found
+
+
+def _stashed(shape: Shape) -> tuple[float, float]:
+    """In forward, and in backward."""
+    entering, halves, last = _STASHED
+    each = 2 * (entering + (2 * halves + last) * shape.ffn / shape.hidden)
+    return each, each
 
 
 def _stated(row: Row, column: str) -> int:
