@@ -41,7 +41,8 @@ LEFT_OUT = 0.15
 TRAINING_EXPERTS = 0.50
 """The same of a step that trains experts: how they are launched, sorted, sent and waited for is
 what their software still changes. One published stack gained up to 75 % from release to release on
-one model, one layout and one machine (`accuracy/data/README.md`), and no row says how it was."""
+one model, one layout and one machine (`accuracy/data/README.md`). Its recipes say what it did; what
+its hosts and its ranks wait for they do not."""
 SERVING = 0.50
 """The same of a step that serves: stacks differ by as much on one model and one machine."""
 
