@@ -118,6 +118,23 @@ def check(nodes: dict[int, Node], line: str, chunks: int, schedule: str) -> None
         check_between_stages(trace, firsts, chunks)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["dp=2,offload=all", "fsdp=2,micro=2,offload=optimizer"])
+def test_what_moves_moves_in_the_same_order(nodes: dict[int, Node], line: str) -> None:
+    """The transfers of each way, and what is computed."""
+    plan = partition(captured().program, line)
+    ways = ["place.fetch", "place.store"]
+    orders: list[list[list[tuple[str, str, str, str]]]] = []
+    for trace in (simulated(plan), measured(nodes[2], plan)):
+        computed = of_chip(trace, 0, COMPUTE)
+        moved = [span for span in trace.spans if span.chip == 0 and span.name in ways]
+        moved.sort(key=lambda span: span.start_s)
+        orders.append([ops(named(moved, way)) for way in ways])
+        orders[-1].append(ops([span for span in computed if not span.name.startswith("place.")]))
+    assert orders[0] == orders[1]
+    assert len(orders[0][0]) > 20
+
+
 def check_between_stages(trace: Trace, firsts: list[int], chunks: int) -> None:
     """Forwards go up the chunks, backwards down: what a task is sent, the one before has made."""
     ends: dict[str, float] = {}

@@ -4,6 +4,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 import pytest
+import torch
 
 import tiny
 from supernode.capture import capture
@@ -44,6 +45,47 @@ def test_transfers_that_computing_covers_take_no_time() -> None:
     assert moved.exposed_comm_s < 0.01 * moved.step_s
     slow = played("offload=activations", 1e8)
     assert slow.step_s > 1.5 * plain.step_s
+
+
+@lru_cache
+def large(*, clipped: bool) -> Program:
+    """A step of a Llama of 8 layers and 0.9 B weights, which computes longer than state moves."""
+    shape = {"layers": 8, "hidden": 2048, "heads": 16, "kv_heads": 8, "ffn": 8192}
+    job = recipe("llama3-8b").with_shape(shape).build(batch=8, sequence=4096, device="meta")
+    model, optimizer = job.model, job.optimizer
+    assert isinstance(optimizer, torch.optim.Optimizer)
+
+    def unclipped(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss = model(tokens, targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return capture(job.step if clipped else unclipped, model, optimizer, job.inputs).program
+
+
+@pytest.mark.parametrize("machine", ["hgx-h100", "gb200-nvl72"])
+def test_state_comes_beside_backward_and_goes_beside_it_without_clipping(machine: str) -> None:
+    """All fetches are covered. Stores are but those of the weights whose gradients come last, or,
+    where all updates wait for the norm of all gradients, none."""
+    on, line = load_machine(machine), "recompute=full"
+    for clipped in (True, False):
+        program = large(clipped=clipped)
+        plain = simulate(partition(program, line), on)
+        moved = simulate(partition(program, f"{line},offload=optimizer"), on)
+        per_s = moved.sent_bytes["store"] / sum(
+            span.end_s - span.start_s for span in moved.trace.spans if span.kind == "store"
+        )
+        assert moved.memory.peak_bytes < plain.memory.peak_bytes
+        left_bytes = sum(
+            value.type.size_bytes
+            for port, value in zip(program.inputs, program.main.inputs, strict=True)
+            if port.role == "state" and (clipped or (port.of or "").endswith("embedding.weight"))
+        )
+        exposed_s = left_bytes / per_s
+        assert moved.step_s < 1.01 * plain.step_s + exposed_s
+        assert moved.step_s > plain.step_s
 
 
 def test_without_overlap_each_transfer_is_waited_for() -> None:

@@ -1,9 +1,9 @@
 """Values that live in another place than their chip's memory, and when they are moved.
 
-What is offloaded is fetched one unit (a call of a repeated block, the update of a parameter)
-before the one that reads it, so that the transfer runs beside a unit that computes. What is not
-read for long, or is the next value of what is offloaded, is stored, and its memory waited for one
-unit later.
+What is offloaded is fetched before the unit (a call of a repeated block, the update of a parameter)
+that reads it, so that the transfer runs beside units that compute. What is not read for long, or is
+the next value of what is offloaded, is stored, and its memory waited for later. By at least one
+unit, and by as much more as memory allows.
 
 **Source:** Rajbhandari et al., "ZeRO-Infinity", SC 2021, section 6 (prefetch, overlap); Rhu et al.,
 "vDNN", MICRO 2016 (activations to the host and back).
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from supernode.errors import LayoutError, near_matches
 from supernode.ir import Phase, Program, Value, elsewhere, verify
+from supernode.partition.prefetch import spaced
 from supernode.partition.transfers import Away, with_transfers
 from supernode.partition.update_order import Label, by_parameter
 from supernode.partition.views import views_at_readers
@@ -70,8 +71,8 @@ def parse_offload(value: str, line: str) -> Offload:
     return Offload(kinds=kinds, place=place)
 
 
-def offloaded(plan: Plan, offload: Offload, ahead: int = 1) -> Plan:
-    """`plan` with values in another place, fetched `ahead` units before they are read.
+def offloaded(plan: Plan, offload: Offload) -> Plan:
+    """`plan` with values in another place.
 
     Results are unchanged, bit for bit. What has fewer than `SMALL_BYTES` stays, and so does what
     shares its memory with values that can't be stored by themselves (slices of one tensor).
@@ -104,11 +105,10 @@ def offloaded(plan: Plan, offload: Offload, ahead: int = 1) -> Plan:
             inputs=frozenset(here),
             made_in=frozenset(_PHASES[kind] for kind in offload.kinds if kind in _PHASES),
             large=_large(sizes),
-            ahead=ahead,
         )
         moved.append(verify(with_transfers(program, labels, away)))
     homes = {i for program in moved for i in _away_inputs(program)}
-    return replace(
+    plan = replace(
         plan,
         local=moved[0],
         variants=tuple(moved[1:]),
@@ -121,6 +121,7 @@ def offloaded(plan: Plan, offload: Offload, ahead: int = 1) -> Plan:
             for layout, source in zip(plan.outputs, plan.program.updates, strict=True)
         ),
     )
+    return spaced(plan)
 
 
 def _chosen(plan: Plan, programs: Sequence[Program], offload: Offload) -> set[int]:

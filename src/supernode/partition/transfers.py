@@ -20,27 +20,30 @@ from supernode.ir import (
     renamed,
 )
 from supernode.ops import is_view
-from supernode.partition.update_order import Label, numbered
+from supernode.partition.update_order import Label, near, numbered
+
+NEAR = 2
+"""So many units apart, a value stays on its chip: it would hardly be gone before it comes again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Away:
     """What is moved to `place`: some inputs of the program, and values made in some phases, of
-    those with the ids in `large`. Transfers begin, and are waited for, `ahead` units apart."""
+    those with the ids in `large`."""
 
     place: str
     inputs: frozenset[int]
     made_in: frozenset[Phase]
     large: Collection[int]
-    ahead: int
 
 
 def with_transfers(program: Program, labels: Sequence[Label], away: Away) -> Program:
     """`program` with what is away fetched for its readers and stored; results are unchanged.
 
-    Ops with one label that follow each other are a unit.
+    Ops with one label that follow each other are a unit. A fetch begins a unit before its readers,
+    a store is waited for a unit behind its value's maker.
     """
-    return _Transfers(program, numbered(labels), away).program()
+    return _Transfers(program, labels, away).program()
 
 
 @dataclass(slots=True)
@@ -63,11 +66,12 @@ class _Copy:
 
 
 class _Transfers:
-    def __init__(self, program: Program, units: Sequence[int], away: Away) -> None:
+    def __init__(self, program: Program, labels: Sequence[Label], away: Away) -> None:
         self.source, self.away = program, away
         self.main = program.main
-        self.unit_of = units
-        self.units = [_Unit() for _ in range(1 + max(units, default=0))]
+        self.unit_of = numbered(labels)
+        self.units = [_Unit() for _ in range(1 + max(self.unit_of, default=0))]
+        self.distance = dict(zip(self.unit_of, near(labels), strict=True))
         self.new = NewValues.of(self.main)
         self.made = {v.id: at for at, op in enumerate(self.main.ops) for v in op.outputs}
         self.reads: dict[int, list[int]] = defaultdict(list)
@@ -151,7 +155,7 @@ class _Transfers:
         """Where ops at these places keep a copy: units so near that a transfer brings nothing."""
         found: list[tuple[int, int]] = []
         for unit in sorted({self.unit_of[at] for at in accesses}):
-            if found and unit - found[-1][1] <= 2 * self.away.ahead:
+            if found and self.distance[unit] - self.distance[found[-1][1]] <= NEAR:
                 found[-1] = (found[-1][0], unit)
             else:
                 found.append((unit, unit))
@@ -160,7 +164,7 @@ class _Transfers:
     def _fetch(self, value: Value, source: Value, stretch: tuple[int, int]) -> None:
         first, last = stretch
         (out,) = self.new.like((value,))
-        begun = self.units[max(first - self.away.ahead, 0)]
+        begun = self.units[max(first - 1, 0)]
         site = self._site(value, first)
         args = (source, self.away.place)
         begun.fetched.append(Op(name=FETCH, args=args, outputs=(out,), site=site))
@@ -177,7 +181,7 @@ class _Transfers:
         site = self.main.ops[self.made[value.id]].site
         args = (value, self.away.place)
         self.units[unit].stored.append(Op(name=STORE, args=args, outputs=(out,), site=site))
-        free = min(max(unit + self.away.ahead, until), len(self.units) - 1)
+        free = min(max(unit + 1, until), len(self.units) - 1)
         self.units[free].waited.append(Op(name=WAIT, args=(value, out), outputs=(), site=site))
         return out
 

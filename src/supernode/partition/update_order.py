@@ -1,13 +1,22 @@
 """The optimizer parameter by parameter, so that it needs little of its state at one time."""
 
+from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from supernode.ir import CALL, SEND, Op, Program, TensorType, Value, called
+from supernode.ir import CALL, RECEIVE, SEND, Op, Program, TensorType, Value, called
 from supernode.partition.fuse import written_out
 
 Label = Hashable
 """What unit an op belongs to; None goes with the op before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amid:
+    """The label of an update amid backward: a unit of its own, as near as the one before it."""
+
+    label: Label
+
 
 _SHARED = object()
 
@@ -15,9 +24,11 @@ _SHARED = object()
 def by_parameter(program: Program) -> tuple[Program, list[Label]]:
     """`program` with what follows backward ordered by parameter, and the label of each op of main.
 
-    Ops with one label that follow each other are a unit: a call, the ops of a layer in one phase,
-    the update of a parameter. Calls of the optimizer are written out. Results are unchanged, and
-    so is the order of what is sent.
+    A parameter is updated behind the unit that ends its gradient, in the midst of backward where
+    nothing of the rest of backward is needed for it (as a norm of all gradients would be), and
+    nothing is sent after. Ops with one label that follow each other are a unit: a call, the ops of
+    a layer in one phase, the update of a parameter. Calls of the optimizer are written out. Results
+    are unchanged, and so is the order of what is sent.
     """
     ops = program.main.ops
     end = 1 + max(
@@ -26,11 +37,23 @@ def by_parameter(program: Program) -> tuple[Program, list[Label]]:
     calls = {at for at, op in enumerate(ops) if at >= end and op.name == CALL}
     main, _ = written_out(program, calls)
     labels = [_label(at, op) for at, op in enumerate(main.ops[:end])]
-    tail = _Tail(replace(program, main=main), main.ops[end:])
-    order = list(tail.order())
-    labels += [tail.label(at) for at in order]
-    main = replace(main, ops=(*main.ops[:end], *(tail.ops[at] for at in order)))
-    return replace(program, main=main, blocks=called(program.blocks, main.ops)), labels
+    tail = _Tail(replace(program, main=main), labels)
+    order, behind = list[Op](), list[Label]()
+    for at, op in enumerate((*main.ops[:end], None)):
+        for update in tail.at[at]:
+            order.append(tail.ops[update])
+            label = tail.label(update)
+            behind.append(label if op is None or label is None else Amid(label))
+        if op is not None:
+            order.append(op)
+            behind.append(labels[at])
+    main = replace(main, ops=tuple(order))
+    return replace(program, main=main, blocks=called(program.blocks, main.ops)), behind
+
+
+def near(labels: Sequence[Label]) -> list[int]:
+    """The numbers of the units of each op, what runs amid backward being no unit of its own."""
+    return numbered([None if isinstance(label, Amid) else label for label in labels])
 
 
 def numbered(labels: Sequence[Label]) -> list[int]:
@@ -52,11 +75,16 @@ def _label(at: int, op: Op) -> Label:
 
 
 class _Tail:
-    """The ops that follow backward, by position among themselves."""
+    """The ops that follow backward, by position among themselves.
 
-    def __init__(self, program: Program, ops: Sequence[Op]) -> None:
-        self.program, self.ops = program, ops
-        self._made = {value.id: at for at, op in enumerate(ops) for value in op.outputs}
+    `labels` are those of the ops up to there. `at[i]` are the ops that come before op `i` of main,
+    in their order.
+    """
+
+    def __init__(self, program: Program, labels: Sequence[Label]) -> None:
+        self.program, self._end = program, len(labels)
+        self.ops = program.main.ops[self._end :]
+        self._made = {value.id: at for at, op in enumerate(self.ops) for value in op.outputs}
         self._owner = self._owners()
         self._state = {
             value.id: port.of or port.name
@@ -64,21 +92,44 @@ class _Tail:
             if port.role in ("param", "state")
         }
         self._keys: dict[int, Label] = {}
-        for at, op in enumerate(ops):
+        for at, op in enumerate(self.ops):
             self._keys[at] = self._key(at, op)
+        self._ready = self._earliest(numbered(labels))
+        self.at = self._order()
 
     def label(self, at: int) -> Label:
         """The parameter whose update an op belongs to, or a label of its own."""
         return self._keys[at]
 
-    def order(self) -> Iterator[int]:
+    def _earliest(self, units: Sequence[int]) -> list[int]:
+        """Before which op of main each op may come: behind the unit that makes what it reads, and
+        behind all that is sent."""
+        ends = {unit: at + 1 for at, unit in enumerate(units)}
+        made: dict[int, int] = {}
+        sent = 0
+        for op, unit in zip(self.program.main.ops, units, strict=False):
+            made |= dict.fromkeys((value.id for value in op.outputs), ends[unit])
+            sent = ends[unit] if op.name == SEND else sent
+        if any(op.name == SEND for op in self.ops):
+            sent = self._end
+        found: list[int] = []
+        for op in self.ops:
+            waits = max((made.get(value.id, 0) for value in op.inputs), default=0)
+            found.append(self._end if op.name == RECEIVE else max(sent, waits))
+            made |= dict.fromkeys((value.id for value in op.outputs), found[-1])
+        return found
+
+    def _order(self) -> dict[int, list[int]]:
         """What is sent and the results come first, then parameter after parameter."""
+        found: dict[int, list[int]] = defaultdict(list)
         written: set[int] = set()
-        for _, wanted in self._goals():
+        goals = [(max(self._ready[at] for at in wanted), wanted) for _, wanted in self._goals()]
+        for place, wanted in sorted(goals, key=lambda goal: goal[0]):
             lead = self._leading_to(wanted, written)
             written |= lead
-            yield from sorted(lead)
-        yield from (at for at in range(len(self.ops)) if at not in written)
+            found[place] += sorted(lead)
+        found[self._end] += (at for at in range(len(self.ops)) if at not in written)
+        return found
 
     def _goals(self) -> Iterator[tuple[Label, list[int]]]:
         """The ops that something outside waits for, by parameter."""
@@ -92,7 +143,7 @@ class _Tail:
             at = self._made.get(value.id)
             if at is not None:
                 found.setdefault(name, []).append(at)
-        yield from found.items()
+        yield from ((name, wanted) for name, wanted in found.items() if wanted)
 
     def _leading_to(self, wanted: list[int], written: set[int]) -> set[int]:
         found: set[int] = set()

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from supernode.ir import STORE, Program, Value, elsewhere
+from supernode.ir import FETCH, STORE, Block, Program, Value, elsewhere
 from supernode.plan.inplace import destinations
 from supernode.plan.liveness import last_uses
 
@@ -19,7 +19,7 @@ def away_bytes(program: Program) -> dict[str, int]:
     kept |= {value.id for value in main.inputs if value.id not in updated}
     if not places:
         return {}
-    last = last_uses(main)
+    last = _last_read(main)
     dying: dict[int, list[tuple[str, int]]] = {}
     now: Counter[str] = Counter()
     most: Counter[str] = Counter()
@@ -69,9 +69,9 @@ class Slots:
 
 def slots_of(program: Program) -> Slots:
     """The slots of `program`. Values of one size that are not there at one time share a slot: what
-    is fetched from it is read before the next is stored."""
+    is fetched from it is there before the next is stored."""
     main = program.main
-    last = last_uses(main)
+    last = _last_read(main)
     given = {value.id for value in main.outputs}
     free: dict[int, list[int]] = {}
     ending: dict[int, list[tuple[int, int]]] = {}
@@ -88,3 +88,16 @@ def slots_of(program: Program) -> Slots:
         for size, start in ending.get(at, ()):
             free[size].append(start)
     return Slots(place=place, spans=spans, room_bytes=end)
+
+
+def _last_read(main: Block) -> dict[int, int]:
+    """As `last_uses`; what is fetched is being read until an op reads the copy."""
+    last = last_uses(main)
+    copies: dict[int, int] = {}
+    for at, op in enumerate(main.ops):
+        for value in op.inputs:
+            if (source := copies.pop(value.id, None)) is not None:
+                last[source] = max(last[source], at)
+        if op.name == FETCH:
+            copies[op.outputs[0].id] = op.inputs[0].id
+    return last

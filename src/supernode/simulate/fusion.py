@@ -1,6 +1,7 @@
 """Fusion: chains of pointwise ops and row-wise reductions as one kernel each.
 
-What follows from one another within a stretch of such ops (views may stand between) is read once,
+What follows from one another within a stretch of such ops (views may stand between, and what brings
+values from another place, which is done elsewhere) is read once,
 computed in the cores and written once: values that nothing outside reads never touch memory, and
 there is one launch. In the optimizer, whose stretches hold the same few ops for every weight, a
 stretch is one kernel over all of them.
@@ -15,7 +16,7 @@ apex, `multi_tensor_apply`.
 from collections.abc import Iterable, Iterator, Sequence
 from math import fsum
 
-from supernode.ir import Op, Value
+from supernode.ir import FETCH, WAIT, Op, Value
 from supernode.ops import Cost, fuses, gathers, is_view, overwrites, reduces
 from supernode.simulate.side_by_side import CostOf, side_by_side
 from supernode.simulate.sorted_rows import AS_CAPTURED, RowsBy, sorted_rows
@@ -60,7 +61,7 @@ def _readers(ops: Sequence[Op], kept: Iterable[Value]) -> dict[int, set[int]]:
 def _stretches(ops: Sequence[Op], gone: set[int]) -> Iterator[list[int]]:
     stretch: list[int] = []
     for at, op in enumerate(ops):
-        if is_view(op) or at in gone:
+        if is_view(op) or at in gone or op.name in (FETCH, WAIT):
             continue
         if fuses(op) and (not stretch or ops[stretch[-1]].site.phase == op.site.phase):
             stretch.append(at)

@@ -56,7 +56,7 @@ class Cuda:
         return room
 
     def carrier(self, slots: Mapping[int, Tensor]) -> "CudaCarrier":
-        """A stream that copies."""
+        """Streams that copy."""
         return CudaCarrier(slots)
 
     def synchronize(self) -> None:
@@ -116,11 +116,16 @@ class _Allocated:
 
 
 class CudaCarrier:
-    """Copies between the GPU and pinned memory of the host on a stream of their own, in order."""
+    """Copies between the GPU and pinned memory of the host, each way on a stream of its own, so
+    that both copy engines work at one time; in order each way.
+
+    The stream of a copy waits for what has been computed when it begins, and what is computed
+    waits for it. So a slot that is stored to again has been read: by a copy that was waited for.
+    """
 
     def __init__(self, slots: Mapping[int, Tensor]) -> None:
         self._slots = slots
-        self._stream = torch.cuda.Stream()
+        self._to_chip, self._from_chip = torch.cuda.Stream(), torch.cuda.Stream()
         self._begun: dict[int, torch.cuda.Event] = {}
 
     def begin(self) -> None:
@@ -130,8 +135,8 @@ class CudaCarrier:
     def fetch(self, source: Tensor, key: int) -> Tensor:
         """See `kernels.surroundings.Places`."""
         out = torch.empty_like(source, device="cuda")
-        self._start(key, source, out)
-        out.record_stream(self._stream)
+        self._start(self._to_chip, key, source, out)
+        out.record_stream(self._to_chip)
         return out
 
     def store(self, x: Tensor, key: int, out: Tensor | None = None) -> Tensor:
@@ -140,19 +145,19 @@ class CudaCarrier:
             bytes_ = self._slots[key][: x.nbytes]
             out = torch.empty_like(x, device="meta")
             out = bytes_.view(x.dtype).as_strided(out.shape, out.stride())
-        self._start(key, x, out)
-        x.record_stream(self._stream)
+        self._start(self._from_chip, key, x, out)
+        x.record_stream(self._from_chip)
         return out
 
     def wait(self, key: int) -> None:
         """What is launched from here on runs when the copy is done."""
         torch.cuda.current_stream().wait_event(self._begun.pop(key))
 
-    def _start(self, key: int, source: Tensor, out: Tensor) -> None:
+    def _start(self, stream: torch.cuda.Stream, key: int, source: Tensor, out: Tensor) -> None:
         # What is copied may still be computed, and new memory still be read by what had it before.
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             out.copy_(source, non_blocking=True)
         event = torch.cuda.Event()
-        event.record(self._stream)
+        event.record(stream)
         self._begun[key] = event
