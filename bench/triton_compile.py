@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from bench.result import Row
-from bench.rounds import alternate
+from bench.rounds import Round, by_side, quiet_rounds, told, watched_round
 
 WANTED_COLD_S, WANTED_SLOWEST_S, WANTED_WARM_S = 0.150, 1.5, 0.005
 WANTED_INTERPRETER, WANTED_NUMBA = 200.0, 1.0
@@ -139,42 +139,68 @@ def print_interpreted(rows: int) -> None:
     print(json.dumps(times))
 
 
-def _of_many(call: Callable[[], object], at_least_s: float = 0.02) -> float:
+def _of_many(
+    call: Callable[[], object],
+    clock: Callable[[], float] = time.process_time,
+    at_least_s: float = 0.02,
+) -> float:
     call()
-    start, count = time.process_time(), 0
-    while time.process_time() - start < at_least_s:
+    start, count = clock(), 0
+    while clock() - start < at_least_s:
         call()
         count += 1
-    return (time.process_time() - start) / count
+    return (clock() - start) / count
 
 
-def numba_rows(quick: bool, rounds: int) -> tuple[list[Row], str]:
-    """The same algorithms as Numba's parallel code, on one thread; a note where it is missing."""
+def numba_rows(quick: bool, rounds: int) -> tuple[list[Row], list[str]]:
+    """The same algorithms as Numba's parallel code; a note where it is missing."""
     if find_spec("numba") is None:
-        return [], "Not compared with Numba, which is not installed (`pip install numba`)."
+        return [], ["Not compared with Numba, which is not installed (`pip install numba`)."]
     import numba
 
+    rows: list[Row] = []
+    notes = [
+        f"Numba {numba.__version__}, `parallel=True, fastmath=True`; processor time on one thread."
+    ]
+    most = numba.get_num_threads()
+    for threads in (1,) if quick else range(1, min(2, most) + 1):
+        numba.set_num_threads(threads)
+        torch.set_num_threads(threads)
+        made, told_of = _beside_numba(64 if quick else 2048, threads, rounds)
+        rows += made
+        notes += told_of
+    numba.set_num_threads(most)
+    return rows, notes
+
+
+def _beside_numba(height: int, threads: int, rounds: int) -> tuple[list[Row], list[str]]:
+    """The rows of so many threads, and how quiet the host was where the clock is the wall's."""
     from bench import numba_kernels as theirs
 
-    numba.set_num_threads(1)
-    torch.set_num_threads(1)
-    made = launches(64 if quick else 2048, 2000)
+    made = launches(height, 2000)
+    clock = time.process_time if threads == 1 else time.perf_counter
     rows: list[Row] = []
-    for name, call in theirs.calls(64 if quick else 2048, 2000).items():
+    kept: list[Round] = []
+    taken = 0
+    for name, call in theirs.calls(height, 2000).items():
         kernel, launch = made[name]
-        times = alternate(
-            {
-                "ours": lambda k=kernel, f=launch: _of_many(lambda: f(k)),
-                "theirs": lambda f=call: _of_many(f),
-            },
-            rounds,
-        )
+        sides = {
+            "ours": lambda k=kernel, f=launch: _of_many(lambda: f(k), clock),
+            "theirs": lambda f=call: _of_many(f, clock),
+        }
+        if threads == 1:
+            its, count = [watched_round(sides, number) for number in range(rounds)], rounds
+        else:
+            its, count = quiet_rounds(sides, rounds)
+        kept, taken = kept + its, taken + count
+        times = by_side([each.times for each in its])
         rows.append(
             Row(
-                what=f"{name}, by Numba, 1 thread",
+                what=f"{name}, by Numba, {threads} thread{'s' * (threads > 1)}",
                 ours=times["ours"],
                 theirs=times["theirs"],
                 at_least=WANTED_NUMBA,
             )
         )
-    return rows, f"Numba {numba.__version__}, `parallel=True, fastmath=True`, processor time."
+    note = f"By Numba with {threads} threads, {told(kept, taken)}."
+    return rows, [note] if threads > 1 else []

@@ -74,9 +74,9 @@ def measure(*, quick: bool = False) -> Section:
             rows += [*fused, _mean(fused, threads), *(row for row in made if row not in fused)]
         rows.append(_launch(rounds))
         rows += [*compile_rows(), *interpreter_rows(quick)]
-        beside_numba, note = numba_rows(quick, rounds)
+        beside_numba, told_of = numba_rows(quick, rounds)
         rows += beside_numba
-        notes.append(note)
+        notes += told_of
     finally:
         torch.set_num_threads(before)
     return Section(

@@ -73,6 +73,19 @@ def test_strided_numpy_array():
     )
 
 
+@pytest.mark.parametrize("size", [1.5, 2**31])
+@pytest.mark.parametrize("sanitize", [False, True])
+def test_grid_of_no_sizes(size, sanitize):
+    import triton_cpu
+
+    with pytest.raises(triton_cpu.ArgumentError) as error:
+        copy_kernel[(size,)](torch.zeros(8), torch.zeros(8), 8, BLOCK=8, sanitize=sanitize)
+    assert text_of(error) == (
+        f"The grid is ({size}, 1, 1); its sizes are whole numbers below 2^31.\n"
+        f"  where: {place(copy_kernel)}"
+    )
+
+
 def test_tensor_on_another_device():
     import triton_cpu
 
@@ -85,6 +98,7 @@ def test_tensor_on_another_device():
     [
         (torch.zeros(8, dtype=torch.complex64), "has elements of torch.complex64, for which"),
         (np.zeros(8, np.complex64), "has elements of complex64, for which Triton has no type."),
+        (np.zeros(8, ">f4"), "has elements of >f4, for which Triton has no type."),
         ([1, 2], "is a list, which a kernel can't take."),
         (torch.eye(2).to_sparse(), "can't be passed to a kernel: Cannot access data pointer"),
     ],

@@ -15,6 +15,8 @@ from .pool import CALLER_STACK_BYTES, LAUNCH_FORMAT, pool, thread_count
 
 _FAULT = struct.Struct("<6iq")  # taken, site, three program ids, size, detail: see emit.fault
 
+_GRID = struct.Struct("q3i")
+
 
 _current = threading.local()  # the launcher this thread made last
 
@@ -92,8 +94,6 @@ class Launcher:
             self.loaded.wait()
         threads = 1 if programs == 1 else min(self.threads or thread_count(), programs)
         aside = self.aside
-        if threads > 1 or aside:
-            self.pool.ensure(threads - 1 + aside)
         fault = ctypes.create_string_buffer(_FAULT.size) if self.sites else None
         record = ctypes.addressof(fault) if fault is not None else 0
         head = self.function, programs, grid0, grid1, grid2, threads, aside, 0, record
@@ -103,6 +103,8 @@ class Launcher:
             raise ArgumentError(error.wrong, where=self.where, fix=error.fix) from None
         except (struct.error, OverflowError):  # numbers that do not fit as they are
             message = self._step_by_step(head, args)
+        if threads > 1 or aside:
+            self.pool.ensure(threads - 1 + aside)
         self.run(message)
         if fault is not None and fault.raw[0]:
             self._raise(fault.raw, self._values(args))
@@ -122,6 +124,14 @@ class Launcher:
 
     def _step_by_step(self, head: tuple[int, ...], args: tuple[Any, ...]) -> bytes:
         """The same for descriptors, the ranges of checked memory, and numbers of any size."""
+        _, programs, *grid = head[:5]
+        try:
+            _GRID.pack(programs, *grid)
+        except struct.error:
+            raise ArgumentError(
+                f"The grid is {tuple(grid)}; its sizes are whole numbers below 2^31.",
+                where=self.where,
+            ) from None
         values = self._values(args)
         packed = [one(value) for one, value in zip(self.convert, values, strict=True)]
         if self.sanitize:

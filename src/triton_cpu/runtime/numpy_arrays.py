@@ -67,7 +67,7 @@ def _specialize(
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(arg, numpy.ndarray):
         name = _DTYPES.get(arg.dtype.name)
-        if name is None:
+        if name is None or not arg.dtype.isnative:
             raise _of_unknown_dtype(arg.dtype)
         aligned = align and arg.ctypes.data % ALIGNMENT == 0
         return (f"*{'k' if is_const else ''}{name}", "D" if aligned else "")
