@@ -35,6 +35,12 @@ def shard(
     return x.narrow(dim, first * unit, count * unit).contiguous()
 
 
+def once(x: Tensor, axis: str, *, coordinate: Mapping[str, int], mesh: Grid) -> Tensor:
+    """`x` on the first chip of a mesh axis and zeros on the others: the chips' parts of a sum."""
+    first, _ = mesh.share(axis, mesh.axis_size(axis), coordinate)
+    return torch.zeros_like(x) if first else x.clone()
+
+
 def pad(
     x: Tensor,
     dim: int,
@@ -333,6 +339,7 @@ def slice_backward(
 LOCAL: dict[str, Callable[..., Any]] = {
     "shard": shard,
     "part": part,
+    "once": once,
     "pad": pad,
     "unpad": unpad,
     "embedding": embedding,

@@ -41,12 +41,14 @@ class Choice:
     """What every mesh axis does in one op.
 
     `split` maps factors to axes, outermost first. `passing` maps axes to the kind of partial
-    result that goes in and comes out. `experts` is the axis along which the op takes rows where
+    result that goes in and comes out, `joining` the axes along which operands that are none become
+    parts of such a sum. `experts` is the axis along which the op takes rows where
     their experts are. `reasons` says why, one line an axis.
     """
 
     split: Split
     passing: dict[str, str]
+    joining: dict[int, tuple[str, ...]]
     experts: str | None
     reasons: tuple[str, ...]
 
@@ -100,6 +102,7 @@ def choose(question: Question) -> Choice:
     experts = question.experts if among_experts(question) else None
     split, reasons = _pinned(question, experts)
     passing: dict[str, str] = {}
+    joining: dict[int, tuple[str, ...]] = {}
     if question.counts:
         for _, _, layout in question.operands():
             passing |= dict(layout.partial)
@@ -111,8 +114,10 @@ def choose(question: Question) -> Choice:
         why = "assigned"
         if found is None and (found := _summed_by_other_half(question, axis, split)):
             why = f"{other_half(axis)} sums it"
-        if found is None and (kind := _passes(question, axis)):
+        if found is None and (passes := _passes(question, axis)):
+            kind, others = passes
             passing[axis] = kind
+            joining |= {each: (*joining.get(each, ()), axis) for each in others}
             reasons.append(f"{axis} holds partial results ({kind}), which pass through")
         elif found is None:
             found = _assigned(question, axis, split, first=False)
@@ -126,7 +131,13 @@ def choose(question: Question) -> Choice:
             split = _with(split, found)
     ordered = {factor: _order(question, factor, cuts) for factor, cuts in split.items()}
     ordered = with_stretches(question.formula, ordered)
-    return Choice(split=ordered, passing=passing, experts=experts, reasons=tuple(reasons))
+    return Choice(
+        split=ordered,
+        passing=passing,
+        joining=joining,
+        experts=experts,
+        reasons=tuple(reasons),
+    )
 
 
 def _pinned(question: Question, experts: str | None) -> tuple[Split, list[str]]:
@@ -247,8 +258,9 @@ def _with(split: Split, found: Found) -> Split:
     return {**split, factor: (*split.get(factor, ()), how)}
 
 
-def _passes(question: Question, axis: str) -> str | None:
-    """The kind of partial results along `axis` that the op lets through, or None."""
+def _passes(question: Question, axis: str) -> tuple[str, tuple[int, ...]] | None:
+    """The kind of partial results along `axis` that the op lets through, and the operands that
+    become parts of the sum for that, or None."""
     kinds = {p: k for p, _, layout in question.operands() if (k := layout.kind_of(axis))}
     if not kinds or len(set(kinds.values())) > 1:
         return None
@@ -258,7 +270,7 @@ def _passes(question: Question, axis: str) -> str | None:
     positions = {p for p, _, _ in question.operands()}
     everything = set(kinds) == positions
     if everything and (question.row.moves or kind in question.row.passes(question.op)):
-        return kind
+        return kind, ()
     if kind not in ("sum", "mean"):
         return None
     for group in question.row.linear(question.op):
@@ -267,9 +279,10 @@ def _passes(question: Question, axis: str) -> str | None:
         others = [v.tensor for p, v, _ in question.operands() if p not in group]
         carried = all(t.numel == 1 or "int" in t.dtype for t in others)
         rows = question.rows.issuperset(kinds) and not question.formula.partial
-        rest = set(group).difference(kinds)
-        if set(kinds) <= set(group) and (carried or rows) and all(map(question.is_zero, rest)):
-            return kind
+        rest = [p for p in group if p not in kinds and not question.is_zero(p)]
+        joins = rows and kind == SUM and axis not in question.emitter.time
+        if set(kinds) <= set(group) and (carried or rows) and (joins or not rest):
+            return kind, tuple(rest)
     return None
 
 

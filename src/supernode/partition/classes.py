@@ -314,12 +314,10 @@ class _Rows:
     def __init__(self, block: Block, classes: Classes) -> None:
         self._name, self._routing = block.name, classes.routing
         self._readers: dict[int, list[Op]] = {}
-        self._blank: set[int] = set()
         for op in block.ops:
             if op.name == CALL or is_host(op.name):
                 continue
             if filled(op, op.outputs[0]) is not None:
-                self._blank.add(op.outputs[0].id)
                 continue
             for value in dict.fromkeys(op.inputs):
                 self._readers.setdefault(value.id, []).append(op)
@@ -343,10 +341,7 @@ class _Rows:
 
     def _carries(self, op: Op, value: Value) -> bool:
         at = op.inputs.index(value)
-        return op.inputs.count(value) == 1 and any(
-            at in group and all(i == at or op.inputs[i].id in self._blank for i in group)
-            for group in row(op).linear(op)
-        )
+        return op.inputs.count(value) == 1 and any(at in group for group in row(op).linear(op))
 
 
 def read_whole(program: Program, classes: Classes) -> tuple[set[Part], set[Part]]:

@@ -97,6 +97,9 @@ class _Move:
                 return self._exchange(local, where[0], dim, each)
         if done:
             return self._reduce(local, time or done[0], None)
+        joined = next((each for each in target.partial if each[0] not in partial), None)
+        if joined is not None and joined[0] not in now.split_axes:
+            return self._join(local, joined, target)
         for dim, cuts in enumerate(now.dims):
             if cuts != target.dims[dim][: len(cuts)]:
                 return self._gather(local, dim)
@@ -115,6 +118,12 @@ class _Move:
             args = (*args, parts.units)
         out = self._emit("local.shard", args, _resized(grouped.tensor, at, parts.mine))
         return self._flat(out, layout, each), layout
+
+    def _join(self, local: Value, part: tuple[str, str], target: Layout) -> tuple[Value, Layout]:
+        """What all chips have as parts of a sum: the first one's is all of it."""
+        out = self._emit("local.once", (local, part[0]), local.tensor)
+        parts = tuple(each for each in target.partial if each in (*self.layout.partial, part))
+        return out, Layout(self.layout.dims, parts)
 
     def _gather(self, local: Value, dim: int) -> tuple[Value, Layout]:
         each = self.layout.dims[dim][-1]

@@ -1,7 +1,7 @@
 """The ops of one block, in order: what each does along every axis, and its local form."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from supernode.ir import (
     print_typed,
 )
 from supernode.ops import MEAN, Formula, Row, row
+from supernode.ops.formula import SUM
 from supernode.partition.choose import Choice, NeedsExpansion, Question, among_experts, choose
 from supernode.partition.classes import is_host
 from supernode.partition.cuts import factor_of, layout_of
@@ -207,9 +208,11 @@ class Walk:
                 locals_.append(self._group_ends(question, choice.experts))
                 continue
             apart = {*choice.passing, *_partial_axes(formula, choice, position)}
+            parts = {axis: kind for axis, kind in current.partial if axis in apart}
+            parts |= dict.fromkeys(choice.joining.get(position, ()), SUM)
             target = Layout(
                 layout_of(formula.inputs[position], choice.split, formula.sizes),
-                tuple(p for p in current.partial if p[0] in apart),
+                self._ordered(parts),
             )
             locals_.append(emitter.get(value, target, op.site))
         layouts = [self._output_layout(formula, choice, i) for i in range(len(op.outputs))]
@@ -235,8 +238,11 @@ class Walk:
                 # Rows of the own experts give all of what belongs to these.
                 apart = [axis for axis in map(cut_axis, cuts) if axis not in complete]
                 partial.update(dict.fromkeys(apart, kind))
-        order = [axis.name for axis in self.spreader.axes]
-        return Layout(dims, tuple((axis, partial[axis]) for axis in order if axis in partial))
+        return Layout(dims, self._ordered(partial))
+
+    def _ordered(self, partial: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        axes = (axis.name for axis in self.spreader.axes)
+        return tuple((axis, partial[axis]) for axis in axes if axis in partial)
 
     def _emit_op(
         self, question: Question, choice: Choice, locals_: list[Value], layouts: list[Layout]

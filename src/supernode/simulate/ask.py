@@ -23,7 +23,7 @@ from supernode.trace import COMM, COMPUTE, COPY, Stream
 
 _EXPERTS: dict[str, Way] = {"fabric.dispatch": "dispatch", "fabric.combine": "combine"}
 """All-to-alls by kernels made for routed tokens: `(values, axis, copies, once)`."""
-_COPIES = ("local.shard", "local.part", "local.pad", "local.unpad")
+_COPIES = ("local.shard", "local.part", "local.once", "local.pad", "local.unpad")
 
 MESSAGE = "send"
 FETCHED, STORED = "fetch", "store"
