@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, optim
-from torch.optim import lr_scheduler
+from torch.optim import lr_scheduler, swa_utils
 from torch.utils.checkpoint import checkpoint
 
 from capture.jobs import (
@@ -249,3 +249,33 @@ def test_inference_and_plain_functions() -> None:
     captured = capture(lambda a, *, b: {"sum": a + b}, None, None, (x,), {"b": x})
     assert torch.equal(run_once(captured, x, b=x)["sum"], x + x)
     assert captured.program.outputs[0].name == "result[sum]"
+
+
+@pytest.mark.parametrize(
+    "averaging",
+    [
+        {},
+        {"use_buffers": True, "avg_fn": swa_utils.get_ema_avg_fn(0.9)},
+        {"multi_avg_fn": swa_utils.get_ema_multi_avg_fn(0.9)},
+    ],
+)
+def test_averages_of_weights_begin_as_a_copy(averaging: dict[str, Any]) -> None:
+    """Whether something was averaged before is a number in a buffer, which is asked in each run."""
+
+    def make() -> Job:
+        model = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.Linear(16, 4))
+        average = swa_utils.AveragedModel(model, **averaging)
+        opt = adamw(model)
+
+        def step(x: Tensor, y: Tensor) -> Tensor:
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            opt.step()
+            opt.zero_grad()
+            average.update_parameters(model)
+            return loss.detach()
+
+        both = nn.ModuleDict({"model": model, "average": average})
+        return Job(model=both, optimizers=[opt], step=step, args=data())
+
+    assert_exact(make)

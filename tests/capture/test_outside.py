@@ -1,6 +1,7 @@
 """Tensors from outside of the model, hooks, and what the user has before and after."""
 
 from collections.abc import Callable
+from functools import cache, lru_cache
 
 import pytest
 import torch
@@ -44,6 +45,35 @@ def test_constants_of_closures_and_attributes() -> None:
     scale.mul_(2)
     with pytest.raises(CaptureError, match="constant"):
         captured.host_values()
+
+
+@cache
+def lower(size: int) -> Tensor:
+    return torch.ones(size, size).tril()
+
+
+@lru_cache(maxsize=4)
+def wide(size: int) -> tuple[Tensor, ...]:
+    return (torch.arange(size).float(),)
+
+
+def test_constants_that_a_cache_keeps_are_real_afterwards() -> None:
+    """The recorded run is the first one to ask for them."""
+    kept: dict[int, Tensor] = {}
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        size = x.shape[1]
+        ones = kept.setdefault(size, torch.ones(size) / 2)
+        return x @ lower(size) * ones[None, :] + wide(size)[0]
+
+    lower.cache_clear()
+    wide.cache_clear()
+    made = custom(lambda model, opt: step)
+    captured = capture_job(made)
+    size = made.args[0].shape[1]
+    assert type(kept[size]) is type(lower(size)) is type(wide(size)[0]) is Tensor
+    assert torch.equal(step(*made.args), run_once(captured, *made.args))
+    assert torch.equal(lower(size), torch.ones(size, size).tril())
 
 
 def test_writes_to_tensors_from_elsewhere_are_refused() -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from supernode.capture import compat
-from supernode.capture.host import HostFloat
+from supernode.capture.asserted import only_way
+from supernode.capture.host import HostFloat, HostLedger
 from supernode.capture.sites import user_line
 from supernode.errors import CaptureError, CheckFailed
-from supernode.ir import Value
+from supernode.ir import TensorType, Value
 
 _FAKE = re.compile(r"FakeTensor\(\.\.\., size=\([\d, ]*\)[^()]*\)")
 """How a message of the step shows a tensor that has no value while it is recorded."""
@@ -39,8 +40,9 @@ def check(value: Value, message: str) -> Check:
 
 
 @contextmanager
-def recording(checks: list[Check]) -> Generator[None]:
-    """Lets `torch._check` and its kin pass where data decides, and notes what they ask."""
+def recording(checks: list[Check], ledger: HostLedger) -> Generator[None]:
+    """Lets `torch._check` and its kin pass where data decides, and branches of which one way
+    raises, and notes what they ask."""
     plain = compat.check_with()
 
     def check_with(error_type: Any, cond: Any, message: Callable[[], Any] | None) -> None:
@@ -50,8 +52,23 @@ def recording(checks: list[Check]) -> Generator[None]:
         else:
             checks.append(check(source, _said(message)))
 
+    def asked(source: Value) -> bool | None:
+        way = only_way()
+        if way is None:
+            return None
+        held = source
+        if not way.outcome:
+            (held,) = ledger.tape.emit("aten.logical_not", (source,), (), (_truth(source),))
+        checks.append(check(held, way.message))
+        return way.outcome
+
+    ledger.asked = asked
     with compat.patched(torch, plain.__name__, check_with):
         yield
+
+
+def _truth(value: Value) -> TensorType:
+    return TensorType("bool", value.tensor.shape)
 
 
 def _said(message: Callable[[], Any] | None) -> str:

@@ -1,7 +1,8 @@
-"""Branches of optimizers on the number of the step: both ways are recorded, one is chosen later.
+"""Branches of torch on the number of the step: both ways are recorded, one is chosen later.
 
 RAdam and ASGD ask in Python how far training has come. What they do with one parameter is recorded
 once for each way such questions can come out; each tensor then is what `where` picks of the two.
+So is an average of weights, which is a copy of them at first.
 """
 
 from collections.abc import Callable, Generator
@@ -9,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from supernode.capture import compat
 from supernode.capture.aliases import write
@@ -23,8 +25,11 @@ Body = Callable[[], None]
 
 @contextmanager
 def both_ways(tensors: Tensors, ledger: HostLedger) -> Generator[None]:
-    """Lets the optimizers of torch that branch on the number of the step do so."""
+    """Lets what branches on the number of the step do so: optimizers of torch, `AveragedModel`."""
     with ExitStack() as stack:
+        plain = AveragedModel.update_parameters
+        average = _first_or_later(plain, tensors, ledger)
+        stack.enter_context(compat.patched(AveragedModel, plain.__name__, average))
         for module, name in compat.branching_loops():
             loop = _one_by_one(getattr(module, name), tensors, ledger)
             stack.enter_context(compat.patched(module, name, loop))
@@ -44,6 +49,19 @@ def _one_by_one(
     return stepped
 
 
+def _first_or_later(
+    plain: Callable[..., None], tensors: Tensors, ledger: HostLedger
+) -> Callable[..., None]:
+    """`plain`, which asks whether nothing was averaged before, and then whether something was."""
+
+    def update_parameters(averaged: AveragedModel, model: nn.Module) -> None:
+        written = [*averaged.parameters(), *averaged.buffers()]
+        body = partial(plain, averaged, model)
+        _Paths(body, written, tensors, ledger).run_either([True, False], [False, True])
+
+    return update_parameters
+
+
 class _Paths:
     """The ways that one body can go, and what it leaves in `written` on each of them."""
 
@@ -59,6 +77,20 @@ class _Paths:
     def run(self) -> None:
         """Leaves in each tensor what the way that a run will take leaves there."""
         self._put(self._explored([]))
+
+    def run_either(self, first: list[bool], other: list[bool]) -> None:
+        """The same where all questions are one: only these two lists of answers can be given."""
+        conditions, values = self._taken(first)
+        _, others = self._taken(other)
+        pairs = zip(values, others, strict=True)
+        self._put([self._where(conditions[0], *pair) for pair in pairs])
+
+    def _taken(self, answers: list[bool]) -> tuple[list[Value], list[Value]]:
+        self._put(self._before)
+        choices = Choices(answers, more=False)
+        with self._ledger.choosing(choices):
+            self._body()
+        return choices.conditions, [self._tensors.value_of(tensor) for tensor in self._written]
 
     def _explored(self, taken: list[bool]) -> list[Value]:
         """The values after a way that begins with the answers `taken`."""

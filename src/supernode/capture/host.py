@@ -71,19 +71,27 @@ class Guard:
 
 
 class Choices:
-    """The answers to comparisons that no hyper-parameter decides: `taken`, and then yes.
+    """The answers to comparisons that no hyper-parameter decides: `taken`, and then yes, if there
+    may be `more`.
 
     `conditions` are the values that will decide them when the step runs.
     """
 
-    def __init__(self, taken: list[bool]) -> None:
+    def __init__(self, taken: list[bool], *, more: bool = True) -> None:
         self.conditions: list[Value] = []
         self._taken = taken
+        self._more = more
 
     def answer(self, condition: Value) -> bool:
-        """How the next comparison, whose outcome is `condition`, comes out."""
+        """How the next comparison, whose outcome is `condition`, comes out.
+
+        Raises:
+            CaptureError: no answer is left.
+        """
         self.conditions.append(condition)
         position = len(self.conditions) - 1
+        if position >= len(self._taken) and not self._more:
+            raise data_dependent("compared with another number")
         return self._taken[position] if position < len(self._taken) else True
 
 
@@ -94,6 +102,8 @@ class HostLedger:
         self.tape = tape
         self.numbers: dict[str, float] = {}
         self.guards: list[Guard] = []
+        self.asked: Callable[[Value], bool | None] = lambda source: None
+        """How a branch on the number in a tensor must come out; None if it may go both ways."""
         self._choices: Choices | None = None
 
     @contextmanager
@@ -104,6 +114,11 @@ class HostLedger:
             yield
         finally:
             self._choices = None
+
+    @property
+    def is_choosing(self) -> bool:
+        """Whether branches on data are answered now, to be chosen from when the step runs."""
+        return self._choices is not None
 
     def hyper_parameter(self, name: str, value: Value, number: float) -> "HostFloat":
         """The host number that stands for hyper-parameter `name`, `number` at present."""
@@ -209,6 +224,11 @@ class HostNode:
 
     def guard_float(self, file: str, line: int) -> float:
         """The number itself, which the step then holds as a constant."""
+        if self.source is not None and (answer := self.ledger.asked(self.source)) is not None:
+            return answer
+        decides = self.source is not None and self.source.tensor.dtype == "bool"
+        if self.formula is None and decides and self.ledger.is_choosing:
+            return self.guard_bool(file, line)
         if self.formula is None:
             raise data_dependent("used as a plain number", self.source)
         number = self.formula.evaluate(self.ledger.numbers)

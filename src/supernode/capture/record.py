@@ -18,6 +18,7 @@ from supernode.capture.choices import both_ways
 from supernode.capture.cleared import Cleared
 from supernode.capture.foreign import in_terms_of_the_step
 from supernode.capture.host import HostFloat, symbolic_items
+from supernode.capture.kept import make_real
 from supernode.capture.optimizer_state import OptimizerStates
 from supernode.capture.recorder import Recorder
 from supernode.capture.schedule import Schedule
@@ -79,7 +80,8 @@ def record(
         _check_sharing(overlapping, run)
         run.kept_gradients = [n for n, p in subject.params.items() if p.grad is not None]
         run.stale_gradients = [n for n in subject.params if n not in cleared.names]
-        return run
+    make_real(run.recorder.tensors)
+    return run
 
 
 def _register(
@@ -175,7 +177,7 @@ def _patches(run: Recording, sites: Sites) -> Generator[None]:
             sites.tracking(),
             run.schedule.recording(),
             symbolic_items(),
-            checks.recording(run.recorder.checks),
+            checks.recording(run.recorder.checks, run.recorder.host),
             both_ways(run.recorder.tensors, run.recorder.host),
             compat.no_checkpointing(sites.region),
             compat.plain_recurrence(),

@@ -1,6 +1,7 @@
 """What is known of the tensors of a step: the value of each, what it shares memory with."""
 
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class Tensors:
         self.scalars: list[Tensor] = []
         self._mode = mode
         self._fakes: dict[int, Tensor] = {}
+        self._made: list[ref[Tensor]] = []
         self._types: dict[tuple[torch.dtype, torch.Size], TensorType] = {}
 
     def register(self, fake: Tensor, read_only: str = "") -> Value:
@@ -51,7 +53,7 @@ class Tensors:
             fill=fill,
             read_only=read_only,
         )
-        setattr(fake, _VIEW, View(memory=memory, value=value, version=0))
+        self.share(fake, View(memory=memory, value=value, version=0))
 
     def derive(
         self, name: str, source: View, args: tuple[Arg, ...], kwargs: KwArgs, out: list[Tensor]
@@ -68,11 +70,12 @@ class Tensors:
                 parent=source,
                 derivation=how,
             )
-            setattr(tensor, _VIEW, view)
+            self.share(tensor, view)
 
     def share(self, fake: Tensor, view: View) -> None:
-        """Notes another tensor object that shows the same elements."""
+        """Notes what a tensor object shows."""
         setattr(fake, _VIEW, view)
+        self._made.append(ref(fake))
 
     def view_of(self, tensor: Tensor) -> View:
         """What is known of a fake or real tensor; a real one becomes a constant."""
@@ -131,6 +134,17 @@ class Tensors:
     def constant_tensors(self) -> list[Tensor]:
         """The real tensors whose present content the step holds."""
         return [*(tensor for _, tensor in self.constants), *self.scalars]
+
+    def alive(self) -> list[Tensor]:
+        """The fakes that the step has made and somebody still holds."""
+        ours = {id(fake) for fake in self._fakes.values()}
+        # What was the fake of a parameter is the parameter again.
+        held = {
+            id(fake): fake
+            for made in self._made
+            if isinstance(fake := made(), compat.FakeTensor) and id(fake) not in ours
+        }
+        return [*held.values()]
 
     def is_unknown(self, tensor: Any) -> bool:
         """Whether a tensor depends on inputs, so that no branch can be taken on it."""
