@@ -6,12 +6,11 @@ Which branch runs is read off the source of the frame that asks; where it can't 
 
 import ast
 import dis
+import inspect
 import linecache
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from types import FrameType
 
 _OURS = "supernode.capture"
 """The modules whose frames lie between a branch and the number it asks for."""
@@ -32,7 +31,7 @@ class OnlyWay:
 def only_way() -> OnlyWay | None:
     """How the branch that is being decided must come out for the step to go on; None if it may
     come out both ways, or is not understood."""
-    frame: FrameType | None = sys._getframe(1)
+    frame = inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith(_OURS):
         frame = frame.f_back
     if frame is None:
