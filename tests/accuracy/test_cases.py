@@ -37,6 +37,16 @@ def test_a_training_run_in_its_published_layout(id_: str, layout: str, machine: 
     assert case.machine == machine
 
 
+def test_a_share_of_blocks_that_run_again_is_so_much_of_two_steps():
+    (held, none), (again, full) = training_case(row("fms-08")).parts
+    assert isinstance(none, Step)
+    assert isinstance(full, Step)
+    assert (none.layout, full.layout) == ("fsdp=96,recompute=none", "fsdp=96,recompute=full")
+    assert again == pytest.approx(3 * (0.47 / 0.38 - 1))
+    assert held + again == pytest.approx(1)
+    assert step_of(training_case(row("fms-05"))).layout == "fsdp=128,recompute=full"
+
+
 def test_a_package_of_two_dies_is_two_chips_of_a_layout():
     case = serving_case(row("cm-t3-1"))
     step = step_of(case)

@@ -17,7 +17,6 @@ from supernode.accuracy.case import (
     NotExpressed,
     Operator,
     Serving,
-    Spec,
     Step,
 )
 from supernode.accuracy.kept import Kept, Prediction
@@ -67,33 +66,35 @@ class Predictor:
         try:
             machine = machine_for(case)
             found: list[Part] = []
+            whole: list[Found] = []  # of a step that is a mixture of several
             for times, spec in case.parts:
-                parts = self._served(spec, machine) if isinstance(spec, Serving) else None
-                parts = parts or [(1.0, self._found(spec, machine))]
-                found += [(times * often, sims) for often, sims in parts]
+                if isinstance(spec, Step):
+                    whole += [(times * n, sim, s) for n, sim, s in self._whole(spec, machine)]
+                elif isinstance(spec, Serving):
+                    parts = self._served(spec, machine)
+                    found += [(times * often, sims) for often, sims in parts]
+                else:
+                    found.append((times, [self._found(spec, machine)]))
+            found += [(1.0, whole)] if whole else []
         except SupernodeError as error:
             raise NotExpressed(_reason(error)) from error
         return _prediction(found)
 
-    def _found(self, spec: Spec, machine: Machine) -> list[Found]:
-        """The simulations whose sum a part of a case is."""
+    def _found(self, spec: Collective | Access | Operator, machine: Machine) -> Found:
+        """The simulation of a plan with one op, or of a layer that is looked up."""
         if isinstance(spec, Collective):
             terms = Terms(small_at_once=spec.small_at_once)
             sim = simulate(collective_plan(spec), machine, terms=terms)
-            return [(1.0, sim, sim.comm_s)]
+            return 1.0, sim, sim.comm_s
         if isinstance(spec, Access):
             sim = simulate(access_plan(spec), machine, terms=Terms(host=False))
-            return [(1.0, sim, sim.step_s)]
-        if isinstance(spec, Operator) and spec.step is None:
+            return 1.0, sim, sim.step_s
+        if spec.step is None:
             plan, ideal_s = operator_plan(spec, machine)
             sim = simulate(plan, machine, cost=cost_in(spec.dtype))
-            return [(1.0, sim, sim.compute_s / ideal_s)]
-        if isinstance(spec, Operator):
-            assert spec.step is not None
-            sim = self.simulated(spec.step, machine)
-            return [(1.0, sim, _half(sim, spec.half, spec.step.shape.layers))]
-        assert isinstance(spec, Step)
-        return self._whole(spec, machine)
+            return 1.0, sim, sim.compute_s / ideal_s
+        sim = self.simulated(spec.step, machine)
+        return 1.0, sim, _half(sim, spec.half, spec.step.shape.layers)
 
     def _served(self, spec: Serving, machine: Machine) -> list[Part]:
         """What an output token is made of; of fewer requests than are out, if many of them wait."""

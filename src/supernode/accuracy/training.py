@@ -97,7 +97,7 @@ def training_case(row: Row) -> Case:
         machine=machine,
         network_bytes_per_s=network_of(row),
         measured_s=measured_step_s(row),
-        parts=((1.0, step),),
+        parts=_parts(step, _share(row)),
         group=(
             row.source,
             row.machine,
@@ -227,9 +227,29 @@ def _recompute(row: Row, recipe: Recipe | None) -> list[str]:
     if recipe and {"layernorm", "moe_act"} <= set(recipe.recompute):
         return ["recompute=selective"]
     kind = row.text("recompute")
-    if kind == "selective" and "whole blocks" in row.text("note"):
-        raise NotExpressed("a share of the blocks is recomputed, and the rest held")
+    if _share(row) is not None:
+        return ["recompute=none"]  # of the blocks that are held
     return [f"recompute={kind}"] if kind in ("full", "selective") else []
+
+
+def _share(row: Row) -> float | None:
+    """Which share of its blocks a run computes again, by the FLOP that are counted with and without
+    that: forward is a third of a step's. None where it is not a share."""
+    hardware, model = row.noted_number("hfu"), row.number("mfu")
+    if row.text("recompute") != "selective" or "whole blocks" not in row.text("note"):
+        return None
+    if hardware is None or not model:
+        raise NotExpressed("the share of blocks that are computed again is not stated")
+    return min(max(3 * (hardware / model - 1), 0.0), 1.0)
+
+
+def _parts(step: Step, share: float | None) -> tuple[tuple[float, Step], ...]:
+    """The step, or where a share of equal blocks is computed again so much of a step of each kind,
+    as time and memory are straight lines in their number."""
+    if not share:
+        return ((1.0, step),)
+    again = replace(step, layout=step.layout.replace("recompute=none", "recompute=full"))
+    return tuple(part for part in ((1 - share, step), (share, again)) if part[0])
 
 
 def knobs(row: Row) -> tuple[tuple[str, str], ...]:
