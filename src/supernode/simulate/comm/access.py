@@ -44,8 +44,9 @@ def access_time(way: Access, data_bytes: float, *, machine: Machine, stride: int
 
 
 def _level(way: Access, machine: Machine, stride: int) -> Level:
-    """The level that leads there; to the host, the first one of which that was measured."""
+    """The level that leads there; to a host, the first one from there of which that was measured."""
     level = machine.level_spanning(stride + 1)
     if way in ("read", "write"):
         return level
-    return next((each for each in machine.levels if each.access), level)
+    above = machine.levels[machine.levels.index(level) :]
+    return next((each for each in above if each.access), level)
