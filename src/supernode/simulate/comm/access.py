@@ -44,7 +44,7 @@ def access_time(way: Access, data_bytes: float, *, machine: Machine, stride: int
 
 
 def _level(way: Access, machine: Machine, stride: int) -> Level:
-    """The level that leads there; to a host, the first one from there of which that was measured."""
+    """The level that leads there; to a host, the first from there whose access was measured."""
     level = machine.level_spanning(stride + 1)
     if way in ("read", "write"):
         return level
