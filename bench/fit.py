@@ -155,7 +155,8 @@ def main() -> None:
             read: Callable[..., Rows] = getattr(fit_tables, job.family)
             dtype = "bfloat16" if job.dtype == "any" else job.dtype
             paths = [asked.tables / table for table in job.tables]
-            how = {} if job.fastest else {"fastest": False}
+            how: dict[str, bool | str] = {} if job.fastest else {"fastest": False}
+            how |= {"unit": job.unit} if job.unit else {}
             rows = read(paths, load_machine(job.machine), dtype, job.chosen, **how)
             found = fitted(rows, KERNELS[job.family], _start(job) if asked.refine else START)
             print(

@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 class Job:
     """What to fit: which parameters, of which machine, from which rows of its tables.
 
-    Of a shape that several tables hold, the `fastest` counts, or else the middle.
+    Of a shape that several tables hold, the `fastest` counts, or else the middle. `unit` is what
+    multiplies where weights are widened to it as they are read.
     """
 
     machine: str
@@ -30,6 +31,7 @@ class Job:
     tables: tuple[str, ...]
     chosen: str = ""
     fastest: bool = True
+    unit: str = ""
 
 
 # Machine, folder of its tables, and versions: of TensorRT-LLM, of vLLM and of SGLang.
@@ -83,6 +85,10 @@ def jobs() -> Iterator[Job]:
         for dtype, chosen in _gemms(machine):
             even = f"distribution == 'balanced' and moe_dtype in {chosen} and {_GATED}"
             yield Job(machine=machine, family="grouped", dtype=dtype, tables=experts, chosen=even)
+        for weights, unit, chosen in _widened(machine):
+            even = f"distribution == 'balanced' and moe_ep_size == 1 and {chosen} and {_GATED}"
+            job = Job(machine=machine, family="grouped", dtype=weights, tables=experts, chosen=even)
+            yield replace(job, unit=unit)
 
 
 def _caches(machine: str, family: str, dtype: str, tables: tuple[str, ...], chosen: str) -> Job:
@@ -97,3 +103,15 @@ def _gemms(machine: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
         return (("bfloat16", ("bfloat16",)), ("int8", ("sq",)))
     hopper = (("bfloat16", ("bfloat16",)), ("float8", ("fp8", "fp8_block")))
     return hopper if machine in ("hgx-h100", "hgx-h200") else (*hopper, ("float4", ("nvfp4",)))
+
+
+def _widened(machine: str) -> tuple[tuple[str, str, str], ...]:
+    """Formats of experts' weights that are widened as they are read: what then multiplies, and
+    which rows have them. Blackwell multiplies mxfp4 with float8; int4 is computed by Marlin.
+
+    Only layers with all experts on one chip count: with some elsewhere several of these kernels
+    also step over the rows that are not theirs, and take up to ten times as long."""
+    hopper = machine in ("hgx-h100", "hgx-h200")
+    mxfp4 = ("bfloat16", "w4a16_mxfp4") if hopper else ("float8", "w4a8_mxfp4_mxfp8")
+    int4 = "moe_dtype == 'int4_wo' and kernel_source.str.contains('marlin')"
+    return ("mxfp4", mxfp4[0], f"moe_dtype == '{mxfp4[1]}'"), ("int4", "bfloat16", int4)

@@ -21,6 +21,8 @@ from supernode.simulate.cost.rates import Array, Parameters, Rates
 
 BYTES = {"bfloat16": 2.0, "float8": 1.0, "int8": 1.0, "float4": 0.5625}
 """Of an element; four-bit floats carry a scale of a byte for each 16."""
+WIDENED = {"mxfp4": 0.53125, "int4": 0.53125}
+"""Of a weight that is widened as it is read, with its scale."""
 
 Predict = Callable[[Parameters], Array]
 
@@ -112,28 +114,37 @@ def matmul(
     return _rows(_read(paths, ("m", "n", "k"), chosen, fastest=fastest), ("n", "k"), predict)
 
 
-def grouped(paths: Sequence[Path], machine: Machine, dtype: str, chosen: str) -> Rows:
+def grouped(
+    paths: Sequence[Path], machine: Machine, dtype: str, chosen: str, *, unit: str = ""
+) -> Rows:
     """A layer of experts: two grouped products (up and gate, down), and what stands between.
+
+    Their weights are in `dtype`, and `unit` multiplies if that is another one.
 
     Layers of which any row took less than it takes to read its experts' weights once are left out:
     their router sent the rows to fewer experts (some to half of the groups), or had no gate.
     """
-    able, stream = rates(machine, dtype), machine.chip.kernels["stream.any"]
+    able, stream = rates(machine, unit or dtype), machine.chip.kernels["stream.any"]
+    size, weight = BYTES[unit or dtype], WIDENED[dtype] if unit else BYTES[dtype]
     keys = ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts")
     keys = (*keys, "moe_tp_size", "moe_ep_size")
 
     def predict(rows: Rows) -> Predict:
         (t, h, f), groups, m, busy = dealt(rows.columns)
-        given, size = groups * m, BYTES[dtype]
+        given = groups * m
         between = stream_s(2 * 3 * given * f, bytes_per_s=able.bytes_per_s, fit=stream)
         outer = stream_s(2 * (2 * t + 4 * given) * h, bytes_per_s=able.bytes_per_s, fit=stream)
 
         def total(fit: Parameters) -> Array:
-            common = {"in_bytes": size, "out_bytes": 2.0, "rates": able, "fit": fit, "busy": busy}
-            up = grouped_s(groups, m, 2 * f, h, **common)
-            return up + grouped_s(groups, m, h, f, **common) + between + outer
+            common = {"out_bytes": 2.0, "rates": able, "fit": fit, "busy": busy}
+            up = grouped_s(groups, m, 2 * f, h, in_bytes=element(m, 2 * f), **common)
+            down = grouped_s(groups, m, h, f, in_bytes=element(m, h), **common)
+            return up + down + between + outer
 
         return total
+
+    def element(m: Array, n: Array) -> Array:
+        return (m * size + n * weight) / (m + n)
 
     def dealt(frame: pd.DataFrame) -> tuple[list[Array], Array, Array, Array]:
         """Tokens and widths; groups, their mean rows, and how many get any, dealt out in turn."""
@@ -143,7 +154,7 @@ def grouped(paths: Sequence[Path], machine: Machine, dtype: str, chosen: str) ->
 
     frame = _read(paths, keys, chosen)
     (_, h, f), _, _, busy = dealt(frame)
-    least_s = 3 * busy * h * f * BYTES[dtype] / able.bytes_per_s
+    least_s = 3 * busy * h * f * weight / able.bytes_per_s
     layer = list(keys[1:5])
     uneven = frame[frame.latency * 1e-3 < least_s][layer].drop_duplicates()
     left_out = frame.merge(uneven, how="left", on=layer, indicator=True)["_merge"] == "both"

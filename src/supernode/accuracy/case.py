@@ -27,7 +27,8 @@ class Step:
     `attention`, `copies`, `once`, `narrow`, `permuted`, `paired` and `counted` say what kernels the
     run had and how it used them, as in `Terms`; an `eager` one launched them one by one, and none
     was made of several ops. `graphs`, `casts` and `beside` say how it launched ops and experts,
-    as in `by_host` (None: as captured, in one graph). `cache` is what keys and values are kept in.
+    as in `by_host` (None: as captured, in one graph). `cache` is what keys and values are kept in,
+    `imbalance` how many rows the fullest chip's experts get, over the mean.
     """
 
     shape: Shape
@@ -51,6 +52,7 @@ class Step:
     graphs: tuple[str, ...] | None = None
     casts: int = 0
     beside: tuple[float, float] = (0.0, 0.0)
+    imbalance: float = 1.0
 
     @property
     def capture_key(self) -> tuple[object, ...]:
@@ -66,7 +68,8 @@ class Serving:
     as one pass takes in (None where other chips prefill). A request gets `output` tokens, after it
     has waited `wait_s` for the first. Prompts go in one pass with the tokens of others (`mixed`),
     or all others stand still; requests that are all alike and stand still for each other stay
-    `together`: the newcomers of all of them come at one time.
+    `together`: the newcomers of all of them come at one time. The chips wait `host_s` for each
+    request between two passes.
     """
 
     decode: Step
@@ -75,6 +78,7 @@ class Serving:
     wait_s: float = 0.0
     mixed: bool = True
     together: bool = False
+    host_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ CAPTURING = ("capture", "ir", "kernels", "models", "errors.py", "units.py")
 """The sources that a captured Program depends on."""
 PREDICTING = (
     *CAPTURING,
+    "accuracy/loop.py",
     "accuracy/parts.py",
     "accuracy/predict.py",
     "accuracy/shorter.py",

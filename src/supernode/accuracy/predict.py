@@ -40,6 +40,7 @@ from supernode.simulate import (
     simulate,
 )
 from supernode.simulate.launched import ALL
+from supernode.simulate.range import SERVING
 
 MOST_KEPT = 4
 """So many plans are held, for the rows that follow."""
@@ -66,19 +67,21 @@ class Predictor:
         try:
             machine = machine_for(case)
             found: list[Part] = []
+            host_s = 0.0
             whole: list[Found] = []  # of a step that is a mixture of several
             for times, spec in case.parts:
                 if isinstance(spec, Step):
                     whole += [(times * n, sim, s) for n, sim, s in self._whole(spec, machine)]
                 elif isinstance(spec, Serving):
-                    parts = self._served(spec, machine)
+                    parts, waited_s = self._served(spec, machine)
+                    host_s += times * waited_s
                     found += [(times * often, sims) for often, sims in parts]
                 else:
                     found.append((times, [self._found(spec, machine)]))
             found += [(1.0, whole)] if whole else []
         except SupernodeError as error:
             raise NotExpressed(_reason(error)) from error
-        return _prediction(found)
+        return _prediction(found, host_s)
 
     def _found(self, spec: Collective | Access | Operator, machine: Machine) -> Found:
         """The simulation of a plan with one op, or of a layer that is looked up."""
@@ -96,8 +99,9 @@ class Predictor:
         sim = self.simulated(spec.step, machine)
         return 1.0, sim, _half(sim, spec.half, spec.step.shape.layers)
 
-    def _served(self, spec: Serving, machine: Machine) -> list[Part]:
-        """What an output token is made of; of fewer requests than are out, if many of them wait."""
+    def _served(self, spec: Serving, machine: Machine) -> tuple[list[Part], float]:
+        """What an output token is made of, and how long the chips wait in it for the host; of fewer
+        requests than are out, if many of them wait."""
         prompts = self._whole(spec.prompts, machine) if spec.prompts else []
         prompts_s = _sum(prompts)
         all_ = self._whole(spec.decode, machine)
@@ -115,7 +119,7 @@ class Predictor:
             between = [(1 - far, found), (far, all_)]
         made = token(spec, batch, at, prompts_s)
         parts = [(often, _counted(sims, made.decode, made.attention)) for often, sims in between]
-        return [*parts, (made.prompts, prompts)] if prompts else parts
+        return [*parts, (made.prompts, prompts)] if prompts else parts, made.host_s
 
     def _whole(self, step: Step, machine: Machine) -> list[Found]:
         sims = [(often, self.simulated(less, machine)) for often, less in shortened(step)]
@@ -136,6 +140,7 @@ class Predictor:
             paired=step.paired,
             counted=step.counted,
             attention=step.attention,
+            imbalance=step.imbalance,
         )
         return self._rehearsal(step).on(machine, terms=terms)
 
@@ -231,8 +236,8 @@ def _attention_s(sim: Simulation) -> float:
     return fsum(span.end_s - span.start_s for span in spans)
 
 
-def _prediction(parts: Sequence[tuple[float, Sequence[Found]]]) -> Prediction:
-    """What all parts take, with the causes and doubts of each in proportion."""
+def _prediction(parts: Sequence[tuple[float, Sequence[Found]]], host_s: float) -> Prediction:
+    """What all parts take, with the causes and doubts of each in proportion, and the host."""
     causes: dict[str, float] = defaultdict(float)
     doubts: dict[Doubt, float] = defaultdict(float)
     fits = True
@@ -247,6 +252,10 @@ def _prediction(parts: Sequence[tuple[float, Sequence[Found]]]) -> Prediction:
         first = found[0][1]
         fits &= peak_bytes + first.outside_bytes <= first.capacity_bytes
     time_s = fsum(times * often * part_s for times, found in parts for often, _, part_s in found)
+    if host_s:
+        causes["host"] += host_s
+        doubts[Doubt("serving software", SERVING)] += host_s
+        time_s += host_s
     low_s, high_s = range_of(time_s, doubts)
     return Prediction(time_s=time_s, low_s=low_s, high_s=high_s, fits=fits, causes_s=dict(causes))
 

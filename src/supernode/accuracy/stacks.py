@@ -18,6 +18,13 @@ TOKENS_A_PASS = 8192
 _DRAWN = 0.9
 """Of the named length the mean, where lengths are drawn evenly from 0.8 of it to all of it."""
 _LENGTHS = ((1024.0, 1024.0), (1024.0, 8192.0), (8192.0, 1024.0))
+_SCHEDULED_AFTER_S = 2.1e-5
+"""What a host takes for each request between two passes, where it schedules one only when the last
+is done. **Source:** vLLM issue 10634 and pull request 11133, 2024: with 256 requests 5 to 6 ms from
+pass to pass, 0.15 to 0.17 ms where passes are scheduled ahead."""
+_AHEAD_SINCE = "2026-01-17"
+"""From when vLLM schedules ahead unless told otherwise. **Source:** vLLM 0.14.0, release notes; for
+gpt-oss its recipe asked for it before."""
 BLACKWELL = ("hgx-b200", "hgx-b300", "gb200-nvl72", "gb300-nvl72")
 """Machines of this generation, which also multiply four bits with eight. **Source:** for the latter
 vLLM's recipe for gpt-oss, 2025."""
@@ -26,14 +33,16 @@ _NARROW = ("fp8", "fp4")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """How a system takes in newcomers (as in `Serving`), what its cache is in, and how long its
-    requests are on average, over what the row says."""
+    """How a system takes in newcomers (as in `Serving`), what its cache is in, how long its
+    requests are on average, over what the row says, and what its host takes for each of them
+    while the chips wait."""
 
     name: str
     mixed: bool
     together: bool
     cache: str
     length: float
+    host_s: float
 
 
 def stack_of(row: Row) -> Stack:
@@ -48,7 +57,20 @@ def stack_of(row: Row) -> Stack:
         together=not drawn,
         cache=_cache(row, name) if drawn else "",
         length=_DRAWN if drawn else 1.0,
+        host_s=_SCHEDULED_AFTER_S if name == "vllm" and not _ahead(row) else 0.0,
     )
+
+
+def _ahead(row: Row) -> bool:
+    """Whether vLLM scheduled passes ahead: by its release, or, where that is not recorded, by when
+    it was measured."""
+    if row.text("model").startswith("gpt-oss"):
+        return True
+    release = re.search(r"vllm 0\.(\d+)", row.text("note"))
+    if release is not None:
+        return int(release[1]) >= 14
+    measured = re.search(r"measured (\S+)", row.text("note"))
+    return measured is not None and measured[1] >= _AHEAD_SINCE
 
 
 def _cache(row: Row, name: str) -> str:

@@ -8,7 +8,7 @@ class Product:
     """`groups` products of `m x k` by `k x n`; those of a grouped product share `m` rows in all.
 
     `ragged` is set where each group has its own number of rows, which only the run knows: `m` is
-    then their mean; with `apart` a kernel of its own multiplies each group, as it does a layer's.
+        then their mean; with `apart` a kernel of its own multiplies each group, as it does a layer's.
     `cast_bytes` is what a kernel of its own reads and writes to narrow the left
     operand.
     """
@@ -20,6 +20,7 @@ class Product:
     ragged: bool = False
     apart: bool = False
     cast_bytes: float = 0.0
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

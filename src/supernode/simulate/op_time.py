@@ -74,8 +74,14 @@ def _kernel(cost: Cost, chip: Chip) -> tuple[Fit, Seconds] | None:
     else:
         fit = chip.kernels.get("stream.any")
         return None if fit is None else (fit, _stream)
-    fit = chip.kernel(family, cost.dtype) if chip.cores else None
+    fit = _own(shape, family, chip) or chip.kernel(family, cost.dtype) if chip.cores else None
     return None if fit is None else (fit, seconds)
+
+
+def _own(shape: Shape | None, family: str, chip: Chip) -> Fit | None:
+    """What was measured of kernels that widen weights of a format as they read them."""
+    weights = shape.weights if isinstance(shape, Product) else ""
+    return chip.kernels.get(f"{family}.{weights}") if weights else None
 
 
 def is_of_a_cache(shape: Shape | None) -> bool:

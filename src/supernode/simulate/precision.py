@@ -30,7 +30,8 @@ _ATTENTION = ".attention"
 class Precision:
     """What linear layers run in: the dtype of the matrix unit, the bytes of a weight and of an
     activation that it reads; `ops` are those that do. With `casts` a kernel of its own
-    narrows what is read; layers in modules whose name has `kept` in it stay as captured."""
+    narrows what is read; layers in modules whose name has `kept` in it stay as captured. Experts
+    whose weights are in a `format` of their own have kernels that were measured for themselves."""
 
     dtype: str
     weight_bytes: float
@@ -38,12 +39,13 @@ class Precision:
     ops: tuple[str, ...] = ("aten.mm", "aten.addmm", "aten._grouped_mm")
     casts: bool = False
     kept: str = ""
+    format: str = ""
 
 
 _FLOAT8 = Precision(dtype="float8", weight_bytes=1.0, activation_bytes=1.0)
 _FLOAT4 = Precision(dtype="float4", weight_bytes=0.5625, activation_bytes=0.5625)
-_INT4 = Precision(dtype="bfloat16", weight_bytes=0.53125, activation_bytes=2.0)
-_MXFP4 = replace(_INT4, ops=_EXPERTS)
+_INT4 = Precision(dtype="bfloat16", weight_bytes=0.53125, activation_bytes=2.0, format="int4")
+_MXFP4 = replace(_INT4, ops=_EXPERTS, format="mxfp4")
 _AS_CAPTURED = ("", "bf16", "bfloat16", "fp16", "float16", "fp32", "float32")
 PRECISIONS: Mapping[str, Precision] = {
     "fp8": _FLOAT8,
@@ -123,5 +125,5 @@ def _lowered(op: Op, full: Cost, precision: Precision) -> Cost:
         return lowered
     casts = precision.casts and op.name not in _EXPERTS
     cast_bytes = left.size_bytes * (1 + precision.activation_bytes / 2) if casts else 0.0
-    shape = replace(full.shape, cast_bytes=cast_bytes)
+    shape = replace(full.shape, cast_bytes=cast_bytes, weights=precision.format)
     return replace(lowered, shape=shape)

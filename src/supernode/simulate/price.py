@@ -47,7 +47,7 @@ class Prices:
             back = what.back and not terms.once  # those of once were measured together
             return experts_time(
                 what.way or ("combine" if back else "dispatch"),
-                what.data_bytes * (terms.narrow if what.rows and not what.back else 1.0),
+                what.data_bytes * self._more(what),
                 copies=terms.copies if routed else what.copies,
                 once=terms.once if routed else what.once,
                 machine=self.machine,
@@ -62,3 +62,9 @@ class Prices:
             size=what.size,
             small_at_once=self.terms.small_at_once,
         )
+
+    def _more(self, what: Sending) -> float:
+        """What the fullest chip gets, or gives back, over the mean of what is counted."""
+        if not what.rows:
+            return 1.0
+        return self.terms.imbalance * (1.0 if what.back else self.terms.narrow)

@@ -3,8 +3,11 @@
 - *Masks.* What only an attention reads as its mask, made of positions, is computed where the
   scores are. (He et al., "FlexAttention", 2024; kernels for decoding take lengths.)
 - *Casts.* A product of two operands that were widened is one of what they were, summed and
-  written wide: the products of 16-bit floats are exact in float32. (cuBLAS, `cublasGemmEx` with
-  inputs in 16 bits and a result in 32, which routers run by.)
+  written wide: the products of 16-bit floats are exact in float32. So is a bias that was widened
+  for it. (cuBLAS, `cublasGemmEx` with inputs in 16 bits and a result in 32, which routers run by.)
+- *Sinks.* What scales the result of an attention by the sum of its scores, and more of no row, is
+  done where both are. (OpenAI, gpt-oss, `triton/attention.py`; FlashInfer and TensorRT-LLM take the
+  sinks of heads.)
 - *Layout.* A copy that only brings the result of a product or an attention in another order is
   written by its kernel in that order. (PyTorch 2, ASPLOS 2024, section 4.3: layouts of buffers.)
 - *Parts.* A buffer whose parts along its first dim are each written in place is whole again, with
@@ -23,6 +26,7 @@ from supernode.simulate.side_by_side import CostOf
 
 _NARROW = ("bfloat16", "float16")
 _ROUTED = "aten._grouped_mm"
+_ATTENTION = "_scaled_dot_product"
 _ALL = frozenset((-1,))
 """The readers of what nothing in these ops reads."""
 
@@ -34,14 +38,16 @@ def taken_in(ops: Sequence[Op], readers: Mapping[int, set[int]], cost: CostOf) -
     for at, op in enumerate(ops):
         mask = op.kwarg("attn_mask")
         if isinstance(mask, Value):
-            found |= dict.fromkeys(_only_for(at, mask, ops, making, readers), Cost())
-        elif op.name in ("aten.mm", "aten.addmm"):
+            found |= dict.fromkeys(_only_for({at}, mask, ops, making, readers), Cost())
+        if op.name in ("aten.mm", "aten.addmm"):
             found |= _narrow(at, ops, making, readers, cost)
+        elif _ATTENTION in op.name and len(op.outputs) > 1:
+            found |= dict.fromkeys(_sinks(at, ops, making, readers), Cost())
         elif _was_whole(op, ops, making) or _follows_product(op, ops, making, readers, cost):
             found[at] = Cost()
     if any(op.name == _ROUTED and op.site.phase == "forward" for op in ops):
         routing = set(_routing(ops, making))
-        constant = (at for at, op in enumerate(ops) if not op.inputs and fuses(op))
+        constant = (at for at, op in enumerate(ops) if _is_constant(op) and fuses(op))
         routing |= {at for at in constant if readers.get(ops[at].outputs[0].id, _ALL) <= routing}
         found |= dict.fromkeys(routing, Cost())
     return found
@@ -58,14 +64,14 @@ def _making(ops: Sequence[Op]) -> dict[int, int]:
 
 
 def _only_for(
-    reader: int,
+    kernel: set[int],
     value: Value,
     ops: Sequence[Op],
     making: Mapping[int, int],
     readers: Mapping[int, set[int]],
 ) -> Iterator[int]:
-    """Pointwise ops and constants that nothing but `reader` needs."""
-    inside = {reader}
+    """Pointwise ops and constants that nothing but the ops of a `kernel` needs."""
+    inside = set(kernel)
     waiting = [value]
     while waiting:
         at = making.get(waiting.pop().id)
@@ -77,6 +83,30 @@ def _only_for(
             yield at
 
 
+def _is_constant(op: Op) -> bool:
+    return not op.inputs or op.name == "aten.zeros_like"
+
+
+def _sinks(
+    attention: int,
+    ops: Sequence[Op],
+    making: Mapping[int, int],
+    readers: Mapping[int, set[int]],
+) -> set[int]:
+    """The pointwise ops from the sums of an attention's scores to its result scaled by them, and
+    what only they need; none where anything else reads the sums."""
+    result, sums = ops[attention].outputs[:2]
+    scaled, inside, waiting = readers.get(result.id, set[int]()), set[int](), [sums]
+    while waiting:
+        reading = readers.get(waiting.pop().id, set())
+        if not reading or any(at < 0 or not fuses(ops[at]) for at in reading):
+            return set()
+        waiting += [out for at in reading - inside - scaled for out in ops[at].outputs]
+        inside |= reading
+    beside = [value for at in inside for value in ops[at].inputs]
+    return inside.union(*(_only_for(inside, value, ops, making, readers) for value in beside))
+
+
 def _narrow(
     at: int,
     ops: Sequence[Op],
@@ -86,14 +116,15 @@ def _narrow(
 ) -> dict[int, Cost]:
     """A product of two widened operands, and their casts if only it reads them."""
     op = ops[at]
-    casts = [making.get(value.id, -1) for value in op.inputs[-2:]]
+    made = [making.get(value.id, -1) for value in op.inputs]
+    casts, bias = made[-2:], [cast for cast in made[:-2] if cast >= 0 and _widens(ops[cast])]
     if any(cast < 0 or not _widens(ops[cast]) for cast in casts):
         return {}
     given = [ops[cast].inputs[0].type for cast in casts]
     full = cost(op)
     read = float(sum(type_.size_bytes for type_ in given))
     found = {at: replace(full, dtype=ops[casts[0]].inputs[0].tensor.dtype, bytes_read=read)}
-    for cast in casts:
+    for cast in (*casts, *bias):
         if readers.get(ops[cast].outputs[0].id, set()) <= {at}:
             found[cast] = Cost()
     return found
@@ -147,7 +178,7 @@ def _routing(ops: Sequence[Op], making: Mapping[int, int]) -> Iterator[int]:
         moves_rows = gathers(op) and making.get(op.inputs[0].id) not in follows
         if follows.isdisjoint(made) or moves_rows:
             continue
-        if all(one in follows or not ops[one].inputs for one in made):
+        if all(one in follows or _is_constant(ops[one]) for one in made):
             follows.add(at)
             if not op.name.startswith("fabric."):
                 yield at

@@ -22,7 +22,7 @@ def grouped_s(
     n: Number,
     k: Number,
     *,
-    in_bytes: float,
+    in_bytes: Number,
     out_bytes: float,
     rates: Rates,
     fit: Parameters,
@@ -34,6 +34,7 @@ def grouped_s(
     """
     groups, m, n, k = (np.asarray(size, dtype=np.float64)[..., None] for size in (groups, m, n, k))
     busy = occupied(groups, m) if busy is None else np.asarray(busy)[..., None]
+    in_bytes = np.asarray(in_bytes)[..., None]
     rows = m * groups / busy
     menu = WHOLE
     filled_rows = np.maximum(rows / menu.rows + 0.5, 1.0)
