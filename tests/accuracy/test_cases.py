@@ -238,3 +238,24 @@ def test_a_configuration_of_several_releases_is_scored_by_the_latest():
     releases = {each.id: each.noted("release") for each in rows}
     assert all(releases[old] <= releases[new] for old, new in later.items())
     assert not {id_ for id_ in later if not id_.startswith("mb-")}
+
+
+@pytest.mark.parametrize(
+    ("id_", "waits"),
+    [
+        ("qwen_qwen3_32b_qwen_qwen3_32b_h100_sxm_vllm_agg_4096x512_c16", True),  # 0.12
+        ("2026_04_06_llama_3_1_70b_h100_sxm_vllm_fp8_agg_1024x1024_c4", True),  # of October 2025
+        ("minimaxm2_5_h200_vllm_fp8_agg_1024x8192_c16", False),  # 0.18
+        ("2026_04_06_gpt_oss_120b_h100_sxm_vllm_fp4_agg_8192x1024_c512", False),  # 0.11, as told
+        ("qwen_qwen3_32b_qwen_qwen3_32b_h100_sxm_sglang_agg_4096x512_c64", False),
+    ],
+)
+def test_releases_that_schedule_a_pass_after_the_last_one(id_: str, waits: bool):
+    found = next(each for each in load_truth() if each.id.startswith(id_))
+    assert (served(serving_case(found)).host_s > 0) == waits
+
+
+def test_a_router_that_nothing_balances_fills_one_chip_more_than_others():
+    assert step_of(serving_case(row("ds-prof-1"))).imbalance == 1
+    assert step_of(serving_case(row("sgl96-3"))).imbalance == 1.4
+    assert step_of(serving_case(row("cm-t3-1"))).imbalance == 1.4

@@ -1,5 +1,6 @@
 """What is kept is asked for again when something changes that it depends on."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from accuracy.rows import row
+from supernode.accuracy import predict
 from supernode.accuracy.case import Case
 from supernode.accuracy.kept import CAPTURING, PREDICTING, Kept, Prediction, code_version
 from supernode.accuracy.links import collective_case
@@ -67,3 +69,10 @@ def test_the_code_of_an_answer_is_all_that_is_loaded_for_it(
 def test_another_state_of_the_code_is_another_version():
     assert code_version(CAPTURING) != code_version(PREDICTING)
     assert code_version(("units.py",)) != code_version(("errors.py",))
+
+
+def test_a_prediction_depends_on_all_of_this_room_that_it_is_made_by():
+    """What a case says is asked for itself."""
+    source = Path(predict.__file__).read_text(encoding="utf-8")
+    used = set(re.findall(r"from supernode\.accuracy\.(\w+) import", source)) - {"case", "kept"}
+    assert {f"accuracy/{name}.py" for name in used} <= set(PREDICTING)

@@ -125,6 +125,15 @@ def test_rows_sent_copy_by_copy_are_cast_on_the_way_there_alone():
     assert [span.duration_s for span in spans] == pytest.approx(want)
 
 
+def test_all_wait_for_the_chip_whose_experts_get_the_most_rows():
+    machine, spans = routed(imbalance=1.5)
+    rows_bytes = 8 * 128 // 8 * 2 * SMALL["hidden"] * 2
+    want = experts_time(
+        "dispatch", 1.5 * rows_bytes, copies=2, once=True, machine=machine, stride=1, size=8
+    )
+    assert {round(span.duration_s / want.time_s, 6) for span in spans} == {1.0}
+
+
 def test_of_requests_that_wait_fewer_decode():
     (_, step), *_ = small_case("").parts
     assert isinstance(step, Step)
@@ -140,6 +149,23 @@ def test_of_requests_that_wait_fewer_decode():
         )
     ]
     assert times == [pytest.approx(all_s), pytest.approx(few_s, rel=0.02)]
+
+
+def test_while_the_host_schedules_chips_wait():
+    (_, step), *_ = small_case("").parts
+    assert isinstance(step, Step)
+    decode = replace(step, phase="decode", batch=64, sequence=512, chips=1)
+    predictor = Predictor(None)
+    at_once, after = (
+        predictor.predict(replace(small_case(), parts=((1.0, spec),)))
+        for spec in (
+            Serving(decode=decode, prompts=None, output=100),
+            Serving(decode=decode, prompts=None, output=100, host_s=1e-3),
+        )
+    )
+    assert after.time_s - at_once.time_s == pytest.approx(0.064)
+    assert after.causes_s["host"] - at_once.causes_s["host"] == pytest.approx(0.064)
+    assert after.low_s < after.time_s < after.high_s
 
 
 def test_an_op_is_measured_in_its_time_at_the_peak():

@@ -56,8 +56,24 @@ def test_a_mask_that_something_else_reads_is_computed() -> None:
     assert len(kernels(step, q, k, empty(1, 512))) == 2
 
 
-def experts(n_experts: int = 16) -> tuple[nn.Module, Tensor]:
-    config = ExpertsConfig(n_experts=n_experts, top_k=2, d_expert=128, sigmoid=True)
+def sunk(q: Tensor, k: Tensor, sinks: Tensor) -> tuple[Tensor, Tensor]:
+    """What an attention gives where each head also looks at nothing, and the sums of its scores."""
+    aten = torch.ops.aten
+    y, sums = aten._scaled_dot_product_flash_attention_for_cpu(q, k, k)[:2]
+    share = (sums - torch.logaddexp(sums, sinks.float()[:, None])).exp()
+    return y * share[..., None].to(y.dtype), sums
+
+
+def test_sinks_are_part_of_attention() -> None:
+    q, k, sinks = empty(2, 8, 1, 64), empty(2, 8, 512, 64), empty(8)
+    (span,) = kernels(lambda q, k, s: sunk(q, k, s)[0], q, k, sinks)
+    assert "attention" in span.name
+    assert len(kernels(sunk, q, k, sinks)) > 1  # the sums are read elsewhere
+
+
+def experts(n_experts: int = 16, *, bias: bool = False) -> tuple[nn.Module, Tensor]:
+    how = {"bias": True} if bias else {"sigmoid": True}
+    config = ExpertsConfig(n_experts=n_experts, top_k=2, d_expert=128, **how)
     with torch.device("meta"):
         return Experts(256, config).to(torch.bfloat16), empty(64, 256)
 
@@ -70,6 +86,15 @@ def test_routing_belongs_to_the_kernels_of_experts() -> None:
     assert names(spans) == expected
     gate_up, down = (span for span in spans if "grouped" in span.name)
     assert gate_up.flops == 2 * down.flops == 2 * 2 * (64 * 2) * 256 * 128
+
+
+def test_biases_of_a_router_and_of_what_experts_give_belong_to_their_kernels() -> None:
+    """As above: gate and up take their biases with their product, and sums those that were left."""
+    model, x = experts(bias=True)
+    spans = names(kernels(lambda x: model(x), x, model=model))
+    assert "_to_copy" not in spans
+    assert [name for name in spans if "mm" in name] == ["addmm", "_grouped_mm", "_grouped_mm"]
+    assert not {"zeros_like", "scatter.src", "topk"} & set(spans)
 
 
 def test_a_router_alone_takes_time() -> None:

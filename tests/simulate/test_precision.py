@@ -67,12 +67,16 @@ def test_an_unknown_precision_names_the_nearest():
     assert "fp8" in caught.value.fix
 
 
-def test_four_bit_weights_of_gpt_oss_are_those_of_its_experts_alone():
+def grouped_op() -> Op:
     weights, rows = torch.empty(4, 64, 64, device="meta"), torch.empty(32, 64, device="meta")
     ends = torch.empty(4, dtype=torch.int32, device="meta")
     x, w = rows.bfloat16(), weights.bfloat16()
     found = capture(lambda x, w, e: nn.functional.grouped_mm(x, w, offs=e), None, (), (x, w, ends))
-    grouped = next(op for op in found.program.main.ops if op.name == "aten._grouped_mm")
+    return next(op for op in found.program.main.ops if op.name == "aten._grouped_mm")
+
+
+def test_four_bit_weights_of_gpt_oss_are_those_of_its_experts_alone():
+    grouped = grouped_op()
     full = ops.cost(grouped)
     for name, dtype, each in (("mxfp4", "bfloat16", 2.0), ("mxfp4-mxfp8", "float8", 1.0)):
         assert cost_in(name)(matmul()) == ops.cost(matmul())
@@ -80,6 +84,22 @@ def test_four_bit_weights_of_gpt_oss_are_those_of_its_experts_alone():
         assert narrow.dtype == dtype
         saved = 32 * 64 * (2 - each) + 4 * 64 * 64 * (2 - 0.53125)
         assert narrow.bytes_read == pytest.approx(full.bytes_read - saved)
+
+
+@pytest.mark.parametrize("name", ["hgx-h100", "hgx-b200"])
+def test_experts_that_widen_their_weights_run_by_kernels_measured_for_themselves(name: str):
+    chip = load_machine(name).chip
+    wide = fit_for(cost_in("fp8")(grouped_op()), chip)
+    assert wide is chip.kernels["grouped.float8"]
+    for precision, kernels in (("mxfp4-mxfp8", "mxfp4"), ("int4-experts", "int4")):
+        assert fit_for(cost_in(precision)(grouped_op()), chip) is chip.kernels[f"grouped.{kernels}"]
+    int4 = cost_in("int4")(matmul())  # dense ones were not measured apart
+    assert fit_for(int4, chip) is chip.kernels["matmul.bfloat16"]
+
+
+def test_where_no_kernel_for_a_format_was_measured_that_of_what_multiplies_stands_for_it():
+    chip = load_machine("hgx-a100").chip
+    assert fit_for(cost_in("mxfp4")(grouped_op()), chip) is chip.kernel("grouped", "bfloat16")
 
 
 def latents(tokens: int = 1) -> Op:

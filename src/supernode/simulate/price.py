@@ -42,12 +42,14 @@ class Prices:
 
     def _on_its_way(self, what: Sending) -> Timing:
         terms = self.terms
+        # All wait for the chip that gets, or gives back, the most rows.
+        data_bytes = what.data_bytes * (terms.imbalance if what.rows else 1.0)
         routed = what.rows and terms.copies > 0
         if what.way is not None or routed:
             back = what.back and not terms.once  # those of once were measured together
             return experts_time(
                 what.way or ("combine" if back else "dispatch"),
-                what.data_bytes * self._more(what),
+                data_bytes * (terms.narrow if what.rows and not what.back else 1.0),
                 copies=terms.copies if routed else what.copies,
                 once=terms.once if routed else what.once,
                 machine=self.machine,
@@ -56,15 +58,9 @@ class Prices:
             )
         return collective_time(
             what.collective,
-            what.data_bytes,
+            data_bytes,
             machine=self.machine,
             stride=what.stride,
             size=what.size,
             small_at_once=self.terms.small_at_once,
         )
-
-    def _more(self, what: Sending) -> float:
-        """What the fullest chip gets, or gives back, over the mean of what is counted."""
-        if not what.rows:
-            return 1.0
-        return self.terms.imbalance * (1.0 if what.back else self.terms.narrow)
