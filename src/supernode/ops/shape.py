@@ -8,9 +8,9 @@ class Product:
     """`groups` products of `m x k` by `k x n`; those of a grouped product share `m` rows in all.
 
     `ragged` is set where each group has its own number of rows, which only the run knows: `m` is
-        then their mean; with `apart` a kernel of its own multiplies each group, as it does a layer's.
-    `cast_bytes` is what a kernel of its own reads and writes to narrow the left
-    operand.
+    then their mean; with `apart` a kernel of its own multiplies each group, as it does a layer's.
+    `cast_bytes` is what a kernel of its own reads and writes to narrow the left operand. `weights`
+    names the format of the right operand where it needs kernels of its own.
     """
 
     groups: int = 1

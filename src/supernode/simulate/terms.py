@@ -37,11 +37,11 @@ class Terms:
     itself, for low latency; and `narrow` is how much of its bytes a row has that is cast before it
     is sent. `attention` names kernels of an
     earlier generation (`flash-1`) where the chip's file knows them.
-        `permuted` says that rows of so many experts a token are sorted and added up by kernels made
+    `permuted` says that rows of so many experts a token are sorted and added up by kernels made
     for that, or where there are `copies` by those that send them; `paired` that microbatches go in
     pairs, of which one computes while rows of the other are on their way (it takes two or more);
     `counted` that the host reads how many rows there are before it goes on, once a layer.
-        `imbalance` is how many rows the fullest chip's experts get, over the mean, for which all others
+    `imbalance` is how many rows the fullest chip's experts get, over the mean, for which all others
     wait, in products and in transfers of rows: 1 for a balanced router.
     """
 
