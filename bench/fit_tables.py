@@ -114,6 +114,27 @@ def matmul(
     return _rows(_read(paths, ("m", "n", "k"), chosen, fastest=fastest), ("n", "k"), predict)
 
 
+LONG_S, WIDE = 8e-3, 2048
+"""A kernel that takes so long is slowed by the power limit as one that never ends; and the least
+rows, columns and depth of a product that fills any of these chips."""
+
+
+def steady(rows: Rows, machine: Machine, dtype: str) -> float | None:
+    """The share of the peak that products keep up, once the power limit has taken hold.
+
+    The middle of all that take long and fill the chip; None where there are too few.
+    """
+    m, n, k = (rows.columns[name].to_numpy(float) for name in "mnk")
+    able, size = rates(machine, dtype), BYTES[dtype]
+    cast = 0.0
+    if size < 2:  # as in `matmul`
+        stream = machine.chip.kernels["stream.any"]
+        cast = stream_s((2 + size) * m * k, bytes_per_s=able.bytes_per_s, fit=stream)
+    long = (rows.seconds >= LONG_S) & (np.minimum(np.minimum(m, n), k) >= WIDE)
+    share = 2 * m * n * k / ((rows.seconds - cast) * able.flops_per_s)
+    return float(np.median(share[long])) if np.count_nonzero(long) >= 20 else None
+
+
 def grouped(
     paths: Sequence[Path], machine: Machine, dtype: str, chosen: str, *, unit: str = ""
 ) -> Rows:

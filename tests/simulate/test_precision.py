@@ -11,9 +11,9 @@ from supernode.capture import capture
 from supernode.errors import UnknownName
 from supernode.ir import Op, Program
 from supernode.machine import load_machine
-from supernode.ops import Cost
+from supernode.ops import Cost, Product
 from supernode.partition import partition
-from supernode.simulate import cost_in, op_time, simulate
+from supernode.simulate import cost_in, is_training, op_time, simulate
 from supernode.simulate.op_time import fit_for
 
 
@@ -148,3 +148,48 @@ def test_an_unknown_cache_names_the_nearest():
     with pytest.raises(UnknownName, match="no cache is kept in 'fp7'") as caught:
         cost_in("fp8", "fp7")
     assert "fp8" in caught.value.fix
+
+
+def trained() -> Program:
+    """A step that trains two linear layers, the last of them a head."""
+    with torch.device("meta"):
+        model = nn.Sequential()
+        model.add_module("up", nn.Linear(1024, 4096, bias=False))
+        model.add_module("lm_head", nn.Linear(4096, 1024, bias=False))
+        model.to(torch.bfloat16)
+        x = torch.empty(2048, 1024, dtype=torch.bfloat16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        loss = model(x).float().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return capture(step, model, optimizer, (x,)).program
+
+
+@pytest.mark.parametrize(("name", "each"), [("fp8", 4.0), ("fp8-cs", 6.0), ("nvfp4", 5.125)])
+def test_training_casts_activations_and_gradients_once_but_those_of_the_head(
+    name: str, each: float
+):
+    program, chip = trained(), load_machine("hgx-b200").chip
+    assert is_training(program)
+    products = [op for op in program.main.ops if op.name == "aten.mm"]
+    costs = [cost_in(name, trains=True)(op) for op in products]
+    shapes = [cost.shape for cost in costs if isinstance(cost.shape, Product)]
+    inputs, gradients = 2048 * 1024, 2048 * 4096
+    assert sum(shape.cast_bytes for shape in shapes) == each * inputs
+    assert sum(shape.gradient_cast_bytes for shape in shapes) == each * gradients
+    head = [cost for op, cost in zip(products, costs, strict=True) if "head" in op.site.module]
+    assert [cost.dtype for cost in head] == ["bfloat16"] * 3
+    longer_s = sum(op_time(cost, chip).time_s for cost in costs)
+    longer_s -= sum(op_time(_uncast(cost), chip).time_s for cost in costs)
+    # Two kernels, which move so much at about the rate of the chip's memory.
+    wire_s = each * (inputs + gradients) / chip.memory.bandwidth_bytes_per_s.value
+    assert wire_s < longer_s < 1.2 * wire_s + 2 * 5e-6
+
+
+def _uncast(cost: Cost) -> Cost:
+    assert isinstance(cost.shape, Product)
+    return replace(cost, shape=replace(cost.shape, cast_bytes=0.0, gradient_cast_bytes=0.0))

@@ -24,11 +24,12 @@ class NotExpressed(Exception):
 class Step:
     """`supernode simulate` of a model's step: what is captured, and how it is laid out.
 
-    `attention`, `copies`, `once`, `narrow`, `permuted`, `paired` and `counted` say what kernels the
-    run had and how it used them, as in `Terms`; an `eager` one launched them one by one, and none
-    was made of several ops. `graphs`, `casts` and `beside` say how it launched ops and experts,
-    as in `by_host` (None: as captured, in one graph). `cache` is what keys and values are kept in,
-    `imbalance` how many rows the fullest chip's experts get, over the mean.
+    `attention`, `copies`, `once`, `narrow`, `permuted`, `paired`, `counted`, `pieces` and
+    `sums_apart` say what kernels the run had and how it used them, as in `Terms`; an `eager` one
+    launched them one by one, and none was made of several ops. `graphs`, `casts` and `beside` say
+    how it launched ops and experts, as in `by_host` (None: as captured, in one graph). `cache` is
+    what keys and values are kept in, `imbalance` how many rows the fullest chip's experts get, over
+    the mean.
     """
 
     shape: Shape
@@ -53,6 +54,8 @@ class Step:
     casts: int = 0
     beside: tuple[float, float] = (0.0, 0.0)
     imbalance: float = 1.0
+    pieces: bool = False
+    sums_apart: bool = False
 
     @property
     def capture_key(self) -> tuple[object, ...]:

@@ -141,6 +141,8 @@ class Predictor:
             counted=step.counted,
             attention=step.attention,
             imbalance=step.imbalance,
+            pieces=step.pieces,
+            sums_apart=step.sums_apart,
         )
         return self._rehearsal(step).on(machine, terms=terms)
 
@@ -151,7 +153,7 @@ class Predictor:
         if key not in self._ready:
             plan = partition(self.program(step), step.layout, step.chips)
             kept = list(self._ready.items())[1 - MOST_KEPT :]
-            cost = cost_in(step.precision, step.cache)
+            cost = cost_in(step.precision, step.cache, trains=step.phase == "train")
             if step.graphs is not None:
                 cost = by_host(cost, graphs=step.graphs, casts=step.casts, beside=step.beside)
             self._ready = dict([*kept, (key, Rehearsal(plan, cost))])

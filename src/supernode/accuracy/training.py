@@ -56,6 +56,15 @@ _STASHED = (1.0, 2.0, 1.0)
 to get into pages and again to get out: of what enters, of both halves before the activation, and of
 what enters the last product. **Source:** Megatron-Core, `paged_stash.py` (`moe_paged_stash` in the
 recipes of whole graphs), 2026; what a fused expert saves in float8 and bfloat16."""
+_IN_PIECES = ("Megatron-Core", "Megatron-Bridge")
+"""Whose dense runs gather and add activations piece by piece beside products.
+
+**Source:** Megatron-LM, README of release 0.8 (`--tp-comm-overlap`); Megatron-Bridge, release 0.4,
+recipes/llama/llama3.py (`tp_comm_overlap=True`, turned off for nvfp4 in scripts/performance).
+"""
+_SUMS_APART = ("Megatron-LM SC'21", "MindSpeed")
+"""Whose products do not add to the sums of gradients: Megatron-LM before release 3.0 of 2022, and
+MindSpeed-LLM, whose launch scripts turn it off (`--no-gradient-accumulation-fusion`)."""
 
 
 def training_case(row: Row) -> Case:
@@ -89,6 +98,10 @@ def training_case(row: Row) -> Case:
         casts=_casts(row, recipe),
         beside=_beside(row, shape, recipe),
         paired=_paired(row, recipe) and "micro=" in layout,
+        pieces=row.source.startswith(_IN_PIECES)
+        and not shape.experts
+        and row.text("precision") != "nvfp4",
+        sums_apart=row.source.startswith(_SUMS_APART),
     )
     return Case(
         id=row.id,

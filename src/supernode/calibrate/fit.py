@@ -64,7 +64,7 @@ def kernel(
 ) -> tuple[str, Fit]:
     """The parameters of a family of kernels on `chip`, by its key there."""
     key = f"{family}.{dtype}"
-    names = (*KERNELS[family], *MAY_HAVE.get(family, ()))
+    names = (*KERNELS[family], *(name for name in MAY_HAVE.get(family, ()) if name in START))
 
     def predict(values: Values, which: Sequence[int]) -> list[float]:
         fit = Fit(values={name: birth.number(value) for name, value in values.items()})

@@ -24,7 +24,7 @@ from supernode.report import (
     simulation_report,
 )
 from supernode.search import Change, best_changes, default_layout, usable_chips
-from supernode.simulate import Rehearsal, Simulation, Terms, cost_in, limits
+from supernode.simulate import CostOf, Rehearsal, Simulation, Terms, cost_in, is_training, limits
 from supernode.simulate import simulate as simulate_plan
 from supernode.units import parse_bytes
 
@@ -201,7 +201,7 @@ def simulate(
     captures, machine = Captures(request), request.on(on)
     plan, tokens = planned(request, captures, machine)
     terms = Terms().without(*request.without)
-    rehearsal = Rehearsal(plan, cost_in(request.precision, request.cache))
+    rehearsal = Rehearsal(plan, _cost(request, plan))
     result = rehearsal.on(machine, tokens=tokens, terms=terms)
     if save_program is not None:
         save_program.write_text(to_json(captures.program(result.chips)[0]))
@@ -303,8 +303,12 @@ def _explained(
 
 def _predict(request: Request, captures: Captures, machine: Machine) -> Simulation:
     plan, tokens = planned(request, captures, machine)
-    cost, terms = cost_in(request.precision, request.cache), Terms().without(*request.without)
+    cost, terms = _cost(request, plan), Terms().without(*request.without)
     return simulate_plan(plan, machine, tokens=tokens, cost=cost, terms=terms)
+
+
+def _cost(request: Request, plan: Plan) -> CostOf:
+    return cost_in(request.precision, request.cache, trains=is_training(plan.program))
 
 
 def _page(

@@ -17,8 +17,9 @@ KERNELS: Mapping[str, tuple[str, ...]] = {
 }
 """The parameters of each family of kernels; `simulate/cost/` says what they mean."""
 
-MAY_HAVE: Mapping[str, tuple[str, ...]] = {"matmul": ("grain",)}
-"""Those that only some chips have: processors, whose smallest tile is not of 64 rows."""
+MAY_HAVE: Mapping[str, tuple[str, ...]] = {"matmul": ("grain", "steady")}
+"""Those that only some chips have: processors, whose smallest tile is not of 64 rows, and chips
+whose power limit slows them when they go on computing."""
 
 TRANSPORT = (
     *("start_s", "short_hop_s", "short_share", "middle_hop_s", "middle_share"),

@@ -23,6 +23,7 @@ Like = Callable[[str], Machine]
 
 _BIRTH = ("source", "date", "kind", "note")
 _ERRORS = ("median_error", "p90_error")
+_SHARES = ("memory", "sustained", "steady")
 
 
 def no_other(name: str) -> Machine:
@@ -75,7 +76,7 @@ def _fit(table: Table, sources: Sources, names: Sequence[str], optional: Sequenc
     birth = {key: table.entries[key] for key in _BIRTH if key in table.entries}
 
     def number(name: str) -> Sourced:
-        most = 1 if name.endswith("share") or name in ("memory", "sustained") else float("inf")
+        most = 1 if name.endswith("share") or name in _SHARES else float("inf")
         value = table.number(name, zero=name.endswith("_s"), most=most)
         inner = Table(file=table.file, key=table.key, entries={**birth, "value": value})
         return number_of(inner, sources, zero=True)

@@ -9,8 +9,9 @@ class Product:
 
     `ragged` is set where each group has its own number of rows, which only the run knows: `m` is
     then their mean; with `apart` a kernel of its own multiplies each group, as it does a layer's.
-    `cast_bytes` is what a kernel of its own reads and writes to narrow the left operand. `weights`
-    names the format of the right operand where it needs kernels of its own.
+    `cast_bytes` is what a kernel of its own reads and writes to narrow the left operand,
+    `gradient_cast_bytes` the same of the gradient of the result. `weights` names the format of the
+    right operand where it needs kernels of its own.
     """
 
     groups: int = 1
@@ -20,6 +21,7 @@ class Product:
     ragged: bool = False
     apart: bool = False
     cast_bytes: float = 0.0
+    gradient_cast_bytes: float = 0.0
     weights: str = ""
 
 

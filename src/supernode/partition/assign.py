@@ -255,6 +255,15 @@ def _home(
     return Layout(tuple(dims)), "; ".join(why) or "whole on every chip: no axis splits its dims"
 
 
+NEAR = 1.1
+"""So much larger than the smallest may the largest part be, for a dim that nothing else cuts."""
+
+
+def _fewest(uneven: tuple[float, int, int, str]) -> tuple[int, float, int]:
+    share, cuts, dim, _ = uneven
+    return cuts, share, dim
+
+
 def _may_split(port: Port, axis: Axis, preference: int) -> bool:
     """Arguments arrive split over batch and tokens, weights over inner dims and experts, all at
     one time.
@@ -274,22 +283,25 @@ def _stored(
     mesh: Mesh,
     line: str,
 ) -> tuple[int, str] | None:
-    """The dim to cut, and how: an uncut one that divides, else one that is cut already, else the
-    one of which the largest part is smallest; None for what is too small."""
+    """The dim to cut, and how: an uncut one that divides, else one that is cut already, else of
+    those with about the smallest largest part (`NEAR`) one that nothing cuts; None for what is too
+    small. What two axes cut unevenly few ops take as it lies."""
     for dim in sorted(range(len(shape)), key=lambda dim: (len(dims[dim]), dim)):
         each = beside(dims[dim], axis.name)
         if fits((*dims[dim], each), shape[dim], mesh):
             return dim, each
-    uneven: list[tuple[float, int, str]] = []
+    uneven: list[tuple[float, int, int, str]] = []
     for dim, size in enumerate(shape):
         each = beside(dims[dim], axis.name, size)
         if fits((*dims[dim], each), size, mesh):
             now, then = (
                 piece_size(cuts, size, mesh, {}) for cuts in (dims[dim], (*dims[dim], each))
             )
-            uneven.append((then / now, dim, each))
+            uneven.append((then / now, len(dims[dim]), dim, each))
     if uneven:
-        return min(uneven)[1:]
+        least = min(uneven)[0]
+        _, _, dim, each = min((each for each in uneven if each[0] <= NEAR * least), key=_fewest)
+        return dim, each
     if len(shape) < 2 or math.prod(Layout(tuple(dims)).local_shape(shape, mesh)) < axis.size:
         return None
     raise LayoutError(

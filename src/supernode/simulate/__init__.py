@@ -1,5 +1,6 @@
 """Simulate: Plan + Machine → Trace: event core, cost of an op, cost of a transfer. No torch."""
 
+from supernode.simulate.ask import CostOf as CostOf
 from supernode.simulate.collective_time import collective_time as collective_time
 from supernode.simulate.collective_time import sent_bytes as sent_bytes
 from supernode.simulate.comm.access import access_time as access_time
@@ -8,6 +9,7 @@ from supernode.simulate.launched import by_host as by_host
 from supernode.simulate.limits import limits as limits
 from supernode.simulate.op_time import op_time as op_time
 from supernode.simulate.precision import cost_in as cost_in
+from supernode.simulate.precision import is_training as is_training
 from supernode.simulate.range import Doubt as Doubt
 from supernode.simulate.range import range_of as range_of
 from supernode.simulate.simulate import Rehearsal as Rehearsal

@@ -1,8 +1,8 @@
 """What the ops of a plan ask of a chip, whatever the machine: each distinct demand once."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from supernode.errors import UnknownOp
 from supernode.ir import FETCH, RECEIVE, SEND, WAIT, Arg, Block, Op, Value, print_typed
@@ -18,6 +18,7 @@ from supernode.simulate.collective_time import (
 from supernode.simulate.comm.access import Access
 from supernode.simulate.comm.experts import Way
 from supernode.simulate.fusion import fused
+from supernode.simulate.pieces import in_pieces
 from supernode.simulate.sorted_rows import AS_CAPTURED, ROWS, RowsBy
 from supernode.trace import COMM, COMPUTE, COPY, Stream
 
@@ -40,7 +41,8 @@ class Sending:
 
     `way` is set where kernels for routed tokens do it: see `experts_time` for the rest. A `message`
     from one stage of a pipeline to another is one way of an all-to-all of two. `rows` are those of
-    tokens that a router has sent to experts, or, with `back`, what experts made of them.
+    tokens that a router has sent to experts, or, with `back`, what experts made of them. With
+    `pieces`, only one of so many waits, and the others go beside a product.
     """
 
     collective: Collective
@@ -53,6 +55,15 @@ class Sending:
     message: bool = False
     rows: bool = False
     back: bool = False
+    pieces: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """A product beside which all pieces but one of some collectives go."""
+
+    product: Cost
+    sendings: tuple[Sending, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +76,14 @@ class Moving:
     stride: int
 
 
-What = Cost | Sending | Moving
+What = Cost | Beside | Sending | Moving
+
+
+def computed(what: What) -> Cost | None:
+    """What of it is computed; None for what only moves."""
+    if isinstance(what, Beside):
+        return what.product
+    return what if isinstance(what, Cost) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +96,25 @@ class Ask:
     @property
     def kind(self) -> str:
         """`matmul` or `vector`, the collective, or the way of a copy."""
-        if isinstance(self.what, Cost):
-            return self.what.unit
-        if isinstance(self.what, Moving):
-            return FETCHED if self.what.way.endswith("read") else STORED
-        return MESSAGE if self.what.message else self.what.collective
+        what = self.what
+        if isinstance(what, Cost | Beside):
+            return (what if isinstance(what, Cost) else what.product).unit
+        if isinstance(what, Moving):
+            return FETCHED if what.way.endswith("read") else STORED
+        return MESSAGE if what.message else what.collective
 
     @property
     def flops(self) -> float:
         """What is computed."""
-        return self.what.flops if isinstance(self.what, Cost) else 0.0
+        cost = computed(self.what)
+        return cost.flops if cost else 0.0
 
     @property
     def bytes(self) -> float:
         """What is read and written, or sent."""
-        if isinstance(self.what, Cost):
-            return self.what.bytes_read + self.what.bytes_written
+        if isinstance(self.what, Cost | Beside):
+            cost = self.what if isinstance(self.what, Cost) else self.what.product
+            return cost.bytes_read + cost.bytes_written
         if isinstance(self.what, Moving):
             return self.what.data_bytes
         return sent_bytes(self.what.collective, self.what.data_bytes, self.what.size)
@@ -110,9 +131,10 @@ class Work:
 class Asks:
     """What the ops of a plan ask, numbered; ops that look alike ask the same.
 
-    `of[i]` is what has number `i`. With `fusion`, chains of ops are one kernel, and `rows` of
-    tokens are handled as it says; with `overlap`, communication has a stream of its own, and copies
-    have one. `stages` says by its id which stage a block is of, where these differ.
+    `of[i]` is what has number `i`. With `fusion`, chains of ops are one kernel, products add to
+    `sums` of gradients, and `rows` of tokens are handled as it says; with `overlap`, communication
+    has a stream of its own, and copies have one; with `pieces`, some go piece by piece beside a
+    product (`pieces.py`). `stages` says by its id which stage a block is of, where these differ.
     """
 
     def __init__(
@@ -123,13 +145,16 @@ class Asks:
         fusion: bool,
         overlap: bool,
         rows: RowsBy = AS_CAPTURED,
+        pieces: bool = False,
+        sums: bool = True,
         stages: Mapping[int, int] | None = None,
     ) -> None:
         self.of: list[Ask] = []
         self._plan, self._cost = plan, cost
         self._mesh, self._stage = plan.mesh, 0
         self._stages = stages or {}
-        self._fusion, self._overlap, self._rows = fusion, overlap, rows
+        self._sums, self._rows = sums, rows
+        self._fusion, self._overlap, self._pieces = fusion, overlap, pieces and overlap
         self._numbers: dict[What, int] = {}
         self._seen: dict[object, int | None] = {}
         self._works: dict[int, tuple[Block, list[Work | None]]] = {}
@@ -144,11 +169,15 @@ class Asks:
 
     def _found(self, block: Block) -> list[Work | None]:
         ops = block.ops
-        joined = fused(ops, block.outputs, self._cost, self._rows) if self._fusion else {}
+        joined: Mapping[int, Cost] = {}
+        if self._fusion:
+            joined = fused(ops, block.outputs, self._cost, self._rows, sums=self._sums)
         numbers = [
             self._number(joined[at]) if at in joined else self._alike(op)
             for at, op in enumerate(ops)
         ]
+        if self._pieces:
+            numbers = self._cut(ops, numbers)
         pairs = zip(ops, numbers, strict=True)
         return [None if number is None else Work(op, number) for op, number in pairs]
 
@@ -157,6 +186,22 @@ class Asks:
         what = self.of[ask].what
         routed = isinstance(what, Sending) and (what.rows or what.way is not None)
         return routed and self._rows.paired and self._overlap
+
+    def _cut(self, ops: Sequence[Op], numbers: Sequence[int | None]) -> list[int | None]:
+        """What these ask where collectives go piece by piece beside products."""
+        found = [*numbers]
+        beside: dict[int, list[Sending]] = {}
+        for at, product in in_pieces(ops).items():
+            what = None if (number := numbers[at]) is None else self.of[number].what
+            if isinstance(what, Sending) and numbers[product] is not None:
+                beside.setdefault(product, []).append(what)
+                found[at] = self._number(replace(what, pieces=what.size))
+        for product, sendings in beside.items():
+            number = numbers[product]
+            cost = None if number is None else computed(self.of[number].what)
+            if cost is not None:
+                found[product] = self._number(Beside(product=cost, sendings=tuple(sendings)))
+        return found
 
     def _alike(self, op: Op) -> int | None:
         seen: dict[int, int] = {}
@@ -177,7 +222,7 @@ class Asks:
         return self._numbers[what]
 
     def _stream(self, what: What) -> Stream:
-        if isinstance(what, Cost) or not self._overlap:
+        if isinstance(what, Cost | Beside) or not self._overlap:
             return COMPUTE
         return COMM if isinstance(what, Sending) else COPY
 
@@ -259,6 +304,8 @@ def _is_nothing(what: What) -> bool:
         return what.size == 1
     if isinstance(what, Moving):
         return not what.data_bytes
+    if isinstance(what, Beside):
+        return False
     return not (what.flops or what.bytes_read or what.bytes_written)
 
 

@@ -24,14 +24,20 @@ from supernode.simulate.taken_in import taken_in
 
 
 def fused(
-    ops: Sequence[Op], kept: Iterable[Value], cost: CostOf, rows: RowsBy = AS_CAPTURED
+    ops: Sequence[Op],
+    kept: Iterable[Value],
+    cost: CostOf,
+    rows: RowsBy = AS_CAPTURED,
+    *,
+    sums: bool = True,
 ) -> dict[int, Cost]:
     """What ops cost once fused, by position: all of a kernel at its last op, nothing before.
 
-    `kept` are the values that are read after `ops`. Ops that stay alone are not in the answer.
+    `kept` are the values that are read after `ops`; products add to `sums` of gradients. Ops that
+    stay alone are not in the answer.
     """
     readers = _readers(ops, kept)
-    found = taken_in(ops, readers, cost)
+    found = taken_in(ops, readers, cost, sums=sums)
     found |= side_by_side(ops, cost)
     by_kernels = sorted_rows(ops, readers, cost, rows)
     found |= by_kernels

@@ -159,7 +159,21 @@ def _product(cost: Cost, chip: Chip, fit: Fit, rows_factor: float) -> float:
         rates=_rates(cost, chip),
         fit=fit,
     )
-    return float(time) + _cast_s(shape.cast_bytes, chip)
+    return max(float(time), _steady_s(cost, chip)) + sum(
+        _cast_s(moved, chip) for moved in (shape.cast_bytes, shape.gradient_cast_bytes)
+    )
+
+
+def _steady_s(cost: Cost, chip: Chip) -> float:
+    """What products take at the rate that the power limit lets a chip keep up.
+
+    Tables time a kernel for some milliseconds, in which a chip may draw more than it may for long;
+    a step goes on.
+    """
+    fit = chip.kernel("matmul", cost.dtype)
+    if fit is None or "steady" not in fit:
+        return 0.0
+    return cost.flops / (chip.peak(cost.dtype).value * fit["steady"])
 
 
 def _in_groups(shape: Product) -> bool:

@@ -4,9 +4,19 @@ A Program holds the dtypes of the model, as captured. Runs in float8, int8 or fl
 compute the linear layers (matrix products with weights, of experts too) in fewer bits, on inputs
 that are cast on the way. So a precision is a rule of the cost of ops, no other program: the matrix
 unit runs at the rate of the narrow type, and the weights and activations that it reads are narrow.
-Attention, embeddings, norms and the head stay as captured. What casting costs is left to whatever
-writes the activations, which a compiler fuses it into, but where one scale serves so few numbers
-that a kernel of its own finds it (`-cast`). Of experts the cast is part of what was measured.
+Attention, embeddings, norms and the head stay as captured. In a step that serves, what casting
+costs is left to whatever writes the activations, which a compiler fuses it into, but where one
+scale serves so few numbers that a kernel of its own finds it (`-cast`). Of experts the cast is part
+of what was measured.
+
+In a step that trains, activations and gradients are cast by kernels of their own, once each for the
+two products that read them: 2 bytes read, and a narrow copy written for each of the two orders in
+which products walk over it. A scale of the very numbers (`fp8-cs`) takes a pass to find it before;
+one of earlier steps, or of a few neighbours, does not. A gradient's cast is counted with the
+forward product, whose result it has the shape of.
+
+**Source:** NVIDIA, Transformer Engine, documentation of delayed and current scaling, MXFP8 and
+NVFP4 (copies by rows and by columns; two passes of current scaling), and `cast_transpose`.
 
 A cache of keys and values may be narrow for itself: then attention of a few queries, as a decode
 step has, reads fewer bytes.
@@ -17,13 +27,15 @@ from dataclasses import dataclass, replace
 
 from supernode import ops
 from supernode.errors import UnknownName, near_matches
-from supernode.ir import Op
+from supernode.ir import Op, Program
 from supernode.ops import Cost, Product
 from supernode.simulate.ask import CostOf
 from supernode.simulate.op_time import is_of_a_cache
 
 _EXPERTS = ("aten._grouped_mm",)
 _ATTENTION = ".attention"
+_HEAD = "lm_head"
+"""What stacks for training keep wide, as the last layer is (Megatron-Core: `output_layer`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +43,8 @@ class Precision:
     """What linear layers run in: the dtype of the matrix unit, the bytes of a weight and of an
     activation that it reads; `ops` are those that do. With `casts` a kernel of its own
     narrows what is read; layers in modules whose name has `kept` in it stay as captured. Experts
-    whose weights are in a `format` of their own have kernels that were measured for themselves."""
+    whose weights are in a `format` of their own have kernels that were measured for themselves. In
+    training casting reads a number `passes` times."""
 
     dtype: str
     weight_bytes: float
@@ -40,6 +53,7 @@ class Precision:
     casts: bool = False
     kept: str = ""
     format: str = ""
+    passes: int = 1
 
 
 _FLOAT8 = Precision(dtype="float8", weight_bytes=1.0, activation_bytes=1.0)
@@ -49,12 +63,12 @@ _MXFP4 = replace(_INT4, ops=_EXPERTS, format="mxfp4")
 _AS_CAPTURED = ("", "bf16", "bfloat16", "fp16", "float16", "fp32", "float32")
 PRECISIONS: Mapping[str, Precision] = {
     "fp8": _FLOAT8,
-    "fp8-cs": _FLOAT8,
+    "fp8-cs": replace(_FLOAT8, passes=2),
     "fp8-cast": replace(_FLOAT8, casts=True),
     "mxfp8": _FLOAT8,
     "int8": Precision(dtype="int8", weight_bytes=1.0, activation_bytes=1.0),
     "fp4": _FLOAT4,
-    "nvfp4": _FLOAT4,
+    "nvfp4": replace(_FLOAT4, passes=2),
     "fp4-cast": replace(_FLOAT4, casts=True),
     "fp4-mlp": replace(_FLOAT4, kept=_ATTENTION),
     "int4": _INT4,
@@ -71,9 +85,11 @@ CACHES: Mapping[str, str] = {"fp8": "float8"}
 """What a cache may be in, and the dtype whose kernels read it; a number takes one byte."""
 
 
-def cost_in(precision: str, cache: str = "", cost: CostOf = ops.cost) -> CostOf:
+def cost_in(
+    precision: str, cache: str = "", cost: CostOf = ops.cost, *, trains: bool = False
+) -> CostOf:
     """The cost of ops in a run whose linear layers are in `precision` (`fp8`, `bf16`, …), and whose
-    `cache` of keys and values is in `fp8` or as captured.
+    `cache` of keys and values is in `fp8` or as captured; a run that `trains` casts gradients too.
 
     Raises:
         UnknownName: there is no such precision.
@@ -90,10 +106,31 @@ def cost_in(precision: str, cache: str = "", cost: CostOf = ops.cost) -> CostOf:
 
     def lowered(op: Op) -> Cost:
         full = cost(op)
-        kept = chosen.kept and chosen.kept in op.site.module
-        return _lowered(op, full, chosen) if op.name in chosen.ops and not kept else full
+        kept = (chosen.kept, _HEAD if trains else "")
+        if op.name not in chosen.ops or any(name and name in op.site.module for name in kept):
+            return full
+        narrow = _lowered(op, full, chosen)
+        return _with_casts(op, narrow, chosen) if trains else narrow
 
     return lowered
+
+
+def is_training(program: Program) -> bool:
+    """Whether a step goes backward."""
+    blocks = program.all_blocks()
+    return any(op.site.phase == "backward" for block in blocks for op in block.ops)
+
+
+def _with_casts(op: Op, narrow: Cost, precision: Precision) -> Cost:
+    """A forward product, with what narrows its activations and the gradient of its result."""
+    shape = narrow.shape
+    if not isinstance(shape, Product) or op.name in _EXPERTS or op.site.phase != "forward":
+        return narrow
+    each = 2 * precision.passes + 2 * precision.activation_bytes
+    cast = replace(
+        shape, cast_bytes=each * shape.m * shape.k, gradient_cast_bytes=each * shape.m * shape.n
+    )
+    return replace(narrow, shape=cast)
 
 
 def _cost_with_cache(cache: str, cost: CostOf) -> CostOf:

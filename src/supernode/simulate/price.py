@@ -1,11 +1,11 @@
 """How long what is asked takes on a machine."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from supernode.machine import Machine
 from supernode.ops import Scores
 from supernode.plan import Mesh
-from supernode.simulate.ask import Ask, Moving, Sending
+from supernode.simulate.ask import Ask, Beside, Moving, Sending, What
 from supernode.simulate.collective_time import collective_time
 from supernode.simulate.comm.access import access_time
 from supernode.simulate.comm.experts import experts_time
@@ -24,16 +24,30 @@ class Prices:
 
     def of(self, ask: Ask) -> Timing:
         """The time that what is asked takes here."""
+        return self._of(ask.what)
+
+    def _of(self, what: What) -> Timing:
         chip = self.machine.chip
-        what = ask.what
         if isinstance(what, Sending):
-            return self._sent(what)
+            sent = self._sent(replace(what, pieces=1))
+            return sent.part(1 / what.pieces)
+        if isinstance(what, Beside):
+            return self._beside(what)
         if isinstance(what, Moving):
             return access_time(what.way, what.data_bytes, machine=self.machine, stride=what.stride)
         timing = op_time(what, chip, rows_factor=self.terms.imbalance)
         if isinstance(what.shape, Scores):
             timing = self.terms.by_generation(timing, chip)
         return self.terms.slowed(timing, chip, self.mesh.size, what.launches)
+
+    def _beside(self, what: Beside) -> Timing:
+        """A product, slowed by what goes on beside it, and no shorter than that."""
+        alone = self._of(what.product)
+        sent_s = sum(self._sent(each).time_s * (1 - 1 / each.size) for each in what.sendings)
+        pace = self.terms.beside(self.machine.chip)
+        left_s = max(alone.time_s - pace * sent_s, 0.0)
+        share = self.machine.chip.comm_share
+        return alone.longer(sent_s + left_s - alone.time_s, share.kind if share else "guessed")
 
     def _sent(self, what: Sending) -> Timing:
         timing = self._on_its_way(what)

@@ -17,7 +17,7 @@ from math import fsum, sqrt
 from supernode.ir import Program
 from supernode.machine import Fit, Kind, Machine
 from supernode.ops import Cost, Product
-from supernode.simulate.ask import Sending
+from supernode.simulate.ask import Beside, Sending
 from supernode.simulate.op_time import fit_for
 from supernode.simulate.played import Spent
 from supernode.simulate.terms import Terms
@@ -77,6 +77,7 @@ def doubts(
 
 def _of(spent: Spent, machine: Machine, terms: Terms) -> Iterator[tuple[Doubt, float]]:
     what, alone = spent.ask.what, spent.alone
+    what = what.product if isinstance(what, Beside) else what
     fit = _fit(what, machine)
     if fit is not None:
         yield _of_fit(fit, what), spent.time_s
@@ -124,10 +125,9 @@ def _left_out(program: Program) -> Doubt:
     known."""
     weights = {i for i, port in enumerate(program.inputs) if port.role == "param"}
     backward = [op for b in program.all_blocks() for op in b.ops if op.site.phase == "backward"]
-    trains = bool(backward)
     if any(op.name == "aten._grouped_mm" for op in backward):
         return Doubt("software for experts", TRAINING_EXPERTS)
-    if weights and not trains and weights.isdisjoint(program.updates):
+    if weights and not backward and weights.isdisjoint(program.updates):
         return Doubt("serving software", SERVING)
     return Doubt("left out", LEFT_OUT)
 

@@ -54,5 +54,9 @@ def _joined(costs: Sequence[Cost]) -> Cost:
         flops=fsum(each.flops for each in costs),
         bytes_read=fsum(each.bytes_read for each in costs) - again,
         bytes_written=fsum(each.bytes_written for each in costs),
-        shape=replace(first, n=sum(shape.n for shape in shapes)),
+        shape=replace(
+            first,
+            n=sum(shape.n for shape in shapes),
+            gradient_cast_bytes=fsum(shape.gradient_cast_bytes for shape in shapes),
+        ),
     )

@@ -62,7 +62,7 @@ class Rehearsal:
     def __init__(self, plan: Plan, cost: CostOf = ops.cost) -> None:
         self.plan, self.cost = plan, cost
         self._matmuls = matmul_flops(plan.program, cost)
-        self._ready: dict[tuple[bool, bool, bool, RowsBy], tuple[Stages, Recorder]] = {}
+        self._ready: dict[tuple[object, ...], tuple[Stages, Recorder]] = {}
 
     def on(self, machine: Machine, *, tokens: int | None = None, terms: Terms = ALL) -> Simulation:
         """One step of the plan on `machine`; arguments and errors as those of `simulate`."""
@@ -73,6 +73,8 @@ class Rehearsal:
             terms.overlap and chip.overlaps,
             terms.bubble,
             terms.rows_by(),
+            terms.pieces,
+            not terms.sums_apart,
         )
         played = play(stages, Prices(machine=machine, mesh=plan.mesh, terms=terms))
         host_s, stretch = terms.host_s(machine), terms.stretch(chip, plan.mesh.size)
@@ -111,12 +113,19 @@ class Rehearsal:
         )
 
     def _stages(
-        self, fusion: bool, overlap: bool, bubble: bool, rows: RowsBy
+        self, fusion: bool, overlap: bool, bubble: bool, rows: RowsBy, pieces: bool, sums: bool
     ) -> tuple[Stages, Recorder]:
-        key = fusion, overlap, bubble, rows
+        key = fusion, overlap, bubble, rows, pieces, sums
         if key not in self._ready:
             stages = stages_of(
-                self.plan, self.cost, fusion=fusion, overlap=overlap, bubble=bubble, rows=rows
+                self.plan,
+                self.cost,
+                fusion=fusion,
+                overlap=overlap,
+                bubble=bubble,
+                rows=rows,
+                pieces=pieces,
+                sums=sums,
             )
             self._ready[key] = stages, Recorder(self.plan, stages)
         return self._ready[key]

@@ -48,14 +48,31 @@ class Stages:
 
 
 def stages_of(
-    plan: Plan, cost: CostOf, *, fusion: bool, overlap: bool, bubble: bool, rows: RowsBy
+    plan: Plan,
+    cost: CostOf,
+    *,
+    fusion: bool,
+    overlap: bool,
+    bubble: bool,
+    rows: RowsBy,
+    pieces: bool,
+    sums: bool,
 ) -> Stages:
     """The stages of `plan`; `Terms` and `Asks` say what else this depends on."""
     ranks, programs = zip(*plan.stages(), strict=True)
     todo = [list(lines(program)) for program in programs]
     own = {id(line.block): stage for stage, each in enumerate(todo) for line in each}
     own = own if plan.mesh.stages else {}  # else they share blocks
-    asks = Asks(plan, cost, fusion=fusion, overlap=overlap, rows=rows, stages=own)
+    asks = Asks(
+        plan,
+        cost,
+        fusion=fusion,
+        overlap=overlap,
+        rows=rows,
+        pieces=pieces,
+        sums=sums,
+        stages=own,
+    )
     schedules = schedule_stages(todo, asks, bubble=bubble)
     stints = [stint for schedule in schedules for stint in schedule.stints]
     firsts = _counts(first for schedule in schedules for first in schedule.firsts)

@@ -12,6 +12,9 @@
   written by its kernel in that order. (PyTorch 2, ASPLOS 2024, section 4.3: layouts of buffers.)
 - *Parts.* A buffer whose parts along its first dim are each written in place is whole again, with
   no copy.
+- *Sums.* A gradient of a weight that is added to the wide sum of earlier microbatches is added by
+  the product that makes it, which reads and writes the sum. (Megatron-LM,
+  `gradient_accumulation_fusion`.)
 - *Routing.* From the scores of a router to where each row goes: kernels for experts take the
   scores and begin with it, and what was measured of them counts it. (TensorRT-LLM and FlashInfer,
   fused mixture of experts; vLLM, `topk_softmax` and `moe_align_block_size`.)
@@ -31,8 +34,11 @@ _ALL = frozenset((-1,))
 """The readers of what nothing in these ops reads."""
 
 
-def taken_in(ops: Sequence[Op], readers: Mapping[int, set[int]], cost: CostOf) -> dict[int, Cost]:
-    """What such ops cost, nothing, and what the products of widened operands cost."""
+def taken_in(
+    ops: Sequence[Op], readers: Mapping[int, set[int]], cost: CostOf, *, sums: bool = True
+) -> dict[int, Cost]:
+    """What such ops cost, nothing, and what the products of widened operands and those that add to
+    `sums` cost."""
     making = _making(ops)
     found: dict[int, Cost] = {}
     for at, op in enumerate(ops):
@@ -45,6 +51,8 @@ def taken_in(ops: Sequence[Op], readers: Mapping[int, set[int]], cost: CostOf) -
             found |= dict.fromkeys(_sinks(at, ops, making, readers), Cost())
         elif _was_whole(op, ops, making) or _follows_product(op, ops, making, readers, cost):
             found[at] = Cost()
+        elif sums and op.name == "aten.add.Tensor" and op.site.phase == "backward":
+            found |= _summed(at, ops, making, readers, cost)
     if any(op.name == _ROUTED and op.site.phase == "forward" for op in ops):
         routing = set(_routing(ops, making))
         constant = (at for at, op in enumerate(ops) if _is_constant(op) and fuses(op))
@@ -128,6 +136,27 @@ def _narrow(
         if readers.get(ops[cast].outputs[0].id, set()) <= {at}:
             found[cast] = Cost()
     return found
+
+
+def _summed(
+    at: int,
+    ops: Sequence[Op],
+    making: Mapping[int, int],
+    readers: Mapping[int, set[int]],
+    cost: CostOf,
+) -> dict[int, Cost]:
+    """The sum of microbatches and the product that makes what is added to it, if only that reads
+    it."""
+    wide, added = (ops[at].inputs * 2)[:2]
+    product = making.get(added.id, -1)
+    if product < 0 or ops[product].name != "aten.mm" or wide.tensor.dtype != "float32":
+        return {}
+    made = ops[product].outputs[0]
+    if made.tensor.dtype not in _NARROW or readers.get(made.id) != {at}:
+        return {}
+    # Counted with what is written, as it moves with the result and not with the operands.
+    full = replace(cost(ops[product]), bytes_written=2.0 * wide.type.size_bytes)
+    return {at: Cost(), product: full}
 
 
 def _widens(op: Op) -> bool:

@@ -35,7 +35,9 @@ class Terms:
     `copies` for stacks with kernels for routed rows of so many experts a token (0: rows go by an
     all-to-all), which send a token `once` to chips that hold several of them, or each copy by
     itself, for low latency; and `narrow` is how much of its bytes a row has that is cast before it
-    is sent. `attention` names kernels of an
+    is sent. With `pieces`, activations are gathered for a product, or added up behind it, piece by
+    piece beside it (`pieces.py`). With `sums_apart`, gradients of microbatches are added by kernels
+    of their own, not by the products that make them. `attention` names kernels of an
     earlier generation (`flash-1`) where the chip's file knows them.
     `permuted` says that rows of so many experts a token are sorted and added up by kernels made
     for that, or where there are `copies` by those that send them; `paired` that microbatches go in
@@ -61,6 +63,8 @@ class Terms:
     paired: bool = False
     counted: bool = False
     attention: str = ""
+    pieces: bool = False
+    sums_apart: bool = False
 
     def without(self, *names: str) -> "Terms":
         """These terms with some switched off; without `imbalance`, experts get even rows.

@@ -24,6 +24,13 @@ class Timing:
         by_kind = {**self.by_kind, kind: self.by_kind.get(kind, 0.0) + more_s}
         return replace(self, time_s=self.time_s + more_s, by_kind=by_kind)
 
+    def part(self, share: float) -> "Timing":
+        """So much of it."""
+        if share == 1:
+            return self
+        by_kind: dict[Kind, float] = {k: part_s * share for k, part_s in self.by_kind.items()}
+        return Timing(time_s=self.time_s * share, bound_s=self.bound_s * share, by_kind=by_kind)
+
 
 def weakest(numbers: Iterable[Sourced]) -> Kind:
     """The least certain kind among them."""

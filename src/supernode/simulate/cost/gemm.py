@@ -5,8 +5,9 @@
     time       = launch_s + the cheapest of the menu of: joined(arithmetic, memory) + split_s
 
 - `tile_s`: fill and drain of a tile's pipeline, why a shallow k reaches less;
-- `sustained`: the part of the peak that the power limit lets the whole chip keep up. The peak is
-  quoted at a clock that a chip full of multiply-adds does not hold;
+- `sustained`: the part of the peak that the whole chip reaches for some milliseconds. The peak is
+  quoted at a clock that a chip full of multiply-adds does not hold. What it keeps up for long is
+  less on chips of today (`steady`, in `op_time.py`);
 - `draw`: how much more than its share of the memory's bandwidth one core can take, why few tiles
   with long sums (a decode step's m of 1 to 64) do not fill the memory;
 - `grain`, where a chip has it: the rows of the smallest tile, 64 on chips with warps;

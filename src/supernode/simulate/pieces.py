@@ -1,0 +1,59 @@
+"""Collectives that go piece by piece beside the product next to them.
+
+Where activations are gathered for a product, or what a product makes is added up and scattered,
+kernels for training cut both along the tokens, in as many pieces as there are chips: one piece
+moves while another is multiplied, and only the first of what is gathered, or the last of what is
+added, has no product beside it. A gather that the next product does not need, and a sum of what an
+earlier one made, go beside the product before them in the same way.
+
+**Source:** NVIDIA, Transformer Engine, `te.initialize_ub` (overlap of tensor-parallel communication
+with products: ring exchange, pipeline, bulk); Megatron-LM, `--tp-comm-overlap`; Wang et al.,
+"Overlap communication with dependent computation via decomposition", ASPLOS 2023.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from supernode.ir import Op
+from supernode.ops import is_view
+
+GATHER, SCATTER = "fabric.all_gather", "fabric.reduce_scatter"
+_LEFT = {"aten.mm": 0, "aten.addmm": 1}
+"""Which operand of the product of a linear layer are the activations."""
+
+
+def in_pieces(ops: Sequence[Op]) -> dict[int, int]:
+    """The place of each such collective, and that of the product beside it."""
+    products = [at for at, op in enumerate(ops) if op.name in _LEFT]
+    found = {gather: product for gather, product in _gathered(ops)}
+    axes = {ops[gather].args[1] for gather in found}
+    before = _before(products, len(ops))
+    for at, op in enumerate(ops):
+        if op.name in (GATHER, SCATTER) and op.args[1] in axes and at not in found:
+            product = before[at]
+            if product is not None:
+                found[at] = product
+    return found
+
+
+def _gathered(ops: Sequence[Op]) -> Iterator[tuple[int, int]]:
+    """Gathers of the activations of a product, with the first product that reads them."""
+    made: dict[int, int] = {}  # what is seen of a gathered value -> where it was gathered
+    for at, op in enumerate(ops):
+        if op.name == GATHER and len(op.outputs) == 1:
+            made[op.outputs[0].id] = at
+        elif is_view(op) and op.inputs and op.inputs[0].id in made:
+            made |= dict.fromkeys((out.id for out in op.outputs), made[op.inputs[0].id])
+        elif op.name in _LEFT:
+            gather = made.get(op.inputs[_LEFT[op.name]].id)
+            if gather is not None:
+                yield gather, at
+                made = {value: place for value, place in made.items() if place != gather}
+
+
+def _before(places: Sequence[int], count: int) -> list[int | None]:
+    """The last of these places before each of `count`."""
+    found: list[int | None] = [None] * count
+    for place, following in pairwise([*places, count - 1]):
+        found[place + 1 : following + 1] = [place] * (following - place)
+    return found
