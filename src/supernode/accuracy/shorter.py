@@ -49,12 +49,13 @@ def _parts(step: Step) -> int:
 
 
 def _few_parts(layout: str) -> tuple[int, int]:
-    """So many that a pipeline is full, in groups of as many as stages where it is interleaved."""
+    """So many that a pipeline is full, in groups of as many as stages where it is interleaved; some
+    of them add to sums of gradients, which the first and the last do in another way."""
     stages = re.search(r"pp=(\d+)", layout)
     if stages is None:
         return PARTS
     count = int(stages[1])
-    return (2 * count, 3 * count) if "vp=" in layout else (count, count + PARTS[1])
+    return (2 * count, 3 * count) if "vp=" in layout else (count + PARTS[0], count + PARTS[1])
 
 
 def _line(size: int, low: int, high: int) -> list[Weighed]:
