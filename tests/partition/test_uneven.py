@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from emulate import run_plan, run_program
 from numerics import assert_close
 from programs import Builder, random_inputs
+from supernode.capture import capture
 from supernode.ir import NOWHERE, Block, Port, Program, TensorType, Value
 from supernode.partition import partition
 from supernode.partition.emit import Emitter
@@ -194,3 +195,29 @@ def test_a_dim_of_two_axes_one_of_which_divides_it() -> None:
     assert plan.inputs[0] == Layout((("dp/8", "fsdp/8"), ()))
     pieces = [local.main.inputs[0].tensor.shape[0] for local in map(plan.local_of, range(6))]
     assert pieces == [2, 1, 1, 2, 1, 1]
+
+
+def test_state_that_nothing_divides_is_cut_where_no_other_axis_cuts() -> None:
+    """What two axes cut unevenly would be gathered and cut again around each op of the update."""
+    model = torch.nn.Sequential(
+        torch.nn.Linear(64, 256, bias=False),
+        torch.nn.GELU(),
+        torch.nn.Linear(256, 64, bias=False),
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    program = capture(step, model, optimizer, (torch.zeros(12, 64),)).program
+    plan = partition(program, "zero1=6,tp=2")
+    update = [op for op in plan.local.main.ops if op.site.phase == "optimizer"]
+    gathers = [op for op in update if op.name == "fabric.all_gather"]
+    assert {op.args[1] for op in gathers} == {"zero1"}
+    gathered = sum(out.type.size_bytes for op in gathers for out in op.outputs)
+    weights = sum(parameter.numel() for parameter in model.parameters()) * 4 / 2
+    assert weights <= gathered < 1.1 * weights
