@@ -114,7 +114,7 @@ def test_experts_by_themselves_are_no_faster_than_linear_layers() -> None:
     at_once = op_time(cost, H100.chip).time_s
     apart = op_time(replace(cost, shape=replace(shape, apart=True)), H100.chip).time_s
     layer = Cost(flops, rows, rows, "matmul", "bfloat16", Product(m=16 * 8192, n=4096, k=4096))
-    assert apart >= op_time(layer, H100.chip).time_s > at_once
+    assert apart >= op_time(layer, H100.chip).time_s >= at_once
 
 
 def test_casts_of_experts_are_traffic() -> None:
