@@ -10,7 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops import samples_index, samples_modules, samples_pointwise, samples_vision
+from ops import (
+    samples_index,
+    samples_modules,
+    samples_pointwise,
+    samples_spectral,
+    samples_vision,
+)
 from ops.calls import Host, Sample
 from ops.calls import call as call
 from ops.numbers import FLOATS, mask
@@ -39,6 +45,17 @@ def _matmuls() -> Iterator[Sample]:
     for bias in (g(2, 4, 6), g(2, 1, 6), g(6), g(1, 1), g()):
         yield call("aten.baddbmm", bias, f(2, 4, 8), g(2, 8, 6))
     yield call("aten.baddbmm", g(2, 4, 6), f(2, 4, 8), g(2, 8, 6), beta=0.5, alpha=2)
+    for dtype in FLOATS:
+        yield call("aten.mv", f(4, 8, dtype=dtype), g(8, dtype=dtype))
+        for name in ("dot", "vdot"):
+            yield call(f"aten.{name}", f(8, dtype=dtype), g(8, dtype=dtype))
+    for batch in ((), (2,)):
+        for order in (2.0, 1.0):
+            rows, others = f(*batch, 4, 8), g(*batch, 6, 8)
+            forward = call("aten._cdist_forward", rows, others, order, None)
+            yield forward
+            (pairs,) = forward.outputs
+            yield call("aten._cdist_backward", f(*pairs.shape), rows, others, order, pairs)
     square = f(4, 4)
     yield call("aten.mm", square, square)
     yield call("aten.mm", f(1, 8), g(8, 4))
@@ -258,6 +275,9 @@ def _factories() -> Iterator[Sample]:
     yield call("aten.scalar_tensor", Host(0.5), dtype=torch.float32)
     yield call("aten.linspace", 0, 1, 8)
     yield call("aten.eye", 8)
+    yield call("aten.tril_indices", 4, 4, -1)
+    yield call("aten.triu_indices", 4, 4)
+    yield call("aten.eye.m", 4, 6)
     yield call("aten.arange", 8)
     yield call("aten.arange.start", 2, 8)
     yield call("aten.arange.start_step", 0, 8, 2)
@@ -273,6 +293,7 @@ _FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     _reductions,
     _whole_reductions,
     *samples_index.FAMILIES,
+    *samples_spectral.FAMILIES,
     *samples_vision.FAMILIES,
     *samples_modules.FAMILIES,
     _views,

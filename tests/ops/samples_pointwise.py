@@ -46,7 +46,7 @@ def _binary() -> Iterator[Sample]:
     for name in COMPARISONS:
         yield call(f"aten.{name}.Tensor", ids(4, 8, below=3), ids(4, 1, below=3))
         yield call(f"aten.{name}.Scalar", f(4, 8), 0)
-    for name in ("maximum", "minimum"):
+    for name in ("maximum", "minimum", "fmax", "fmin", "logaddexp2"):
         yield call(f"aten.{name}", f(4, 8), g(8))
     for name in LOGICAL:
         yield call(f"aten.{name}", mask(4, 8), mask(2, 1, 8))
@@ -86,8 +86,13 @@ def _unary() -> Iterator[Sample]:
     yield call("aten.threshold", f(4, 8), 0.5, -1.0)
     yield call("aten.nan_to_num", f(4, 8))
     yield call("aten.log_sigmoid_forward", f(4, 8))
-    for name in ("asin", "acos"):
+    for name in ("asin", "acos", "atanh", "erfinv"):
         yield call(f"aten.{name}", f(4, 8).tanh())
+    for name in ("asinh", "sinc", "frac"):
+        yield call(f"aten.{name}", f(4, 8))
+    for name in ("lgamma", "digamma"):
+        yield call(f"aten.{name}", g(4, 8))
+    yield call("aten.acosh", g(4, 8) + 1)
     yield call("aten.clamp_min", f(4, 8), 0)
     yield call("aten.clamp_max", f(4, 8), Host(0.5))
     yield call("aten.pow.Tensor_Scalar", g(4, 8), Host(0.5))

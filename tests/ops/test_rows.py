@@ -112,16 +112,16 @@ def test_an_op_without_a_row_says_where_to_add_one():
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("aten._weight_norm_interface", "normalisation.py"),
+        ("aten._fused_rms_norm", "normalisation.py"),
         ("aten.batch_norm_stats", "batch_norm.py"),
-        ("aten.lgamma", "pointwise.py"),
+        ("aten.polygamma", "pointwise.py"),
         ("aten.addbmm", "matmul.py"),
         ("aten.conv_tbc", "convolution.py"),
         ("aten.max_pool2d", "pooling.py"),
         ("aten._upsample_bicubic2d_aa", "spatial.py"),
         ("aten.multi_margin_loss", "loss.py"),
-        ("aten._embedding_bag", "lookup.py"),
-        ("aten.view_as_complex", "view.py"),
+        ("aten._embedding_bag_per_sample_weights_backward", "lookup.py"),
+        ("aten.view_as_real_copy", "view.py"),
         ("aten._scaled_dot_product_flash_attention", "attention.py"),
     ],
 )

@@ -21,7 +21,9 @@ from supernode.ops import (
     random,
     reduction,
     spatial,
+    spectral,
     view,
+    windows,
 )
 from supernode.ops.formula import Dim as Dim
 from supernode.ops.formula import Dims as Dims
@@ -66,6 +68,8 @@ for _family in (
     random,
     reduction,
     spatial,
+    spectral,
     view,
+    windows,
 ):
     register(_family.ROWS)

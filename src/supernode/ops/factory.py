@@ -80,4 +80,5 @@ ROWS = [
     _row("aten.scalar_tensor", bare, same),
     *(_row(f"aten.{name}", bare, same) for name in ("linspace", "eye")),
     *(_row(f"aten.arange{kind}", bare, same) for kind in ("", ".start", ".start_step")),
+    *(_row(f"aten.{name}", bare, same) for name in ("tril_indices", "triu_indices", "eye.m")),
 ]

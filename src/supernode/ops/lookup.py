@@ -7,12 +7,13 @@ parts sum to the whole; the `local.*` forms know the rows of their chip by its c
 from dataclasses import replace
 
 from supernode.ir import Op, TensorType, Type, Value
-from supernode.ops.formula import Formula, from_template, shape_of
+from supernode.ops.formula import Formula, bare, from_template, shape_of
 from supernode.ops.row import (
     Cost,
     Row,
     Split,
     linear_in,
+    nonlinear,
     same,
     streaming,
     with_arg,
@@ -92,6 +93,22 @@ ROWS = [
         local=_local_embedding_backward,
         placed=frozenset("v"),
         note="adds each gradient to its row of a zeroed table",
+    ),
+    Row(
+        name="aten._embedding_bag",
+        formula=bare,
+        cost=_lookup_cost,
+        linear=nonlinear,
+        local=same,
+        note="sums, means or maxima of bags of rows, which begin at offsets a run knows",
+    ),
+    Row(
+        name="aten._embedding_bag_backward",
+        formula=bare,
+        cost=streaming(1),
+        linear=linear_in((0,)),
+        local=same,
+        note="adds each bag's gradient to its rows of a zeroed table",
     ),
     Row(
         name="local.pick",

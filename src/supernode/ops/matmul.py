@@ -7,7 +7,7 @@ from math import prod
 from supernode.ir import Arg, Op
 from supernode.ops.expansion import Expansion
 from supernode.ops.formula import Formula, from_template, shape_of
-from supernode.ops.row import Cost, Fresh, Row, linear_in, same, traffic
+from supernode.ops.row import Cost, Fresh, Row, linear_in, nonlinear, same, streaming, traffic
 from supernode.ops.shape import Product
 
 
@@ -69,7 +69,73 @@ def _trilinear_cost(op: Op) -> Cost:
     return Cost(flops, read, written, "vector", op.outputs[0].tensor.dtype)
 
 
+def _dot(op: Op) -> Formula:
+    row = (("k",),)
+    return Formula(inputs=(row, row), outputs=((),), sizes={"k": op.inputs[0].tensor.numel})
+
+
+def _distances(op: Op) -> Formula:
+    """Of all pairs of rows; the numbers of a row are read together."""
+    rows, others, pairs = _batched(op, "p k", "r k", "p r")
+    return from_template(op, f"{rows}, {others} -> {pairs}", whole="k")
+
+
+def _distances_backward(op: Op) -> Formula:
+    """The gradient of the first rows, a sum over the second."""
+    pairs, rows, others, same, out = _batched(op, "p r", "p k", "r k", "p r", "p k")
+    return from_template(op, f"{pairs}, {rows}, {others}, {same} -> {out}", whole="k")
+
+
+def _batched(op: Op, *sides: str) -> tuple[str, ...]:
+    """Dims of the values of an op, behind those of a batch; one that is broadcast is whole."""
+    batches = [shape_of(value)[:-2] for value in (*op.inputs, *op.outputs)]
+    alike = len({*batches}) == 1
+    letters = (" ".join(f"b{k}" if alike else "1" for k in range(len(b))) for b in batches)
+    return tuple(f"{batch} {side}" for batch, side in zip(letters, sides, strict=True))
+
+
+def _distances_cost(op: Op) -> Cost:
+    read, written = traffic(op)
+    flops = 3.0 * math.prod(op.inputs[0].tensor.shape) * op.inputs[1].tensor.shape[-2]
+    return Cost(flops, read, written, "vector", op.outputs[0].tensor.dtype)
+
+
 ROWS = [
+    Row(
+        name="aten.mv",
+        formula=lambda op: from_template(op, "m k, k -> m"),
+        cost=streaming(2),
+        linear=linear_in((0,), (1,)),
+        local=same,
+        note="each weight is read and used once, so memory sets the time",
+    ),
+    *(
+        Row(
+            name=f"aten.{name}",
+            formula=_dot,
+            cost=streaming(2),
+            linear=linear_in((0,), (1,)),
+            local=same,
+            note="the sum of the products of two rows",
+        )
+        for name in ("dot", "vdot")
+    ),
+    Row(
+        name="aten._cdist_forward",
+        formula=_distances,
+        cost=_distances_cost,
+        linear=nonlinear,
+        local=same,
+        note="distances of all pairs of rows",
+    ),
+    Row(
+        name="aten._cdist_backward",
+        formula=_distances_backward,
+        cost=_distances_cost,
+        linear=linear_in((0,)),
+        local=same,
+        note="the gradient of the first rows",
+    ),
     Row(
         name="aten._trilinear",
         formula=_trilinear,

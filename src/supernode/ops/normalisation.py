@@ -86,6 +86,23 @@ def _layer_norm_backward(op: Op) -> Formula:
     return from_template(op, f"{x}, {x}, {stat}, {stat}{weights} -> {outs}", whole=cols)
 
 
+def _weight_norm(op: Op) -> Formula:
+    """Each row along the first dim, or the last, has a norm; it is read as a whole."""
+    rank, dim = len(shape_of(op.inputs[0])), op.arg(2, "dim", 0)
+    rows = " ".join("r" if k == dim else f"c{k}" for k in range(rank))
+    ones = " ".join("r" if k == dim else "1" for k in range(rank))
+    whole = rows.replace("r", "")
+    return from_template(op, f"{rows}, {ones} -> {rows}, {ones}", whole=whole)
+
+
+def _weight_norm_backward(op: Op) -> Formula:
+    rank, dim = len(shape_of(op.inputs[0])), op.arg(4)
+    rows = " ".join("r" if k == dim else f"c{k}" for k in range(rank))
+    ones = " ".join("r" if k == dim else "1" for k in range(rank))
+    whole = rows.replace("r", "")
+    return from_template(op, f"{rows}, {rows}, {ones}, {ones} -> {rows}, {ones}", whole=whole)
+
+
 def _norm_letters(op: Op, x: Value) -> tuple[str, str]:
     normalised = next(arg for arg in op.args if isinstance(arg, tuple))
     rank = len(shape_of(x))
@@ -94,6 +111,22 @@ def _norm_letters(op: Op, x: Value) -> tuple[str, str]:
 
 
 ROWS = [
+    Row(
+        name="aten._weight_norm_interface",
+        formula=_weight_norm,
+        cost=streaming(3),
+        linear=nonlinear,
+        local=same,
+        note="a matrix whose rows have these norms, and what they had",
+    ),
+    Row(
+        name="aten._weight_norm_interface_backward",
+        formula=_weight_norm_backward,
+        cost=streaming(6),
+        linear=linear_in((0,)),
+        local=same,
+        note="of the matrix and of the norms",
+    ),
     Row(
         name="aten._log_softmax",
         formula=_softmax_like,

@@ -147,6 +147,9 @@ _CHEAP = [
     "hardshrink",
     "softshrink",
     "_prelu_kernel",
+    "frac",
+    "fmax",
+    "fmin",
 ]
 _COSTLY = [
     "exp",
@@ -179,6 +182,14 @@ _COSTLY = [
     "mish",
     "celu",
     "logit",
+    "asinh",
+    "acosh",
+    "atanh",
+    "lgamma",
+    "digamma",
+    "erfinv",
+    "sinc",
+    "logaddexp2",
 ]
 
 NONLINEAR = [

@@ -135,6 +135,7 @@ def _family_file(name: str) -> str:
         ("index", "index.py"),
         ("gather", "index.py"),
         ("embedding", "lookup.py"),
+        ("fft", "spectral.py"),
     ):
         if word in base:
             return file

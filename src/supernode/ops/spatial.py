@@ -7,7 +7,7 @@ overlap.
 from collections.abc import Callable
 
 from supernode.ir import HostType, Op, Type, Value
-from supernode.ops.formula import Dims, Formula, bare, shape_of
+from supernode.ops.formula import Dims, Formula, bare, from_template, shape_of
 from supernode.ops.row import Row, Split, linear_in, nonlinear, same, streaming, with_arg
 
 Linear = Callable[[Op], tuple[tuple[int, ...], ...]]
@@ -72,6 +72,33 @@ def _row(
     )
 
 
+def _sampled(dims: int) -> Callable[[Op], Formula]:
+    """An image read at places that are given for each sample, and alike for its channels."""
+    image, grid = f"n c {'1 ' * dims}", f"n {'1 ' * (dims + 1)}"
+    return lambda op: from_template(op, f"{image}, {grid} -> {image}")
+
+
+def _sampled_backward(dims: int) -> Callable[[Op], Formula]:
+    image, grid = f"n c {'1 ' * dims}", f"n {'1 ' * (dims + 1)}"
+
+    def rule(op: Op) -> Formula:
+        mask = op.args[6]
+        assert isinstance(mask, tuple)
+        asked = ", ".join(side for side, yes in zip((image, grid), mask, strict=True) if yes)
+        return from_template(op, f"{image}, {image}, {grid} -> {asked}")
+
+    return rule
+
+
+def _local_grid(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
+    """Argument 1 is the shape of the images, samples first."""
+    (out,) = outputs
+    size = op.args[1]
+    assert not isinstance(out, HostType)
+    assert isinstance(size, tuple)
+    return with_arg(op, 1, (out.shape[0], *size[1:]))
+
+
 def _padding(dims: int) -> list[Row]:
     return [
         _row(f"{kind}_pad{dims}d{suffix}", _image_of(dims), note)
@@ -107,6 +134,24 @@ def _resampled(name: str, dims: int) -> list[Row]:
 
 
 ROWS = [
+    _row(
+        "affine_grid_generator",
+        lambda op: _leading(op, 1),
+        "where each pixel of an image is read, by a map for each sample",
+        local=_local_grid,
+    ),
+    *(
+        _row(f"grid_sampler_{dims}d", _sampled(dims), "an image read at given places")
+        for dims in (2, 3)
+    ),
+    *(
+        _row(
+            f"grid_sampler_{dims}d_backward",
+            _sampled_backward(dims),
+            "of the image, and of the places: a sum over its channels",
+        )
+        for dims in (2, 3)
+    ),
     *(row for dims in (1, 2, 3) for row in _padding(dims)),
     *_largest("adaptive_max_pool2d", 2),
     *_largest("adaptive_max_pool3d", 3),
