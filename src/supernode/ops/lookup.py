@@ -16,6 +16,7 @@ from supernode.ops.row import (
     nonlinear,
     same,
     streaming,
+    traffic,
     with_arg,
 )
 
@@ -65,6 +66,16 @@ def _lookup_cost(op: Op) -> Cost:
     return Cost(0.0, table + indices, out.size_bytes, "vector", out.dtype)
 
 
+def _bag_cost(op: Op) -> Cost:
+    """Of the table one row for each index, and no more than there is."""
+    read, written = traffic(op)
+    table, indices = (value.tensor for value in op.inputs[:2])
+    share = min(indices.numel / table.shape[0], 1.0)
+    rows = share * table.size_bytes
+    added = share * table.numel
+    return Cost(added, read - table.size_bytes + rows, written, "vector", table.dtype)
+
+
 def _local_pick(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
     return with_arg(op, 2, split.get("v", ()))
 
@@ -97,7 +108,7 @@ ROWS = [
     Row(
         name="aten._embedding_bag",
         formula=bare,
-        cost=_lookup_cost,
+        cost=_bag_cost,
         linear=nonlinear,
         local=same,
         note="sums, means or maxima of bags of rows, which begin at offsets a run knows",

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from supernode.ir import Arg, Op
 from supernode.ops.formula import Dims, Formula, alike_but, broadcast, shape_of
-from supernode.ops.row import Cost, Row, linear_in, linear_in_all, nonlinear, same, streaming
+from supernode.ops.row import Cost, Row, free, linear_in, linear_in_all, nonlinear, same, streaming
 
 _STAGES = 5
 """FLOP of a transform of n complex numbers: 5 n log2 n (the count of radix 2, as benchFFT's)."""
@@ -53,7 +53,7 @@ def _row(
     return Row(
         name=f"aten.{name}",
         formula=formula,
-        cost=streaming(0) if view else streaming(1),
+        cost=free if view else streaming(1),
         linear=linear,
         local=same,
         view=view,
