@@ -159,10 +159,8 @@ MODULES: dict[str, Entry] = {
 NOT_CAPTURED = {
     "AdaptiveLogSoftmaxWithLoss": "picks the rows of each cluster, a number that depends on data",
     "CTCLoss": "sizes its result by the longest of the lengths, which are data",
-    "GaussianNLLLoss": "asks in Python whether a variance is negative",
 }
 NOT_SPLIT = {
-    "EmbeddingBag": "aten._embedding_bag",
     "MultiLabelMarginLoss": "aten.multilabel_margin_loss_forward",
     "MultiMarginLoss": "aten.multi_margin_loss",
     "RReLU": "aten.rrelu_with_noise_backward",
