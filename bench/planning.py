@@ -67,7 +67,12 @@ def measure(*, quick: bool = False) -> Section:
         theme="planning",
         title="Planning: capture, partition and simulate",
         how=HOW,
-        recipe={"model": name, "batch": BATCH, "plans": PLANS, "rounds": rounds},
+        recipe={
+            "model": name,
+            "batch": BATCH,
+            "plans": [(Path(machine).name, chips, layout) for machine, chips, layout in PLANS],
+            "rounds": rounds,
+        },
         rows=tuple(rows),
     )
 
