@@ -89,7 +89,7 @@ def test_two_microbatches_take_turns_and_tokens_are_cast_before_they_are_sent(
     id_: str, layout: str, once: bool, narrow: float
 ):
     step = step_of(serving_case(row(id_)))
-    assert (step.layout, step.once, step.narrow) == (layout, once, narrow)
+    assert (step.layout, step.terms.once, step.terms.narrow) == (layout, once, narrow)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +256,6 @@ def test_releases_that_schedule_a_pass_after_the_last_one(id_: str, waits: bool)
 
 
 def test_a_router_that_nothing_balances_fills_one_chip_more_than_others():
-    assert step_of(serving_case(row("ds-prof-1"))).imbalance == 1
-    assert step_of(serving_case(row("sgl96-3"))).imbalance == 1.4
-    assert step_of(serving_case(row("cm-t3-1"))).imbalance == 1.4
+    assert step_of(serving_case(row("ds-prof-1"))).terms.imbalance == 1
+    assert step_of(serving_case(row("sgl96-3"))).terms.imbalance == 1.4
+    assert step_of(serving_case(row("cm-t3-1"))).terms.imbalance == 1.4

@@ -15,7 +15,7 @@ from supernode.accuracy.truth import Row
 from supernode.cli.main import call
 from supernode.machine import Machine, load_machine
 from supernode.models import recipe
-from supernode.simulate import collective_time, experts_time
+from supernode.simulate import Terms, collective_time, experts_time
 from supernode.trace import Span
 
 SMALL = {"layers": 3, "hidden": 256, "heads": 4, "kv_heads": 2, "ffn": 512, "vocab": 1024}
@@ -93,7 +93,7 @@ def test_a_collective_takes_the_time_that_a_step_would_wait_for_it():
     assert Predictor(None).predict(case).time_s == pytest.approx(want.time_s)
 
 
-def routed(**changes: Any) -> tuple[Machine, list[Span]]:
+def routed(phase: str = "train", batch: int = 8, **terms: Any) -> tuple[Machine, list[Span]]:
     """A step of eight experts on eight chips, each token with two, and what it sends to experts."""
     (_, step), *_ = small_case("ep=8").parts
     sizes = SMALL | {"experts": 8, "topk": 2, "expert_ffn": 128}
@@ -101,7 +101,8 @@ def routed(**changes: Any) -> tuple[Machine, list[Span]]:
     assert isinstance(step, Step)
     assert shape is not None
     machine = load_machine("gb200-nvl72")
-    sim = Predictor(None).simulated(replace(step, shape=shape, copies=2, **changes), machine)
+    step = replace(step, shape=shape, phase=phase, batch=batch, terms=Terms(copies=2, **terms))
+    sim = Predictor(None).simulated(step, machine)
     return machine, [span for span in sim.trace.spans if span.name == "fabric.all_to_all_rows"]
 
 

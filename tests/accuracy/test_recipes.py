@@ -62,8 +62,9 @@ def test_a_run_as_its_recipe_has_it(
     id_: str, copies: int, paired: bool, graphs: tuple[str, ...], casts: int
 ):
     step = step_of(training_case(row(id_)))
-    assert (step.copies, step.paired, step.graphs, step.casts) == (copies, paired, graphs, casts)
-    assert step.permuted == step.shape.topk
+    assert (step.terms.copies, step.terms.paired) == (copies, paired)
+    assert (step.graphs, step.casts) == (graphs, casts)
+    assert step.terms.permuted == step.shape.topk
 
 
 def test_a_source_without_recipes_has_none():

@@ -16,6 +16,7 @@ from supernode.simulate.event_loop import run_tasks
 from supernode.simulate.line import lines
 from supernode.simulate.price import Prices
 from supernode.simulate.schedule import Lane
+from supernode.simulate.terms import Handling
 from supernode.trace import COMPUTE, COPY
 
 Waits = frozenset[object]
@@ -35,7 +36,7 @@ class Reference:
 
 def simulate_op_by_op(plan: Plan, machine: Machine, terms: Terms) -> Reference:
     fusion = terms.fusion and machine.chip.fuses
-    asks = Asks(plan, ops.cost, fusion=fusion, overlap=terms.overlap)
+    asks = Asks(plan, ops.cost, Handling(fusion=fusion, overlap=terms.overlap))
     mail: dict[object, Waits] = {}
     issued: list[tuple[Task, Op, int]] = []
     for stage, (_, program) in enumerate(plan.stages()):

@@ -14,6 +14,7 @@ from supernode.simulate.ask import Asks
 from supernode.simulate.line import lines
 from supernode.simulate.reserved import Holder, Replays
 from supernode.simulate.schedule import schedule_stages
+from supernode.simulate.terms import Handling
 from supernode.units import MIB
 from tiny import layered, machine, overhead, plan
 from vectors import param, program, vector
@@ -50,7 +51,7 @@ def test_what_is_reserved_is_that_of_the_fullest_chip(layout: str) -> None:
     made = partition(captured, layout)
     sim = simulate(made, machine())
     programs = [local for _, local in made.stages()]
-    asks = Asks(made, ops.cost, fusion=False, overlap=True)
+    asks = Asks(made, ops.cost, Handling(fusion=False, overlap=True))
     schedules = schedule_stages([list(lines(local)) for local in programs], asks)
     pairs = zip(programs, schedules, strict=True)
     each = [replay(requests(local, early=plan.early)).reserved_bytes for local, plan in pairs]

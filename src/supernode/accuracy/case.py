@@ -1,9 +1,11 @@
 """Case: a published row as what a user would type to predict it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from supernode.models import Shape
+from supernode.simulate import Terms
+from supernode.simulate.launched import NOTHING
 
 Regime = Literal["training-dense", "training-moe", "prefill", "decode", "collectives", "operators"]
 REGIMES: tuple[Regime, ...] = (
@@ -24,12 +26,9 @@ class NotExpressed(Exception):
 class Step:
     """`supernode simulate` of a model's step: what is captured, and how it is laid out.
 
-    `attention`, `copies`, `once`, `narrow`, `permuted`, `paired`, `counted`, `pieces` and
-    `sums_apart` say what kernels the run had and how it used them, as in `Terms`; an `eager` one
-    launched them one by one, and none was made of several ops. `graphs`, `casts` and `beside` say
-    how it launched ops and experts, as in `by_host` (None: as captured, in one graph). `cache` is
-    what keys and values are kept in, `imbalance` how many rows the fullest chip's experts get, over
-    the mean.
+    `terms` say what kernels the run had and how it used them; `graphs`, `casts` and `beside` how it
+    launched ops and experts, as in `by_host` (None: as captured, in one graph). `cache` is what
+    keys and values are kept in.
     """
 
     shape: Shape
@@ -42,20 +41,10 @@ class Step:
     ahead: int = 1
     precision: str = "bf16"
     cache: str = ""
-    attention: str = ""
-    copies: int = 0
-    once: bool = True
-    narrow: float = 1.0
-    eager: bool = False
-    permuted: int = 0
-    paired: bool = False
-    counted: bool = False
+    terms: Terms = field(default_factory=Terms)
     graphs: tuple[str, ...] | None = None
     casts: int = 0
-    beside: tuple[float, float] = (0.0, 0.0)
-    imbalance: float = 1.0
-    pieces: bool = False
-    sums_apart: bool = False
+    beside: tuple[float, float] = NOTHING
 
     @property
     def capture_key(self) -> tuple[object, ...]:

@@ -39,7 +39,6 @@ from supernode.simulate import (
     range_of,
     simulate,
 )
-from supernode.simulate.launched import ALL
 from supernode.simulate.range import SERVING
 
 MOST_KEPT = 4
@@ -129,27 +128,12 @@ class Predictor:
         """The step as it is, whole."""
         parse_line(step.layout, step.chips)  # a line that can't be is refused before a capture
         machine.level_spanning(step.chips)
-        terms = Terms(
-            fusion=not step.eager,
-            graph=not step.eager and step.graphs in (None, ALL),
-            small_at_once=step.phase != "train",
-            copies=step.copies,
-            once=step.once,
-            narrow=step.narrow,
-            permuted=step.permuted,
-            paired=step.paired,
-            counted=step.counted,
-            attention=step.attention,
-            imbalance=step.imbalance,
-            pieces=step.pieces,
-            sums_apart=step.sums_apart,
-        )
-        return self._rehearsal(step).on(machine, terms=terms)
+        return self._rehearsal(step).on(machine, terms=step.terms)
 
     def _rehearsal(self, step: Step) -> Rehearsal:
         """The last ones are kept: rows often differ in machine alone."""
-        key = (step.capture_key, step.layout, step.precision, step.cache)
-        key = (*key, step.graphs, step.casts, step.beside)
+        costed = (step.precision, step.cache, step.graphs, step.casts, step.beside)
+        key = (step.capture_key, step.layout, *costed)
         if key not in self._ready:
             plan = partition(self.program(step), step.layout, step.chips)
             kept = list(self._ready.items())[1 - MOST_KEPT :]

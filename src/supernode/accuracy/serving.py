@@ -14,6 +14,7 @@ from supernode.accuracy.shapes import served_shape
 from supernode.accuracy.stacks import BLACKWELL, TOKENS_A_PASS, stack_of
 from supernode.accuracy.truth import Row
 from supernode.models import Shape
+from supernode.simulate import Terms
 from supernode.simulate.precision import PRECISIONS
 
 _ACCEPTED = 0.7
@@ -149,13 +150,16 @@ def _step(
         sequence=round(length),
         layout=layout,
         chips=chips,
-        copies=shape.topk,
-        once=phase == "prefill" and not row.source.startswith(_EACH_COPY),
-        narrow=_narrow(precision),
         ahead=_ahead(row, phase),
         precision=precision,
         cache=cache,
-        imbalance=_UNEVEN if "default routing" in row.text("note") else 1.0,
+        terms=Terms(
+            small_at_once=True,
+            copies=shape.topk,
+            once=phase == "prefill" and not row.source.startswith(_EACH_COPY),
+            narrow=_narrow(precision),
+            imbalance=_UNEVEN if "default routing" in row.text("note") else 1.0,
+        ),
     )
 
 

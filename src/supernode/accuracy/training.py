@@ -8,7 +8,8 @@ from supernode.accuracy.recipes import Recipe, recipe_of
 from supernode.accuracy.shapes import trained_shape
 from supernode.accuracy.truth import Row
 from supernode.models import Shape
-from supernode.simulate.launched import ALL
+from supernode.simulate import Terms
+from supernode.simulate.launched import ALL, NOTHING
 
 _DTYPES = {"fp16": "float16"}
 _SPLIT_STATE = ("Megatron-Core", "Megatron-Bridge", "Megatron-LM examples")
@@ -78,8 +79,6 @@ def training_case(row: Row) -> Case:
     machine, chips = machine_of(row)
     recipe = recipe_of(row)
     layout = layout_line(row, chips, recipe)
-    sends = shape.topk if row.count("ep", 1) > 1 else 0
-    by_kernels = recipe.by_kernels if recipe else row.source.startswith(_ROUTED)
     step = Step(
         shape=shape,
         dtype=_DTYPES.get(row.text("precision"), "bfloat16"),
@@ -89,19 +88,10 @@ def training_case(row: Row) -> Case:
         layout=layout,
         chips=chips,
         precision=row.text("precision"),
-        attention="flash-1" if row.source.startswith(_FLASH_1) else "",
-        eager=row.source.startswith(_EAGER),
-        copies=sends if by_kernels else 0,
-        permuted=sends if row.source.startswith(_PERMUTED) else 0,
-        counted=recipe is not None and recipe.counts,
+        terms=_terms(row, shape, layout, recipe),
         graphs=_graphs(recipe),
         casts=_casts(row, recipe),
         beside=_beside(row, shape, recipe),
-        paired=_paired(row, recipe) and "micro=" in layout,
-        pieces=row.source.startswith(_IN_PIECES)
-        and not shape.experts
-        and row.text("precision") != "nvfp4",
-        sums_apart=row.source.startswith(_SUMS_APART),
     )
     return Case(
         id=row.id,
@@ -122,6 +112,25 @@ def training_case(row: Row) -> Case:
         ),
         work=float(batch * sequence),
         knobs=knobs(row),
+    )
+
+
+def _terms(row: Row, shape: Shape, layout: str, recipe: Recipe | None) -> Terms:
+    """What kernels the run had and how it used them."""
+    eager = row.source.startswith(_EAGER)
+    sends = shape.topk if row.count("ep", 1) > 1 else 0
+    by_kernels = recipe.by_kernels if recipe else row.source.startswith(_ROUTED)
+    in_pieces = row.source.startswith(_IN_PIECES) and row.text("precision") != "nvfp4"
+    return Terms(
+        fusion=not eager,
+        graph=not eager and _graphs(recipe) in (None, ALL),
+        copies=sends if by_kernels else 0,
+        permuted=sends if row.source.startswith(_PERMUTED) else 0,
+        paired=_paired(row, recipe) and "micro=" in layout,
+        counted=recipe is not None and recipe.counts,
+        attention="flash-1" if row.source.startswith(_FLASH_1) else "",
+        pieces=in_pieces and not shape.experts,
+        sums_apart=row.source.startswith(_SUMS_APART),
     )
 
 
@@ -146,7 +155,7 @@ def _casts(row: Row, recipe: Recipe | None) -> int:
 
 def _beside(row: Row, shape: Shape, recipe: Recipe | None) -> tuple[float, float]:
     """What experts read and write beside their products, for each number of a row."""
-    found = (0.0, 0.0)
+    found = NOTHING
     if recipe is None:
         return found
     if recipe.fused_experts:

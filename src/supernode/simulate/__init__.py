@@ -1,6 +1,5 @@
 """Simulate: Plan + Machine → Trace: event core, cost of an op, cost of a transfer. No torch."""
 
-from supernode.simulate.ask import CostOf as CostOf
 from supernode.simulate.collective_time import collective_time as collective_time
 from supernode.simulate.collective_time import sent_bytes as sent_bytes
 from supernode.simulate.comm.access import access_time as access_time
@@ -12,6 +11,7 @@ from supernode.simulate.precision import cost_in as cost_in
 from supernode.simulate.precision import is_training as is_training
 from supernode.simulate.range import Doubt as Doubt
 from supernode.simulate.range import range_of as range_of
+from supernode.simulate.side_by_side import CostOf as CostOf
 from supernode.simulate.simulate import Rehearsal as Rehearsal
 from supernode.simulate.simulate import simulate as simulate
 from supernode.simulate.simulation import Simulation as Simulation

@@ -1,7 +1,7 @@
 """What the ops of a plan ask of a chip, whatever the machine: each distinct demand once."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from supernode.errors import UnknownOp
@@ -19,7 +19,9 @@ from supernode.simulate.comm.access import Access
 from supernode.simulate.comm.experts import Way
 from supernode.simulate.fusion import fused
 from supernode.simulate.pieces import in_pieces
-from supernode.simulate.sorted_rows import AS_CAPTURED, ROWS, RowsBy
+from supernode.simulate.side_by_side import CostOf
+from supernode.simulate.sorted_rows import ROWS
+from supernode.simulate.terms import Handling
 from supernode.trace import COMM, COMPUTE, COPY, Stream
 
 _EXPERTS: dict[str, Way] = {"fabric.dispatch": "dispatch", "fabric.combine": "combine"}
@@ -31,8 +33,6 @@ FETCHED, STORED = "fetch", "store"
 """What brings a value from where it lives, and takes it there."""
 SENDING = (*COLLECTIVES, MESSAGE, FETCHED, STORED)
 """The kinds of what sends."""
-
-CostOf = Callable[[Op], Cost]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +79,9 @@ class Moving:
 What = Cost | Beside | Sending | Moving
 
 
-def computed(what: What) -> Cost | None:
-    """What of it is computed; None for what only moves."""
-    if isinstance(what, Beside):
-        return what.product
-    return what if isinstance(what, Cost) else None
+def computed(what: Cost | Beside) -> Cost:
+    """What of it is computed."""
+    return what.product if isinstance(what, Beside) else what
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Ask:
         """`matmul` or `vector`, the collective, or the way of a copy."""
         what = self.what
         if isinstance(what, Cost | Beside):
-            return (what if isinstance(what, Cost) else what.product).unit
+            return computed(what).unit
         if isinstance(what, Moving):
             return FETCHED if what.way.endswith("read") else STORED
         return MESSAGE if what.message else what.collective
@@ -106,14 +104,13 @@ class Ask:
     @property
     def flops(self) -> float:
         """What is computed."""
-        cost = computed(self.what)
-        return cost.flops if cost else 0.0
+        return computed(self.what).flops if isinstance(self.what, Cost | Beside) else 0.0
 
     @property
     def bytes(self) -> float:
         """What is read and written, or sent."""
         if isinstance(self.what, Cost | Beside):
-            cost = self.what if isinstance(self.what, Cost) else self.what.product
+            cost = computed(self.what)
             return cost.bytes_read + cost.bytes_written
         if isinstance(self.what, Moving):
             return self.what.data_bytes
@@ -131,30 +128,22 @@ class Work:
 class Asks:
     """What the ops of a plan ask, numbered; ops that look alike ask the same.
 
-    `of[i]` is what has number `i`. With `fusion`, chains of ops are one kernel, products add to
-    `sums` of gradients, and `rows` of tokens are handled as it says; with `overlap`, communication
-    has a stream of its own, and copies have one; with `pieces`, some go piece by piece beside a
-    product (`pieces.py`). `stages` says by its id which stage a block is of, where these differ.
+    `of[i]` is what has number `i`. `how` says what is fused, overlapped and cut in pieces, `stages`
+    by its id which stage a block is of, where these differ.
     """
 
     def __init__(
         self,
         plan: Plan,
         cost: CostOf,
+        how: Handling,
         *,
-        fusion: bool,
-        overlap: bool,
-        rows: RowsBy = AS_CAPTURED,
-        pieces: bool = False,
-        sums: bool = True,
         stages: Mapping[int, int] | None = None,
     ) -> None:
         self.of: list[Ask] = []
-        self._plan, self._cost = plan, cost
+        self._plan, self._cost, self._how = plan, cost, how
         self._mesh, self._stage = plan.mesh, 0
         self._stages = stages or {}
-        self._sums, self._rows = sums, rows
-        self._fusion, self._overlap, self._pieces = fusion, overlap, pieces and overlap
         self._numbers: dict[What, int] = {}
         self._seen: dict[object, int | None] = {}
         self._works: dict[int, tuple[Block, list[Work | None]]] = {}
@@ -170,13 +159,13 @@ class Asks:
     def _found(self, block: Block) -> list[Work | None]:
         ops = block.ops
         joined: Mapping[int, Cost] = {}
-        if self._fusion:
-            joined = fused(ops, block.outputs, self._cost, self._rows, sums=self._sums)
+        if self._how.fusion:
+            joined = fused(ops, block.outputs, self._cost, self._how.rows, sums=self._how.sums)
         numbers = [
             self._number(joined[at]) if at in joined else self._alike(op)
             for at, op in enumerate(ops)
         ]
-        if self._pieces:
+        if self._how.pieces:
             numbers = self._cut(ops, numbers)
         pairs = zip(ops, numbers, strict=True)
         return [None if number is None else Work(op, number) for op, number in pairs]
@@ -185,7 +174,7 @@ class Asks:
         """Whether the chip computes for another microbatch until what is asked has come."""
         what = self.of[ask].what
         routed = isinstance(what, Sending) and (what.rows or what.way is not None)
-        return routed and self._rows.paired and self._overlap
+        return routed and self._how.rows.paired and self._how.overlap
 
     def _cut(self, ops: Sequence[Op], numbers: Sequence[int | None]) -> list[int | None]:
         """What these ask where collectives go piece by piece beside products."""
@@ -198,9 +187,9 @@ class Asks:
                 found[at] = self._number(replace(what, pieces=what.size))
         for product, sendings in beside.items():
             number = numbers[product]
-            cost = None if number is None else computed(self.of[number].what)
-            if cost is not None:
-                found[product] = self._number(Beside(product=cost, sendings=tuple(sendings)))
+            what = None if number is None else self.of[number].what
+            if isinstance(what, Cost):
+                found[product] = self._number(Beside(product=what, sendings=tuple(sendings)))
         return found
 
     def _alike(self, op: Op) -> int | None:
@@ -222,7 +211,7 @@ class Asks:
         return self._numbers[what]
 
     def _stream(self, what: What) -> Stream:
-        if isinstance(what, Cost | Beside) or not self._overlap:
+        if isinstance(what, Cost | Beside) or not self._how.overlap:
             return COMPUTE
         return COMM if isinstance(what, Sending) else COPY
 

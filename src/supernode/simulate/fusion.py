@@ -21,6 +21,7 @@ from supernode.ops import Cost, fuses, gathers, is_view, overwrites, reduces
 from supernode.simulate.side_by_side import CostOf, side_by_side
 from supernode.simulate.sorted_rows import AS_CAPTURED, RowsBy, sorted_rows
 from supernode.simulate.taken_in import taken_in
+from supernode.simulate.uses import Uses
 
 
 def fused(
@@ -36,31 +37,17 @@ def fused(
     `kept` are the values that are read after `ops`; products add to `sums` of gradients. Ops that
     stay alone are not in the answer.
     """
-    readers = _readers(ops, kept)
-    found = taken_in(ops, readers, cost, sums=sums)
+    uses = Uses.of(ops, kept)
+    found = taken_in(uses, cost, sums=sums)
     found |= side_by_side(ops, cost)
-    by_kernels = sorted_rows(ops, readers, cost, rows)
+    by_kernels = sorted_rows(uses, cost, rows)
     found |= by_kernels
     gone = {at for at, spent in found.items() if spent == Cost()} | set(by_kernels)
     for stretch in _stretches(ops, gone):
         for kernel in _kernels(ops, stretch):
             if len(kernel) > 1:
                 found |= dict.fromkeys(kernel, Cost())
-                found[kernel[-1]] = _cost(ops, kernel, readers, cost)
-    return found
-
-
-_OUTSIDE = -1
-
-
-def _readers(ops: Sequence[Op], kept: Iterable[Value]) -> dict[int, set[int]]:
-    """The positions that read each value, itself or through views; -1 is after all of them."""
-    found: dict[int, set[int]] = {value.id: {_OUTSIDE} for value in kept}
-    for at in range(len(ops) - 1, -1, -1):
-        op = ops[at]
-        through = set[int]().union(*(found.get(value.id, set()) for value in op.outputs))
-        for value in op.inputs:
-            found.setdefault(value.id, set()).update(through if is_view(op) else {at})
+                found[kernel[-1]] = _cost(kernel, uses, cost)
     return found
 
 
@@ -106,8 +93,8 @@ def _kernels(ops: Sequence[Op], stretch: list[int]) -> list[list[int]]:
     return [sorted(part) for part in parts]
 
 
-def _cost(ops: Sequence[Op], kernel: list[int], readers: dict[int, set[int]], cost: CostOf) -> Cost:
-    inside = set(kernel)
+def _cost(kernel: list[int], uses: Uses, cost: CostOf) -> Cost:
+    ops, inside = uses.ops, set(kernel)
     within = {value.id for at in kernel for value in ops[at].outputs}
     for op in ops[kernel[0] : kernel[-1]]:
         if is_view(op) and op.inputs and op.inputs[0].id in within:
@@ -122,7 +109,7 @@ def _cost(ops: Sequence[Op], kernel: list[int], readers: dict[int, set[int]], co
         cost(ops[at]).bytes_written if overwrites(ops[at]) else value.type.size_bytes
         for at in kernel
         for value in ops[at].outputs
-        if readers.get(value.id, set()) - inside
+        if uses.readers.get(value.id, set()) - inside
     )
     spent = [cost(ops[at]) for at in kernel]
     return Cost(

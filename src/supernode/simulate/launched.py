@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from supernode.ir import Op
 from supernode.ops import Cost, Product
-from supernode.simulate.ask import CostOf
+from supernode.simulate.side_by_side import CostOf
 
 _EXPERTS = "aten._grouped_mm"
 _NARROW = ("float8", "float4")

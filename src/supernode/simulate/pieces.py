@@ -16,16 +16,15 @@ from itertools import pairwise
 
 from supernode.ir import Op
 from supernode.ops import is_view
+from supernode.simulate.side_by_side import LINEAR
 
 GATHER, SCATTER = "fabric.all_gather", "fabric.reduce_scatter"
-_LEFT = {"aten.mm": 0, "aten.addmm": 1}
-"""Which operand of the product of a linear layer are the activations."""
 
 
 def in_pieces(ops: Sequence[Op]) -> dict[int, int]:
     """The place of each such collective, and that of the product beside it."""
-    products = [at for at, op in enumerate(ops) if op.name in _LEFT]
-    found = {gather: product for gather, product in _gathered(ops)}
+    products = [at for at, op in enumerate(ops) if op.name in LINEAR]
+    found = dict(_gathered(ops))
     axes = {ops[gather].args[1] for gather in found}
     before = _before(products, len(ops))
     for at, op in enumerate(ops):
@@ -44,8 +43,8 @@ def _gathered(ops: Sequence[Op]) -> Iterator[tuple[int, int]]:
             made[op.outputs[0].id] = at
         elif is_view(op) and op.inputs and op.inputs[0].id in made:
             made |= dict.fromkeys((out.id for out in op.outputs), made[op.inputs[0].id])
-        elif op.name in _LEFT:
-            gather = made.get(op.inputs[_LEFT[op.name]].id)
+        elif op.name in LINEAR:
+            gather = made.get(op.inputs[LINEAR[op.name]].id)
             if gather is not None:
                 yield gather, at
                 made = {value: place for value, place in made.items() if place != gather}

@@ -29,8 +29,8 @@ from supernode import ops
 from supernode.errors import UnknownName, near_matches
 from supernode.ir import Op, Program
 from supernode.ops import Cost, Product
-from supernode.simulate.ask import CostOf
 from supernode.simulate.op_time import is_of_a_cache
+from supernode.simulate.side_by_side import CostOf
 
 _EXPERTS = ("aten._grouped_mm",)
 _ATTENTION = ".attention"

@@ -7,9 +7,10 @@ from typing import TypeVar
 from supernode.ir import CALL, Program
 from supernode.machine import Kind, Machine, Sourced
 from supernode.ops import Cost
-from supernode.simulate.ask import SENDING, CostOf, Sending
+from supernode.simulate.ask import SENDING, Sending
 from supernode.simulate.collective_time import sent_by_level
 from supernode.simulate.played import Played, Spent
+from supernode.simulate.side_by_side import CostOf
 from supernode.trace import COMPUTE, HOST, Trace
 
 JITTER, INTERFERENCE, BUBBLE = "jitter", "interference", "bubble"

@@ -16,8 +16,10 @@ from supernode.ops import Cost, Product, is_view
 
 CostOf = Callable[[Op], Cost]
 
-_LEFT = {"aten.mm": 0, "aten.addmm": 1, "aten._grouped_mm": 0}
-"""Which operand of a product of a linear layer are the activations."""
+LINEAR = {"aten.mm": 0, "aten.addmm": 1}
+"""Which operand of the product of a linear layer are the activations."""
+_LEFT = {**LINEAR, "aten._grouped_mm": 0}
+"""The same, and of experts."""
 
 
 def side_by_side(ops: Sequence[Op], cost: CostOf) -> dict[int, Cost]:

@@ -5,7 +5,6 @@ from math import fsum
 from supernode import ops
 from supernode.machine import Machine
 from supernode.plan import Plan
-from supernode.simulate.ask import CostOf
 from supernode.simulate.played import play
 from supernode.simulate.price import Prices
 from supernode.simulate.range import doubts
@@ -18,10 +17,10 @@ from supernode.simulate.shares import (
     sent_bytes,
     sent_levels,
 )
+from supernode.simulate.side_by_side import CostOf
 from supernode.simulate.simulation import Simulation
-from supernode.simulate.sorted_rows import RowsBy
 from supernode.simulate.stages import Stages, stages_of
-from supernode.simulate.terms import Terms
+from supernode.simulate.terms import Handling, Terms
 from supernode.trace import COMM, COMPUTE
 
 ALL = Terms()
@@ -62,20 +61,13 @@ class Rehearsal:
     def __init__(self, plan: Plan, cost: CostOf = ops.cost) -> None:
         self.plan, self.cost = plan, cost
         self._matmuls = matmul_flops(plan.program, cost)
-        self._ready: dict[tuple[object, ...], tuple[Stages, Recorder]] = {}
+        self._ready: dict[Handling, tuple[Stages, Recorder]] = {}
 
     def on(self, machine: Machine, *, tokens: int | None = None, terms: Terms = ALL) -> Simulation:
         """One step of the plan on `machine`; arguments and errors as those of `simulate`."""
         plan, chip = self.plan, machine.chip
         machine.level_spanning(plan.mesh.size)
-        stages, recorder = self._stages(
-            terms.fusion and chip.fuses,
-            terms.overlap and chip.overlaps,
-            terms.bubble,
-            terms.rows_by(),
-            terms.pieces,
-            not terms.sums_apart,
-        )
+        stages, recorder = self._stages(terms.handling(chip))
         played = play(stages, Prices(machine=machine, mesh=plan.mesh, terms=terms))
         host_s, stretch = terms.host_s(machine), terms.stretch(chip, plan.mesh.size)
         trace = recorder.trace(machine, tokens, played, host_s)
@@ -112,23 +104,11 @@ class Rehearsal:
             power_w=power_w(machine, plan.mesh.size, compute_s / step_s if step_s else 0.0),
         )
 
-    def _stages(
-        self, fusion: bool, overlap: bool, bubble: bool, rows: RowsBy, pieces: bool, sums: bool
-    ) -> tuple[Stages, Recorder]:
-        key = fusion, overlap, bubble, rows, pieces, sums
-        if key not in self._ready:
-            stages = stages_of(
-                self.plan,
-                self.cost,
-                fusion=fusion,
-                overlap=overlap,
-                bubble=bubble,
-                rows=rows,
-                pieces=pieces,
-                sums=sums,
-            )
-            self._ready[key] = stages, Recorder(self.plan, stages)
-        return self._ready[key]
+    def _stages(self, how: Handling) -> tuple[Stages, Recorder]:
+        if how not in self._ready:
+            stages = stages_of(self.plan, self.cost, how)
+            self._ready[how] = stages, Recorder(self.plan, stages)
+        return self._ready[how]
 
 
 def _groups(plan: Plan) -> int:

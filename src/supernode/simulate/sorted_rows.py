@@ -11,12 +11,13 @@ a row is applied with the activation of its expert, which reads that row anyway.
 2025; DeepSeek-AI, DeepEP, 2025 (`dispatch` takes tokens, `combine` gives their sums).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from supernode.ir import Op, TensorType, Value
-from supernode.ops import Cost, gathers, is_view
+from supernode.ir import TensorType, Value
+from supernode.ops import Cost, gathers
 from supernode.simulate.side_by_side import CostOf
+from supernode.simulate.uses import Uses
 
 ROWS = "fabric.all_to_all_rows"
 
@@ -35,15 +36,13 @@ class RowsBy:
 AS_CAPTURED = RowsBy()
 
 
-def sorted_rows(
-    ops: Sequence[Op], readers: Mapping[int, set[int]], cost: CostOf, rows: RowsBy
-) -> dict[int, Cost]:
+def sorted_rows(uses: Uses, cost: CostOf, rows: RowsBy) -> dict[int, Cost]:
     """What the ops cost that lie between tokens and the sending of their rows."""
     if rows.permuted < 2:
         return {}
-    side = _Side(ops, readers, cost)
+    side = _Side(uses, cost)
     found: dict[int, Cost] = {}
-    for op in ops:
+    for op in uses.ops:
         if op.name != ROWS:
             continue
         back = bool(op.args[3])
@@ -65,16 +64,15 @@ def _pass(rows: Value, copies: int, *, back: bool) -> Cost:
 class _Side:
     """The ops on the side of tokens, by what they read and give: values as large as the rows."""
 
-    def __init__(self, ops: Sequence[Op], readers: Mapping[int, set[int]], cost: CostOf) -> None:
-        self._ops, self._readers, self._cost = ops, readers, cost
-        self._made = dict(_makers(ops))
+    def __init__(self, uses: Uses, cost: CostOf) -> None:
+        self._uses, self._ops, self._cost = uses, uses.ops, cost
 
     def before(self, rows: Value) -> set[int]:
         """What leads from tokens to `rows`, and weighs them."""
         found: set[int] = set()
         waiting = [rows]
         while waiting:
-            at = self._made.get(waiting.pop().id)
+            at = self._uses.making.get(waiting.pop().id)
             if at is None or at in found or not self._moves(at):
                 continue
             found.add(at)
@@ -92,7 +90,7 @@ class _Side:
         found: set[int] = set()
         waiting = list(values)
         while waiting:
-            for at in self._readers.get(waiting.pop().id, ()):
+            for at in self._uses.readers.get(waiting.pop().id, ()):
                 if at >= 0 and at not in found and self._moves(at):
                     found.add(at)
                     waiting += (v for v in self._ops[at].outputs if _alike(v, rows))
@@ -102,7 +100,7 @@ class _Side:
         fills = {
             at
             for at, op in enumerate(self._ops)
-            if not op.inputs and op.outputs and self._readers.get(op.outputs[0].id, _ALL) <= found
+            if not op.inputs and op.outputs and self._uses.stays_in(op.outputs[0], found)
         }
         return found | fills
 
@@ -111,20 +109,5 @@ class _Side:
         return op.name.startswith("aten.") and self._cost(op).unit != "matmul"
 
 
-_ALL = frozenset((-1,))
-"""The readers of what nothing in these ops reads."""
-
-
 def _alike(value: Value, rows: Value) -> bool:
     return isinstance(value.type, TensorType) and value.type.numel == rows.tensor.numel
-
-
-def _makers(ops: Sequence[Op]) -> Iterator[tuple[int, int]]:
-    """Which op makes each value; what views show is made by what makes what they view."""
-    found: dict[int, int] = {}
-    for at, op in enumerate(ops):
-        seen = found.get(op.inputs[0].id) if is_view(op) and op.inputs else at
-        for value in op.outputs:
-            if seen is not None:
-                found[value.id] = seen
-                yield value.id, seen

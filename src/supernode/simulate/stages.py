@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from supernode.plan import Plan, Task, memory
 from supernode.plan.memory import MemoryUse
 from supernode.plan.storage import Callee
-from supernode.simulate.ask import Asks, CostOf
+from supernode.simulate.ask import Asks
 from supernode.simulate.chain import Chains
 from supernode.simulate.line import lines
 from supernode.simulate.reserved import Holder, Replays
 from supernode.simulate.routine import Stint
 from supernode.simulate.schedule import schedule_stages
-from supernode.simulate.sorted_rows import RowsBy
+from supernode.simulate.side_by_side import CostOf
+from supernode.simulate.terms import Handling
 
 Counts = NDArray[np.int64]
 Labels = NDArray[np.object_]
@@ -47,33 +48,14 @@ class Stages:
     labels: Labels
 
 
-def stages_of(
-    plan: Plan,
-    cost: CostOf,
-    *,
-    fusion: bool,
-    overlap: bool,
-    bubble: bool,
-    rows: RowsBy,
-    pieces: bool,
-    sums: bool,
-) -> Stages:
-    """The stages of `plan`; `Terms` and `Asks` say what else this depends on."""
+def stages_of(plan: Plan, cost: CostOf, how: Handling) -> Stages:
+    """The stages of `plan`, whose ops are handled so."""
     ranks, programs = zip(*plan.stages(), strict=True)
     todo = [list(lines(program)) for program in programs]
     own = {id(line.block): stage for stage, each in enumerate(todo) for line in each}
     own = own if plan.mesh.stages else {}  # else they share blocks
-    asks = Asks(
-        plan,
-        cost,
-        fusion=fusion,
-        overlap=overlap,
-        rows=rows,
-        pieces=pieces,
-        sums=sums,
-        stages=own,
-    )
-    schedules = schedule_stages(todo, asks, bubble=bubble)
+    asks = Asks(plan, cost, how, stages=own)
+    schedules = schedule_stages(todo, asks, bubble=how.bubble)
     stints = [stint for schedule in schedules for stint in schedule.stints]
     firsts = _counts(first for schedule in schedules for first in schedule.firsts)
     sizes = _counts(len(stint.works) for stint in stints)
@@ -93,7 +75,7 @@ def stages_of(
         memories=memories,
         replays=Replays(holders, known),
         asks=asks,
-        chains=Chains(todo, asks, bubble=bubble),
+        chains=Chains(todo, asks, bubble=how.bubble),
         tasks=[task for schedule in schedules for task in schedule.tasks],
         stints=stints,
         first=np.cumsum([0, *counts]).tolist(),

@@ -20,72 +20,54 @@
   fused mixture of experts; vLLM, `topk_softmax` and `moe_align_block_size`.)
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from supernode.ir import Op, Value
 from supernode.ops import Cost, fuses, gathers, is_view, overwrites
 from supernode.simulate.side_by_side import CostOf
+from supernode.simulate.uses import Uses
 
 _NARROW = ("bfloat16", "float16")
 _ROUTED = "aten._grouped_mm"
 _ATTENTION = "_scaled_dot_product"
-_ALL = frozenset((-1,))
-"""The readers of what nothing in these ops reads."""
 
 
-def taken_in(
-    ops: Sequence[Op], readers: Mapping[int, set[int]], cost: CostOf, *, sums: bool = True
-) -> dict[int, Cost]:
+def taken_in(uses: Uses, cost: CostOf, *, sums: bool = True) -> dict[int, Cost]:
     """What such ops cost, nothing, and what the products of widened operands and those that add to
     `sums` cost."""
-    making = _making(ops)
+    ops = uses.ops
     found: dict[int, Cost] = {}
     for at, op in enumerate(ops):
         mask = op.kwarg("attn_mask")
         if isinstance(mask, Value):
-            found |= dict.fromkeys(_only_for({at}, mask, ops, making, readers), Cost())
+            found |= dict.fromkeys(_only_for({at}, mask, uses), Cost())
         if op.name in ("aten.mm", "aten.addmm"):
-            found |= _narrow(at, ops, making, readers, cost)
+            found |= _narrow(at, uses, cost)
         elif _ATTENTION in op.name and len(op.outputs) > 1:
-            found |= dict.fromkeys(_sinks(at, ops, making, readers), Cost())
-        elif _was_whole(op, ops, making) or _follows_product(op, ops, making, readers, cost):
+            found |= dict.fromkeys(_sinks(at, uses), Cost())
+        elif _was_whole(op, uses) or _follows_product(op, uses, cost):
             found[at] = Cost()
         elif sums and op.name == "aten.add.Tensor" and op.site.phase == "backward":
-            found |= _summed(at, ops, making, readers, cost)
+            found |= _summed(at, uses, cost)
     if any(op.name == _ROUTED and op.site.phase == "forward" for op in ops):
-        routing = set(_routing(ops, making))
+        routing = set(_routing(uses))
         constant = (at for at, op in enumerate(ops) if _is_constant(op) and fuses(op))
-        routing |= {at for at in constant if readers.get(ops[at].outputs[0].id, _ALL) <= routing}
+        routing |= {at for at in constant if uses.stays_in(ops[at].outputs[0], routing)}
         found |= dict.fromkeys(routing, Cost())
     return found
 
 
-def _making(ops: Sequence[Op]) -> dict[int, int]:
-    """Which op makes each value; what views show is made by what makes what they view."""
-    found: dict[int, int] = {}
-    for at, op in enumerate(ops):
-        seen = found.get(op.inputs[0].id) if is_view(op) and op.inputs else at
-        if seen is not None:
-            found |= {value.id: seen for value in op.outputs}
-    return found
-
-
-def _only_for(
-    kernel: set[int],
-    value: Value,
-    ops: Sequence[Op],
-    making: Mapping[int, int],
-    readers: Mapping[int, set[int]],
-) -> Iterator[int]:
+def _only_for(kernel: set[int], value: Value, uses: Uses) -> Iterator[int]:
     """Pointwise ops and constants that nothing but the ops of a `kernel` needs."""
-    inside = set(kernel)
+    ops, inside = uses.ops, set(kernel)
     waiting = [value]
     while waiting:
-        at = making.get(waiting.pop().id)
+        at = uses.making.get(waiting.pop().id)
         if at is None or not fuses(ops[at]):
             continue
-        if set[int]().union(*(readers.get(out.id, set()) for out in ops[at].outputs)) <= inside:
+        reading = (uses.readers.get(out.id, set()) for out in ops[at].outputs)
+        if set[int]().union(*reading) <= inside:
             inside.add(at)
             waiting += ops[at].inputs
             yield at
@@ -95,36 +77,26 @@ def _is_constant(op: Op) -> bool:
     return not op.inputs or op.name == "aten.zeros_like"
 
 
-def _sinks(
-    attention: int,
-    ops: Sequence[Op],
-    making: Mapping[int, int],
-    readers: Mapping[int, set[int]],
-) -> set[int]:
+def _sinks(attention: int, uses: Uses) -> set[int]:
     """The pointwise ops from the sums of an attention's scores to its result scaled by them, and
     what only they need; none where anything else reads the sums."""
+    ops = uses.ops
     result, sums = ops[attention].outputs[:2]
-    scaled, inside, waiting = readers.get(result.id, set[int]()), set[int](), [sums]
+    scaled, inside, waiting = uses.readers.get(result.id, set[int]()), set[int](), [sums]
     while waiting:
-        reading = readers.get(waiting.pop().id, set())
+        reading = uses.readers.get(waiting.pop().id, set())
         if not reading or any(at < 0 or not fuses(ops[at]) for at in reading):
             return set()
         waiting += [out for at in reading - inside - scaled for out in ops[at].outputs]
         inside |= reading
     beside = [value for at in inside for value in ops[at].inputs]
-    return inside.union(*(_only_for(inside, value, ops, making, readers) for value in beside))
+    return inside.union(*(_only_for(inside, value, uses) for value in beside))
 
 
-def _narrow(
-    at: int,
-    ops: Sequence[Op],
-    making: Mapping[int, int],
-    readers: Mapping[int, set[int]],
-    cost: CostOf,
-) -> dict[int, Cost]:
+def _narrow(at: int, uses: Uses, cost: CostOf) -> dict[int, Cost]:
     """A product of two widened operands, and their casts if only it reads them."""
-    op = ops[at]
-    made = [making.get(value.id, -1) for value in op.inputs]
+    ops, op = uses.ops, uses.ops[at]
+    made = [uses.making.get(value.id, -1) for value in op.inputs]
     casts, bias = made[-2:], [cast for cast in made[:-2] if cast >= 0 and _widens(ops[cast])]
     if any(cast < 0 or not _widens(ops[cast]) for cast in casts):
         return {}
@@ -133,26 +105,21 @@ def _narrow(
     read = float(sum(type_.size_bytes for type_ in given))
     found = {at: replace(full, dtype=ops[casts[0]].inputs[0].tensor.dtype, bytes_read=read)}
     for cast in (*casts, *bias):
-        if readers.get(ops[cast].outputs[0].id, set()) <= {at}:
+        if uses.readers.get(ops[cast].outputs[0].id, set()) <= {at}:
             found[cast] = Cost()
     return found
 
 
-def _summed(
-    at: int,
-    ops: Sequence[Op],
-    making: Mapping[int, int],
-    readers: Mapping[int, set[int]],
-    cost: CostOf,
-) -> dict[int, Cost]:
+def _summed(at: int, uses: Uses, cost: CostOf) -> dict[int, Cost]:
     """The sum of microbatches and the product that makes what is added to it, if only that reads
     it."""
+    ops = uses.ops
     wide, added = (ops[at].inputs * 2)[:2]
-    product = making.get(added.id, -1)
+    product = uses.making.get(added.id, -1)
     if product < 0 or ops[product].name != "aten.mm" or wide.tensor.dtype != "float32":
         return {}
     made = ops[product].outputs[0]
-    if made.tensor.dtype not in _NARROW or readers.get(made.id) != {at}:
+    if made.tensor.dtype not in _NARROW or uses.readers.get(made.id) != {at}:
         return {}
     # Counted with what is written, as it moves with the result and not with the operands.
     full = replace(cost(ops[product]), bytes_written=2.0 * wide.type.size_bytes)
@@ -165,8 +132,9 @@ def _widens(op: Op) -> bool:
     return op.inputs[0].tensor.dtype in _NARROW
 
 
-def _was_whole(op: Op, ops: Sequence[Op], making: Mapping[int, int]) -> bool:
+def _was_whole(op: Op, uses: Uses) -> bool:
     """Whether `op` joins the parts of one buffer, which were written in place."""
+    ops, making = uses.ops, uses.making
     if op.name != "aten.cat" or op.arg(1, "dim", 0) != 0:
         return False
     cut: set[int] = set()
@@ -179,27 +147,24 @@ def _was_whole(op: Op, ops: Sequence[Op], making: Mapping[int, int]) -> bool:
     return len(cut) == 1
 
 
-def _follows_product(
-    op: Op,
-    ops: Sequence[Op],
-    making: Mapping[int, int],
-    readers: Mapping[int, set[int]],
-    cost: CostOf,
-) -> bool:
+def _follows_product(op: Op, uses: Uses, cost: CostOf) -> bool:
     """Whether `op` copies all that a product or an attention gave, and nothing else reads that."""
-    at = making.get(op.inputs[0].id) if op.name == "aten.clone" else None
+    ops = uses.ops
+    at = uses.making.get(op.inputs[0].id) if op.name == "aten.clone" else None
     if at is None or not ops[at].name.startswith("aten.") or cost(ops[at]).unit != "matmul":
         return False
     made = ops[at].outputs[0]
-    return made.tensor.numel == op.outputs[0].tensor.numel and len(readers.get(made.id, ())) == 1
+    return (
+        made.tensor.numel == op.outputs[0].tensor.numel and len(uses.readers.get(made.id, ())) == 1
+    )
 
 
-def _routing(ops: Sequence[Op], making: Mapping[int, int]) -> Iterator[int]:
+def _routing(uses: Uses) -> Iterator[int]:
     """What follows from scores alone, up to where rows are moved; of one phase, before gradients.
 
     Scores are what products give of which no more than one number an expert is left for a token.
     """
-    follows = _scores(ops, making)
+    ops, making, follows = uses.ops, uses.making, _scores(uses)
     for at, op in enumerate(ops):
         if is_view(op) or op.name == _ROUTED or op.site.phase != "forward":
             continue
@@ -213,13 +178,14 @@ def _routing(ops: Sequence[Op], making: Mapping[int, int]) -> Iterator[int]:
                 yield at
 
 
-def _scores(ops: Sequence[Op], making: Mapping[int, int]) -> set[int]:
+def _scores(uses: Uses) -> set[int]:
     """The products whose result decides where rows go: which ends of groups follow from."""
+    ops = uses.ops
     found: set[int] = set()
     seen: set[int] = set()
     waiting = [op.inputs[2] for op in ops if op.name == _ROUTED and op.site.phase == "forward"]
     while waiting:
-        at = making.get(waiting.pop().id)
+        at = uses.making.get(waiting.pop().id)
         if at is None or at in seen:
             continue
         seen.add(at)

@@ -6,7 +6,7 @@ from typing import Any
 
 from supernode.errors import UnknownName, near_matches
 from supernode.machine import Chip, Machine
-from supernode.simulate.sorted_rows import RowsBy
+from supernode.simulate.sorted_rows import AS_CAPTURED, RowsBy
 from supernode.simulate.timing import Timing
 
 COUNTED = 50
@@ -17,6 +17,24 @@ COUNTED = 50
 layers, 0.6 ms each; of the 12 µs that a launch takes there these are 50."""
 EVEN = 1.0
 """The imbalance of a router that spreads rows evenly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handling:
+    """How the software of a chip handles the ops of a plan, whatever they take.
+
+    With `fusion`, chains of ops are one kernel, products add to `sums` of gradients, and `rows` of
+    tokens are handled as it says; with `overlap`, communication has a stream of its own, and copies
+    have one; with `pieces`, some goes piece by piece beside a product (`pieces.py`). Without a
+    `bubble` no stage waits for what another one sends.
+    """
+
+    fusion: bool
+    overlap: bool
+    bubble: bool = True
+    rows: RowsBy = AS_CAPTURED
+    pieces: bool = False
+    sums: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +96,17 @@ class Terms:
                 raise UnknownName(f"no term {name!r}", fix=near_matches(name, list(off)))
         return replace(self, **{name: off[name] for name in names})
 
-    def rows_by(self) -> RowsBy:
-        """How rows of tokens are handled beside their sending."""
-        return RowsBy(permuted=self.permuted, sent=self.copies > 0, paired=self.paired)
+    def handling(self, chip: Chip) -> Handling:
+        """How a chip handles ops under these terms, by what its software can."""
+        overlap = self.overlap and chip.overlaps
+        return Handling(
+            fusion=self.fusion and chip.fuses,
+            overlap=overlap,
+            bubble=self.bubble,
+            rows=RowsBy(permuted=self.permuted, sent=self.copies > 0, paired=self.paired),
+            pieces=self.pieces and overlap,
+            sums=not self.sums_apart,
+        )
 
     def host_s(self, machine: Machine) -> float:
         """What the host adds to a step."""
