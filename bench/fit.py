@@ -99,10 +99,6 @@ def _start(job: Job) -> Mapping[str, float]:
     return START if known is None else {name: n.value for name, n in known.values.items()}
 
 
-def _known(**values: float | None) -> dict[str, float]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _named(names: tuple[str, ...], logs: np.ndarray) -> dict[str, float]:
     return dict(zip(names, np.exp(logs).tolist(), strict=True))
 
@@ -165,7 +161,8 @@ def main() -> None:
             found = fitted(rows, KERNELS[job.family], _start(job) if asked.refine else START)
             if job.family == "matmul":
                 kept_up = fit_tables.steady(rows, load_machine(job.machine), dtype)
-                found = replace(found, values={**found.values, **_known(steady=kept_up)})
+                if kept_up is not None:
+                    found = replace(found, values={**found.values, "steady": kept_up})
             print(
                 f"{job.machine:14} {job.family:10} {job.dtype:9} {found.rows:6} rows held out: "
                 f"median {found.median_error:.1%}, p90 {found.p90_error:.1%}, "

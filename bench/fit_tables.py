@@ -102,16 +102,21 @@ def matmul(
 
     def predict(rows: Rows) -> Predict:
         m, n, k = (rows.columns[name].to_numpy(float) for name in "mnk")
-        size = BYTES[dtype]
-        cast = 0.0
-        if size < 2:  # these tables take bfloat16 and cast it first
-            stream = machine.chip.kernels["stream.any"]
-            cast = stream_s((2 + size) * m * k, bytes_per_s=able.bytes_per_s, fit=stream)
+        size, cast = BYTES[dtype], _cast_s(m, k, machine, dtype)
         return lambda fit: (
             cast + product_s(1.0, m, n, k, in_bytes=size, out_bytes=2.0, rates=able, fit=fit)
         )
 
     return _rows(_read(paths, ("m", "n", "k"), chosen, fastest=fastest), ("n", "k"), predict)
+
+
+def _cast_s(m: Array, k: Array, machine: Machine, dtype: str) -> Array | float:
+    """What tables of a narrow `dtype` begin with: they take bfloat16 and cast it."""
+    if BYTES[dtype] >= 2:
+        return 0.0
+    rate = rates(machine, dtype).bytes_per_s
+    stream = machine.chip.kernels["stream.any"]
+    return stream_s((2 + BYTES[dtype]) * m * k, bytes_per_s=rate, fit=stream)
 
 
 LONG_S, WIDE = 8e-3, 2048
@@ -125,13 +130,9 @@ def steady(rows: Rows, machine: Machine, dtype: str) -> float | None:
     The middle of all that take long and fill the chip; None where there are too few.
     """
     m, n, k = (rows.columns[name].to_numpy(float) for name in "mnk")
-    able, size = rates(machine, dtype), BYTES[dtype]
-    cast = 0.0
-    if size < 2:  # as in `matmul`
-        stream = machine.chip.kernels["stream.any"]
-        cast = stream_s((2 + size) * m * k, bytes_per_s=able.bytes_per_s, fit=stream)
+    peak, cast = rates(machine, dtype).flops_per_s, _cast_s(m, k, machine, dtype)
     long = (rows.seconds >= LONG_S) & (np.minimum(np.minimum(m, n), k) >= WIDE)
-    share = 2 * m * n * k / ((rows.seconds - cast) * able.flops_per_s)
+    share = 2 * m * n * k / ((rows.seconds - cast) * peak)
     return float(np.median(share[long])) if np.count_nonzero(long) >= 20 else None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sessions import left
 from supernode.calibrate import SUBJECTS, compared
 from supernode.cli.calibrate import write_whole
 from supernode.cli.main import BAD_INPUT, STOPPED, call
@@ -124,19 +125,6 @@ def test_ctrl_c_leaves_no_file_and_no_process(tmp_path: Path):
             process.kill()
     assert list(tmp_path.iterdir()) == []
     end = time.monotonic() + 20
-    while time.monotonic() < end and _left(process.pid):
+    while time.monotonic() < end and left(process.pid):
         time.sleep(0.05)
-    assert not _left(process.pid)
-
-
-def _left(session: int) -> list[str]:
-    """Processes of a session that are still there."""
-    found: list[str] = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            words = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(words[3]) == session and words[0] != "Z":
-            found.append(stat.parent.name)
-    return found
+    assert not left(process.pid)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from supernode.ir import Op, Type, Value
 from supernode.ops.expansion import Expansion
 from supernode.ops.formula import Formula, from_template, shape_of
-from supernode.ops.row import Cost, Fresh, Row, Split, linear_in, traffic, with_arg
+from supernode.ops.row import Cost, Fresh, Row, Split, int_of, linear_in, traffic, with_arg
 
 _GROUPS, _BACKWARD_GROUPS = 8, 9
 """Where each op has its number of groups."""
@@ -23,7 +23,7 @@ def _dims(weight: Value, transposed: bool, groups: int) -> tuple[str, str, str]:
 
 
 def _forward(op: Op) -> Formula:
-    groups = _int(op.args[_GROUPS])
+    groups = int_of(op.args[_GROUPS])
     x, weight, out = _dims(op.inputs[1], bool(op.args[6]), groups)
     biased = len(op.inputs) == 3
     bias = (", (g o)" if groups > 1 else ", o") if biased else ""
@@ -32,7 +32,7 @@ def _forward(op: Op) -> Formula:
 
 
 def _backward(op: Op) -> Formula:
-    groups = _int(op.args[_BACKWARD_GROUPS])
+    groups = int_of(op.args[_BACKWARD_GROUPS])
     x, weight, out = _dims(op.inputs[2], bool(op.args[7]), groups)
     bias = "(g o)" if groups > 1 else "o"
     asked = _asked(op)
@@ -48,11 +48,6 @@ def _asked(op: Op) -> tuple[bool, ...]:
     mask = op.args[10]
     assert isinstance(mask, tuple)
     return tuple(map(bool, mask))
-
-
-def _int(arg: object) -> int:
-    assert isinstance(arg, int)
-    return arg
 
 
 def _local_forward(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:

@@ -1,6 +1,5 @@
 """Contractions: the ops that the matrix unit does."""
 
-import math
 from collections.abc import Callable
 from math import prod
 
@@ -65,7 +64,7 @@ def _dims(arg: Arg) -> tuple[Arg, ...]:
 
 def _trilinear_cost(op: Op) -> Cost:
     read, written = traffic(op)
-    flops = 3.0 * math.prod(_trilinear(op).sizes.values())
+    flops = 3.0 * prod(_trilinear(op).sizes.values())
     return Cost(flops, read, written, "vector", op.outputs[0].tensor.dtype)
 
 
@@ -96,7 +95,7 @@ def _batched(op: Op, *sides: str) -> tuple[str, ...]:
 
 def _distances_cost(op: Op) -> Cost:
     read, written = traffic(op)
-    flops = 3.0 * math.prod(op.inputs[0].tensor.shape) * op.inputs[1].tensor.shape[-2]
+    flops = 3.0 * op.inputs[0].tensor.numel * op.inputs[1].tensor.shape[-2]
     return Cost(flops, read, written, "vector", op.outputs[0].tensor.dtype)
 
 

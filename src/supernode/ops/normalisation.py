@@ -1,6 +1,6 @@
 """Softmax and layer normalisation: the normalised dim is whole unless expanded."""
 
-from supernode.ir import DType, Op, TensorType, Value
+from supernode.ir import Arg, DType, Op, TensorType, Value
 from supernode.ops.expansion import Expansion
 from supernode.ops.formula import Dims, Formula, from_template, shape_of
 from supernode.ops.row import Fresh, Row, linear_in, nonlinear, same, streaming
@@ -87,20 +87,21 @@ def _layer_norm_backward(op: Op) -> Formula:
 
 
 def _weight_norm(op: Op) -> Formula:
-    """Each row along the first dim, or the last, has a norm; it is read as a whole."""
-    rank, dim = len(shape_of(op.inputs[0])), op.arg(2, "dim", 0)
-    rows = " ".join("r" if k == dim else f"c{k}" for k in range(rank))
-    ones = " ".join("r" if k == dim else "1" for k in range(rank))
-    whole = rows.replace("r", "")
-    return from_template(op, f"{rows}, {ones} -> {rows}, {ones}", whole=whole)
+    x, norms, whole = _weight_letters(op, op.arg(2, "dim", 0))
+    return from_template(op, f"{x}, {norms} -> {x}, {norms}", whole=whole)
 
 
 def _weight_norm_backward(op: Op) -> Formula:
-    rank, dim = len(shape_of(op.inputs[0])), op.arg(4)
-    rows = " ".join("r" if k == dim else f"c{k}" for k in range(rank))
-    ones = " ".join("r" if k == dim else "1" for k in range(rank))
-    whole = rows.replace("r", "")
-    return from_template(op, f"{rows}, {rows}, {ones}, {ones} -> {rows}, {ones}", whole=whole)
+    x, norms, whole = _weight_letters(op, op.arg(4))
+    return from_template(op, f"{x}, {x}, {norms}, {norms} -> {x}, {norms}", whole=whole)
+
+
+def _weight_letters(op: Op, dim: Arg) -> tuple[str, str, str]:
+    """The dims of a matrix whose rows, along the first dim or the last, have a norm each; those of
+    the norms; and those that a row is read over as a whole."""
+    letters = ["r" if k == dim else f"c{k}" for k in range(len(shape_of(op.inputs[0])))]
+    norms = ("r" if letter == "r" else "1" for letter in letters)
+    return " ".join(letters), " ".join(norms), " ".join(letters).replace("r", "")
 
 
 def _norm_letters(op: Op, x: Value) -> tuple[str, str]:

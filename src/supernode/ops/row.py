@@ -230,6 +230,12 @@ def sized(position: int) -> Callable[[Op, Split, tuple[Type, ...]], Op]:
     return rule
 
 
+def int_of(arg: Arg) -> int:
+    """An argument that is a whole number."""
+    assert isinstance(arg, int)
+    return arg
+
+
 def with_arg(op: Op, position: int, arg: Arg) -> Op:
     """`op` with one positional argument replaced."""
     args = (*op.args[:position], arg, *op.args[position + 1 :])

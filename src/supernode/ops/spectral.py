@@ -3,9 +3,19 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from supernode.ir import Arg, Op
+from supernode.ir import Op
 from supernode.ops.formula import Dims, Formula, alike_but, broadcast, shape_of
-from supernode.ops.row import Cost, Row, free, linear_in, linear_in_all, nonlinear, same, streaming
+from supernode.ops.row import (
+    Cost,
+    Row,
+    free,
+    int_of,
+    linear_in,
+    linear_in_all,
+    nonlinear,
+    same,
+    streaming,
+)
 
 _STAGES = 5
 """FLOP of a transform of n complex numbers: 5 n log2 n (the count of radix 2, as benchFFT's)."""
@@ -15,18 +25,13 @@ def _transformed(op: Op) -> Formula:
     """The dims that are transformed can't be split; that of real numbers has another size."""
     rank, dims = len(shape_of(op.outputs[0])), op.args[1]
     assert isinstance(dims, tuple)
-    return alike_but(op, {_int(dim) % rank for dim in dims})
-
-
-def _int(arg: Arg) -> int:
-    assert isinstance(arg, int)
-    return arg
+    return alike_but(op, {int_of(dim) % rank for dim in dims})
 
 
 def _transform_cost(op: Op) -> Cost:
     shape, dims = max((shape_of(v) for v in (*op.inputs, *op.outputs)), key=len), op.args[1]
     assert isinstance(dims, tuple)
-    stages = sum(max(shape[_int(dim)] - 1, 1).bit_length() for dim in dims)
+    stages = sum(max(shape[int_of(dim)] - 1, 1).bit_length() for dim in dims)
     return streaming(_STAGES * stages)(op)
 
 

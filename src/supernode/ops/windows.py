@@ -1,11 +1,13 @@
 """Windows along a dim (`unfold`): those that neither overlap nor leave a rest are its groups."""
 
-from supernode.ir import HostType, Op, Type, Value
+from collections.abc import Iterator
+
+from supernode.ir import Op, Value
 from supernode.ops.formula import Dims, Formula, bare, shape_of
-from supernode.ops.row import Row, Split, free, linear_in, same, streaming, with_arg
+from supernode.ops.row import Row, free, int_of, linear_in, same, sized, streaming
 
 
-def _windows(op: Op, whole: Value, windows: Value, dim: int, size: int, step: int) -> Formula:
+def _windows(op: Op, whole: Value, dim: int, size: int, step: int) -> Formula:
     """The dim of the `whole` is `(n w)` where windows lie side by side, else can't be split."""
     shape = shape_of(whole)
     if not shape:
@@ -27,26 +29,17 @@ def _windows(op: Op, whole: Value, windows: Value, dim: int, size: int, step: in
     return Formula(inputs=(ins,), outputs=(outs,), sizes=sizes, whole=frozenset({"w"} & set(sizes)))
 
 
-def _numbers(op: Op, first: int) -> tuple[int, int, int]:
-    dim, size, step = op.args[first : first + 3]
-    assert isinstance(dim, int)
-    assert isinstance(size, int)
-    assert isinstance(step, int)
-    return dim, size, step
+def _numbers(op: Op, first: int) -> Iterator[int]:
+    """The dim, the size and the step, which are arguments from `first` on."""
+    return map(int_of, op.args[first : first + 3])
 
 
 def _unfold(op: Op) -> Formula:
-    return _windows(op, op.inputs[0], op.outputs[0], *_numbers(op, 1))
+    return _windows(op, op.inputs[0], *_numbers(op, 1))
 
 
 def _unfold_backward(op: Op) -> Formula:
-    return _windows(op, op.outputs[0], op.inputs[0], *_numbers(op, 2))
-
-
-def _local_backward(op: Op, split: Split, outputs: tuple[Type, ...]) -> Op:
-    (out,) = outputs
-    assert not isinstance(out, HostType)
-    return with_arg(op, 1, out.shape)
+    return _windows(op, op.outputs[0], *_numbers(op, 2))
 
 
 ROWS = [
@@ -65,7 +58,7 @@ ROWS = [
         formula=_unfold_backward,
         cost=streaming(1),
         linear=linear_in((0,)),
-        local=_local_backward,
+        local=sized(1),
         note="adds windows up where they overlap",
     ),
 ]
