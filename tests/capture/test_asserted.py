@@ -50,7 +50,8 @@ def all_of(y: Tensor, limit: int | None) -> None:
 
 
 def of_a_distribution(y: Tensor, limit: int | None) -> None:
-    torch.distributions.Uniform(y.float(), torch.full(y.shape, 4.0))
+    # Said here: the first torch.compile of a process turns the default off.
+    torch.distributions.Uniform(y.float(), torch.full(y.shape, 4.0), validate_args=True)
 
 
 def step_with(guard: Guard, loss: float = 1.0) -> Callable[[Tensor, Tensor], Tensor]:
