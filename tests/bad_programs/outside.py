@@ -75,10 +75,18 @@ def scheduler_that_needs_the_loss(right: bool) -> Case:
 
 
 @bad
-def loss_scaling(right: bool) -> Case:
+def loss_scaling_without_update(right: bool) -> Case:
     toy = Toy()
-    scaler = torch.amp.GradScaler("cpu", enabled=not right)
-    return toy.train(lambda x, y: scaler.scale(toy.model(x).sum()))
+    scaler = torch.amp.GradScaler("cpu")
+
+    def step(x: Tensor, y: Tensor) -> None:
+        toy.optimizer.zero_grad()
+        scaler.scale(toy.model(x).sum()).backward()
+        scaler.step(toy.optimizer)
+        if right:
+            scaler.update()
+
+    return toy.case(step)
 
 
 @bad

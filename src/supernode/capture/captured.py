@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 
 from supernode.capture import compat
 from supernode.capture.arguments import Arguments, arguments_of
@@ -16,6 +17,7 @@ from supernode.capture.checks import Check, verify_checks
 from supernode.capture.draws import SEED, STEP
 from supernode.capture.hyper import promoted
 from supernode.capture.optimizer_state import OptimizerStates, StateEntry
+from supernode.capture.scaler import numbers_of, set_numbers
 from supernode.capture.schedule import Schedule
 from supernode.capture.subject import Subject
 from supernode.capture.watch import Watch
@@ -37,6 +39,7 @@ class Captured:
     states: OptimizerStates
     arguments: Arguments
     schedule: Schedule
+    scalers: tuple[GradScaler, ...]
     watch: Watch
     slots: tuple[Slot, ...]
     checks: tuple[Check, ...]
@@ -58,6 +61,7 @@ class Captured:
         The seed and the count of steps, which random numbers are drawn from, are the step's own.
         """
         found: dict[str, Tensor | float] = {**self.constants, **self.host_values()}
+        found |= numbers_of(self.scalers)
         wanted = {port.name for port in self.program.inputs if port.role != "arg"}
         for name, tensor in (*self.subject.params.items(), *self.subject.buffers.items()):
             found[name] = tensor.detach()
@@ -155,7 +159,8 @@ class Captured:
         return compat.unflatten(leaves, self.result_spec)
 
     def write_back(self, values: Mapping[str, Tensor]) -> None:
-        """Copies trained parameters, buffers and state, by port name, into model and optimizers.
+        """Copies trained parameters, buffers and state, by port name, into model, optimizers and
+        scalers.
 
         State that does not exist yet is created. Names that are not given stay as they are.
         """
@@ -167,6 +172,7 @@ class Captured:
                 if f"grad[{name}]" in values:
                     param.grad = values[f"grad[{name}]"].clone()
         self._write_state(values)
+        set_numbers(self.scalers, values)
 
     def _write_state(self, values: Mapping[str, Tensor]) -> None:
         for entry in self.states.entries:

@@ -37,6 +37,7 @@ NAMES = (
     "torch.ops.aten.mm.default.decompose",
     "torch._subclasses.fake_tensor.FakeTensorMode",
     "torch.autograd._get_sequence_nr",
+    "torch.amp.GradScaler._maybe_opt_step",
     "torch.optim.asgd._single_tensor_asgd",
     "torch.optim.radam._single_tensor_radam",
     "torch.utils._pytree.tree_flatten_with_path",
@@ -115,6 +116,32 @@ def autocast_device(autocast: torch.autocast) -> str | None:
 def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
     """Whether somebody asked to be called before or after its steps."""
     return any(vars(optimizer).get(f"_optimizer_step_{when}_hooks") for when in ("pre", "post"))
+
+
+STEP_OR_SKIP = "_maybe_opt_step"
+"""The method of `GradScaler` that steps an optimizer, or skips it by data."""
+
+
+def set_scale(scaler: torch.amp.GradScaler, scale: Tensor, growth_tracker: Tensor) -> None:
+    """Makes these the tensors of a scaler; what it holds of optimizers goes into a dict of its
+    own."""
+    own = scaler._per_optimizer_states.copy()
+    vars(scaler).update(_scale=scale, _growth_tracker=growth_tracker, _per_optimizer_states=own)
+
+
+def is_amid_update(scaler: torch.amp.GradScaler) -> bool:
+    """Whether a scaler has looked at gradients since its last `update`."""
+    return bool(scaler._per_optimizer_states)
+
+
+def found_inf(state: dict[str, Any]) -> list[Tensor]:
+    """What a scaler holds of one optimizer: tensors that are not zero where it is to be skipped."""
+    return list(state["found_inf_per_device"].values())
+
+
+def leave_scaling_alone(optimizer: torch.optim.Optimizer) -> None:
+    """Lets scalers unscale the gradients of a fused optimizer, as those of any other."""
+    vars(optimizer).pop("_step_supports_amp_scaling", None)
 
 
 def copy_hooks(tensor: Tensor, other: Tensor) -> None:

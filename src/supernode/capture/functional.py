@@ -28,6 +28,8 @@ class Kind(Enum):
     GROUPED_MM = auto()
     CHECK = auto()  # gives nothing, and raises where a tensor is zero
     RESHAPES_SELF = auto()
+    UNSCALE = auto()  # what a scaler of the loss does in one kernel: to gradients,
+    RESCALE = auto()  # and to its scale
     REFUSED = auto()
 
 
@@ -97,6 +99,10 @@ FIXED_SHAPE = {
 }
 """By the base name of an op whose shape depends on data: how to do without."""
 
+SCALES = {
+    "_amp_foreach_non_finite_check_and_unscale_": Kind.UNSCALE,
+    "_amp_update_scale_": Kind.RESCALE,
+}
 REFUSED = frozenset({"set_", "resize_", "resize_as_", "resize"})
 
 
@@ -133,6 +139,8 @@ def describe(op: OpOverload) -> OpInfo:
         return OpInfo(Kind.CHECK, name)
     if base == "_grouped_mm":
         return OpInfo(Kind.GROUPED_MM, name)
+    if base in SCALES:
+        return OpInfo(SCALES[base], name)
     if base in REFUSED or any(each in base for each in _LAYOUTS) or op.namespace in _DISTRIBUTED:
         return OpInfo(Kind.REFUSED, name)
     if compat.is_composite(op):

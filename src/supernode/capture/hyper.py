@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from supernode.capture import compat
 from supernode.capture.host import HostLedger
 from supernode.errors import CaptureError
 from supernode.ir import HostType, Value
@@ -87,6 +88,8 @@ def install(parameters: list[HyperParameter], ledger: HostLedger) -> list[tuple[
 def use_plain_loops(optimizers: tuple[Optimizer, ...]) -> None:
     """One tensor at a time with numbers of the host: the formula of the CPU default."""
     for optimizer in optimizers:
+        if any(group.get("fused") for group in optimizer.param_groups):
+            compat.leave_scaling_alone(optimizer)
         for group in optimizer.param_groups:
             for key in _PLAIN_LOOPS:
                 if key in group:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from supernode.capture import checks, compat, hyper
@@ -20,7 +21,9 @@ from supernode.capture.foreign import in_terms_of_the_step
 from supernode.capture.host import HostFloat, symbolic_items
 from supernode.capture.kept import make_real
 from supernode.capture.optimizer_state import OptimizerStates
+from supernode.capture.perhaps import Perhaps
 from supernode.capture.recorder import Recorder
+from supernode.capture.scaler import Scalers
 from supernode.capture.schedule import Schedule
 from supernode.capture.sites import Sites, raising_line, user_line
 from supernode.capture.subject import Subject, made_fake, sharing
@@ -46,6 +49,7 @@ class Recording:
     kept_gradients: list[str] = field(default_factory=list[str])
     stale_gradients: list[str] = field(default_factory=list[str])
     schedule: Schedule = field(default_factory=Schedule)
+    scalers: tuple[GradScaler, ...] = ()
 
     def add_input(self, name: str, role: Role, fake: Tensor, of: str = "", why: str = "") -> None:
         """Makes a fake an input; `why` says what may not be written."""
@@ -71,11 +75,15 @@ def record(
         args, kwargs = arguments.rebuild(fakes)
         cleared = Cleared(subject.names())
         tensors = run.recorder.tensors
-        with _patches(run, sites), cleared.watching(), mode, run.recorder:
+        perhaps = Perhaps(tensors, run.recorder.checks, run.schedule)
+        scalers = Scalers(tensors, perhaps, sites)
+        with _patches(run, sites), scalers.recording(), cleared.watching(), mode, run.recorder:
             leaves, run.result_spec = compat.flatten(_run(step, args, kwargs, sites))
             run.results = [(path, _result(leaf, run.recorder)) for path, leaf in leaves]
             run.updates = updates(before, tensors, run.schedule) | tensors.draws.updates
-        run.inputs += tensors.draws.inputs
+            run.updates |= scalers.updates()
+        run.inputs += [*tensors.draws.inputs, *scalers.inputs]
+        run.scalers = tuple(scalers.met)
         _check_arguments(fakes)
         _check_sharing(overlapping, run)
         run.kept_gradients = [n for n, p in subject.params.items() if p.grad is not None]

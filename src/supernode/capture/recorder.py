@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from supernode.capture import compat, mutating, pure
+from supernode.capture import compat, mutating, pure, scaling
 from supernode.capture.call import Call, depends_on_data, refuse
 from supernode.capture.checks import Check
 from supernode.capture.compat import TorchDispatchMode
@@ -43,6 +43,8 @@ class Recorder(TorchDispatchMode):
             Kind.OUT: mutating.out,
             Kind.RESHAPES_SELF: mutating.reshapes_self,
             Kind.WRITES_ARGUMENTS: lambda call: mutating.writes_arguments(call, pure.functional),
+            Kind.UNSCALE: scaling.unscale,
+            Kind.RESCALE: scaling.rescale,
             Kind.REFUSED: refuse,
         }
 

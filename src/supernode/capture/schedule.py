@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from supernode.capture import compat
@@ -66,7 +65,6 @@ class Schedule:
                     if name in vars(kind):
                         stand_in = self._note if name == "step" else _refuse_last_lr
                         stack.enter_context(compat.patched(kind, name, _method(stand_in)))
-            stack.enter_context(compat.patched(GradScaler, "scale", _refuse_scaler))
             yield
 
     def _note(self, scheduler: LRScheduler, *args: Any, **kwargs: Any) -> None:
@@ -99,14 +97,4 @@ def _refuse_last_lr(scheduler: LRScheduler) -> None:
         "scheduler.get_last_lr() is called inside of the step",
         where=user_line(),
         fix="call it outside of the step",
-    )
-
-
-def _refuse_scaler(scaler: GradScaler, outputs: Any) -> Any:
-    if not scaler.is_enabled():
-        return outputs
-    raise CaptureError(
-        "GradScaler skips a step when a gradient overflows, which depends on data",
-        where=user_line(),
-        fix="train in bfloat16 without a scaler (torch.autocast('cpu', torch.bfloat16))",
     )

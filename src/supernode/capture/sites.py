@@ -135,6 +135,15 @@ class Sites:
         finally:
             self._region = outer
 
+    @contextmanager
+    def updating(self) -> Generator[None]:
+        """Around what is part of the update, though no optimizer does it."""
+        self._enter_optimizer()
+        try:
+            yield
+        finally:
+            self._leave_optimizer()
+
     def _tracked(self, plain: Callable[..., Any]) -> Callable[..., Any]:
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             outer = self._stack[-1] if self._stack else ""

@@ -12,6 +12,7 @@ from supernode.capture.build import build
 from supernode.capture.captured import Captured
 from supernode.capture.optimizer_state import OptimizerStates, learn
 from supernode.capture.record import Recording, record
+from supernode.capture.scaler import numbers_of
 from supernode.capture.sites import definition_line, user_line
 from supernode.capture.subject import Subject, subject_of
 from supernode.capture.watch import Watch
@@ -69,7 +70,8 @@ def _capture(
     states = learn(subject)
     run, carried = _record(step, subject, states, arguments)
     optional = {entry.name for entry in states.entries if entry.fill is not None}
-    built = build(name, run, optional | {f"grad[{param}]" for param in carried})
+    optional |= {f"grad[{param}]" for param in carried} | numbers_of(run.scalers).keys()
+    built = build(name, run, optional)
     program = free_scalars(unify_views(built.program))
     return Captured(
         program=fold_program(program) if fold else program,
@@ -78,7 +80,8 @@ def _capture(
         states=states,
         arguments=arguments,
         schedule=run.schedule,
-        watch=Watch.on(subject, run.recorder),
+        scalers=run.scalers,
+        watch=Watch.on(subject, run.recorder, run.scalers),
         slots=tuple(built.slots),
         checks=tuple(run.recorder.checks),
         result_spec=run.result_spec,

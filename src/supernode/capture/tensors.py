@@ -146,6 +146,17 @@ class Tensors:
         }
         return [*held.values()]
 
+    def memories(self) -> list[View]:
+        """All memory that somebody still holds a tensor of, as the whole of it."""
+        roots: dict[int, View] = {}
+        for made in self._made:
+            view: View | None = getattr(made(), _VIEW, None)
+            while view is not None and view.parent is not None:
+                view = view.parent
+            if view is not None:
+                roots[id(view.memory)] = view
+        return [*roots.values()]
+
     def is_unknown(self, tensor: Any) -> bool:
         """Whether a tensor depends on inputs, so that no branch can be taken on it."""
         if not isinstance(tensor, compat.FakeTensor):

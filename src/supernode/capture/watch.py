@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from supernode.capture import compat, hyper
 from supernode.capture.host import Guard
 from supernode.capture.recorder import Recorder
+from supernode.capture.scaler import Settings, port_name, settings
 from supernode.capture.subject import Subject
 from supernode.errors import CaptureError
 
@@ -15,16 +17,17 @@ _AGAIN = "capture the step again (node.compile)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """Fixed hyper-parameters, branches taken on promoted ones, modes, constants."""
+    """Fixed hyper-parameters, branches taken on promoted ones, modes, constants, scalers."""
 
     fixed: hyper.Fixed
     guards: tuple[Guard, ...]
     versions: tuple[tuple[Tensor, int], ...]
     training: tuple[tuple[str, nn.Module, bool], ...]
     trained: tuple[bool, ...]
+    scalers: tuple[tuple[GradScaler, Settings], ...]
 
     @classmethod
-    def on(cls, subject: Subject, recorder: Recorder) -> "Watch":
+    def on(cls, subject: Subject, recorder: Recorder, scalers: tuple[GradScaler, ...]) -> "Watch":
         """What holds now for `subject` and what `recorder` saw of its step."""
         constants = recorder.tensors.constant_tensors()
         return cls(
@@ -33,6 +36,7 @@ class Watch:
             versions=tuple((tensor, compat.version_of(tensor)) for tensor in constants),
             training=_training(subject.model),
             trained=tuple(param.requires_grad for param in subject.params.values()),
+            scalers=tuple((scaler, settings(scaler)) for scaler in scalers),
         )
 
     def check(self, subject: Subject) -> dict[str, float]:
@@ -70,6 +74,12 @@ class Watch:
             f"a constant of shape {list(tensor.shape)}"
             for tensor, version in self.versions
             if compat.version_of(tensor) != version
+        ]
+        names += [
+            port_name(index, key)
+            for index, (scaler, before) in enumerate(self.scalers)
+            for key, number in settings(scaler).items()
+            if number != before[key]
         ]
         return names
 
