@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 
 from bad_programs.toy import Case, Toy, bad
 
@@ -132,14 +132,20 @@ def compare_two_tensors(right: bool) -> Case:
 
 
 @bad
-def skip_bad_gradients(right: bool) -> Case:
+def skip_a_scheduler_with_the_update(right: bool) -> Case:
     toy = Toy()
+    scheduler = optim.lr_scheduler.StepLR(toy.optimizer, 10)
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         F.cross_entropy(toy.model(x), y).backward()
         norm = nn.utils.clip_grad_norm_(toy.model.parameters(), 1.0)
-        if right or norm.isfinite():
+        if right:
+            if norm.isfinite():
+                toy.optimizer.step()
+            scheduler.step()
+        elif norm.isfinite():
             toy.optimizer.step()
+            scheduler.step()
         toy.optimizer.zero_grad()
         return norm
 

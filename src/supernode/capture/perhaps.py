@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from supernode.capture.aliases import write
 from supernode.capture.checks import Check
 from supernode.capture.schedule import Schedule
-from supernode.capture.sites import user_line
+from supernode.capture.sites import Sites, user_line
 from supernode.capture.tensors import Tensors
 from supernode.errors import CaptureError
 from supernode.ir import TensorType, Value
@@ -25,10 +25,13 @@ from supernode.ir import TensorType, Value
 class Perhaps:
     """The updates of one recording that a run may skip."""
 
-    def __init__(self, tensors: Tensors, checks: list[Check], schedule: Schedule) -> None:
+    def __init__(
+        self, tensors: Tensors, checks: list[Check], schedule: Schedule, sites: Sites
+    ) -> None:
         self._tensors = tensors
         self._checks = checks
         self._schedule = schedule
+        self._sites = sites
 
     @contextmanager
     def only_where(self, condition: Value, optimizer: Optimizer) -> Generator[None]:
@@ -42,12 +45,13 @@ class Perhaps:
         grads = _gradients(optimizer)
         checked, stepped = len(self._checks), len(self._schedule.stepped)
         yield
-        for view, version, old in before:
-            if view.memory.version != version:
-                write(view, self._picked(condition, view.value, old), self._tensors.tape)
-        for param, state in states.items():
-            self._put_back(condition, state, optimizer.state[param])
-        self._pass_where_skipped(condition, checked)
+        with self._sites.updating():
+            for view, version, old in before:
+                if view.memory.version != version:
+                    write(view, self._picked(condition, view.value, old), self._tensors.tape)
+            for param, state in states.items():
+                self._put_back(condition, state, optimizer.state[param])
+            self._pass_where_skipped(condition, checked)
         if grads != _gradients(optimizer):
             raise _refusal("sets or clears gradients")
         if stepped != len(self._schedule.stepped):

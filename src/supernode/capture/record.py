@@ -26,6 +26,7 @@ from supernode.capture.recorder import Recorder
 from supernode.capture.scaler import Scalers
 from supernode.capture.schedule import Schedule
 from supernode.capture.sites import Sites, raising_line, user_line
+from supernode.capture.skipping import Skipping
 from supernode.capture.subject import Subject, made_fake, sharing
 from supernode.capture.updates import Before, attributes_of, updates
 from supernode.errors import CaptureError, SupernodeError
@@ -75,9 +76,17 @@ def record(
         args, kwargs = arguments.rebuild(fakes)
         cleared = Cleared(subject.names())
         tensors = run.recorder.tensors
-        perhaps = Perhaps(tensors, run.recorder.checks, run.schedule)
+        perhaps = Perhaps(tensors, run.recorder.checks, run.schedule, sites)
         scalers = Scalers(tensors, perhaps, sites)
-        with _patches(run, sites), scalers.recording(), cleared.watching(), mode, run.recorder:
+        skipping = Skipping(tensors, perhaps)
+        with (
+            _patches(run, sites),
+            scalers.recording(),
+            skipping.recording(run.recorder.host),
+            cleared.watching(),
+            mode,
+            run.recorder,
+        ):
             leaves, run.result_spec = compat.flatten(_run(step, args, kwargs, sites))
             run.results = [(path, _result(leaf, run.recorder)) for path, leaf in leaves]
             run.updates = updates(before, tensors, run.schedule) | tensors.draws.updates
