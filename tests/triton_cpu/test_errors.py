@@ -86,6 +86,17 @@ def test_grid_of_no_sizes(size, sanitize):
     )
 
 
+@pytest.mark.parametrize("threads", ["many", "0", "-1"])
+def test_no_number_of_threads(threads, monkeypatch):
+    import triton_cpu
+
+    monkeypatch.setenv("TRITON_CPU_NUM_THREADS", threads)
+    kernel = triton.JITFunction(copy_kernel.fn)
+    with pytest.raises(triton_cpu.ArgumentError) as error:
+        kernel[(1,)](torch.zeros(8), torch.zeros(8), 8, BLOCK=8)
+    assert text_of(error) == f"TRITON_CPU_NUM_THREADS is '{threads}', not a number of threads."
+
+
 def test_tensor_on_another_device():
     import triton_cpu
 

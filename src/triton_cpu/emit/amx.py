@@ -180,7 +180,7 @@ class Product:
         for number in range(count):
             row = w.let(f"add nsw i32 {i}, {w.let(f'add nsw i32 {first}, {number}')}")
             place = w.element(F32, "%C", row, self.c_row, column)
-            w.fetch_to_write(place, self.across * SIDE * F32.size_bytes)
+            w.fetch(place, self.across * SIDE * F32.size_bytes, write=True)
 
     def _copy_ahead(self, ahead: str, copy: str, j: str, inner: str) -> None:
         """Copies a line of some rows of A's next panel: of all, when j and inner are through."""

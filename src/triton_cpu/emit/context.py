@@ -45,6 +45,7 @@ class Context:
     slots: dict[str, list[Slot]] = field(default_factory=dict[str, list[Slot]])
     return_label: str | None = None
     bounds: dict[Value, Bounds] = field(default_factory=dict[Value, Bounds])
+    arguments: frozenset[Value] = frozenset()
     only_arguments: bool = True  # and no pointers that were read from memory
     starts: dict[Op, str] = field(default_factory=dict[Op, str])  # when a `dot` adds to zeros
     sites: list[dict[str, str | int]] = field(default_factory=lambda: [])

@@ -1,24 +1,28 @@
 """Computes a lazy tile value for one chunk of lanes of a nest."""
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ..errors import cause, placed
 from ..passes.steps import Buffer, Nest
 from ..tile.ops import Op, Value
-from ..tile.types import I32, Elem
+from ..tile.types import I1, I8, I32, I64, Elem
 from . import memory
 from .context import Context
 from .elementwise import Apply, apply
-from .lanes import Lanes, as_vector, factor_of, moved, sequence
+from .lanes import Lanes, as_vector, factor_of, moved, sequence, turning_point
 from .writer import literal, vector
 
 Index = tuple[tuple[str, bool], ...]
 """Per dim: the i32 index, and whether the lanes run along it (lane i is then at index + i)."""
+FIRST = ("0", False)
+TRUE = Lanes("true", I1, 0)
 
 
 @dataclass(eq=False, slots=True)
 class Chunk:
-    """`count` lanes of a nest at a time; `cache` holds what was computed at the current index."""
+    """`count` lanes of a nest at a time; `cache` holds what was computed at the current index, and
+    `certain` the comparisons that are true there, with their index wherever the lanes begin."""
 
     context: Context
     nest: Nest
@@ -27,6 +31,7 @@ class Chunk:
     cache: dict[tuple[Value, Index], Lanes] = field(
         default_factory=dict[tuple[Value, Index], Lanes]
     )
+    certain: dict[Value, Index] = field(default_factory=dict[Value, Index])
 
     def lanes(self, value: Value, index: Index) -> Lanes:
         """The lanes of `value` at `index`."""
@@ -48,12 +53,23 @@ class Chunk:
             return self.read(buffer, index, value.type.pointee)
         op = value.op
         assert op is not None, f"{value} has no buffer"
+        if self._is_certain(value, index):
+            return TRUE
         try:
             return self._lazy(op, value, index)
         except Exception as error:
             raise placed(error, f"{op.name}, {op.location}") from cause(error)
 
+    def _is_certain(self, value: Value, index: Index) -> bool:
+        place = self.certain.get(value)
+        if place is None:
+            return False
+        pairs = zip(place, index, strict=True)
+        return all(a == b or (a[1] and b[1]) for a, b in pairs)
+
     def _lazy(self, op: Op, value: Value, index: Index) -> Lanes:
+        if op.name in MOVED_VIEWS:
+            return self.lanes(op.operands[0], behind(op, index, FIRST))
         view = _VIEWS.get(op.name)
         if view is not None:
             return view(self, op, index)
@@ -64,10 +80,9 @@ class Chunk:
     def _load(self, op: Op, index: Index) -> Lanes:
         pointer, mask, other = memory.load_operands(op)
         given = [None if one is None else self.lanes(one, index) for one in (mask, other)]
-        elem = op.result.type.elem
-        return memory.load(
-            self.context, self.lanes(pointer, index), given[0], given[1], elem, self.count, op
-        )
+        elem, at, size = op.result.type.elem, self.lanes(pointer, index), lane_size(pointer, index)
+        memory.fetch_ahead(self.context, pointer, at, size, elem, self.count, write=False)
+        return memory.load(self.context, at, given[0], given[1], elem, self.count, op)
 
     def _elementwise(self, op: Op, value: Value, index: Index) -> Lanes:
         w = self.context.w
@@ -83,6 +98,12 @@ class Chunk:
                     return result
             if op.name == "bitcast" and elem.is_pointer and args[0].is_uniform:
                 return Lanes(args[0].value, elem, 0, 1, False, pointee)
+            if op.name == "cmp" and args[0].elem.is_int and self.count > 1:
+                turn = turning_point(w, op.attrs["predicate"], args[0], args[1])
+                if turn is not None:
+                    return Lanes(self._until(*turn), elem, None)
+        if op.name == "and" and TRUE in args:
+            return args[1 - args.index(TRUE)]
         if op.name == "div" and args[1].is_uniform and not args[0].is_uniform:
             return Lanes(self._divide(op, args), elem, None)
         uniform = all(arg.is_uniform for arg in args)
@@ -92,6 +113,16 @@ class Chunk:
         contract = self.context.target.contract
         written = apply(w, Apply(op.name, op.attrs, names, kinds, elem, count, pointee, contract))
         return Lanes(written, elem, 0 if uniform else None, pointee=pointee)
+
+    def _until(self, turn: str, before: bool) -> str:
+        """Whether lanes lie before lane number `turn`, or from it on: numbers of lanes are small,
+        and a register holds many."""
+        w, count = self.context.w, self.count
+        small = I8 if "avx512bw" in w.features else I32
+        at = w.intrinsic("smax", I64, 0, w.intrinsic("smin", I64, 0, turn, str(count)), "0")
+        limit = w.splat(small, w.convert("trunc", at, I64, small, 0), count)
+        how = "ult" if before else "uge"
+        return w.let(f"icmp {how} {vector(small, count)} {w.counting(small, 1, count)}, {limit}")
 
     def _divide(self, op: Op, args: list[Lanes]) -> str:
         """Division of all lanes by one number. Triton's `/` of float32 may be 2 ulp off, so where
@@ -147,6 +178,12 @@ class Chunk:
             memory.strided_store(w, value, address, stride, elem, self.count)
 
 
+def lane_size(value: Value, index: Index) -> int:
+    """Elements of a tile along the lanes; 0 if they are all at one place."""
+    dims = zip(value.type.dims, index, strict=True)
+    return next((size for size, (_, along) in dims if along), 0)
+
+
 def _lane_stride(buffer: Buffer, index: Index) -> int:
     for (_, along), stride in zip(index, buffer.strides, strict=True):
         if along:
@@ -184,25 +221,20 @@ def _range(chunk: Chunk, op: Op, index: Index) -> Lanes:
     return Lanes(value, I32, 1 if along else 0, factor, start >= 0)
 
 
-def _expand(chunk: Chunk, op: Op, index: Index) -> Lanes:
-    axis = int(op.attrs["axis"])
-    return chunk.lanes(op.operands[0], index[:axis] + index[axis + 1 :])
+MOVED_VIEWS = ("expand", "broadcast", "trans")
+_At = TypeVar("_At")
 
 
-def _broadcast(chunk: Chunk, op: Op, index: Index) -> Lanes:
-    source = op.operands[0].type.dims
-    inner = tuple(
-        ("0", False) if size == 1 and full != 1 else at
-        for size, full, at in zip(source, op.result.type.dims, index, strict=True)
-    )
-    return chunk.lanes(op.operands[0], inner)
-
-
-def _trans(chunk: Chunk, op: Op, index: Index) -> Lanes:
-    inner = [("0", False)] * len(index)
-    for dim, source in enumerate(op.attrs["order"]):
-        inner[source] = index[dim]
-    return chunk.lanes(op.operands[0], tuple(inner))
+def behind(op: Op, index: tuple[_At, ...], first: _At) -> tuple[_At, ...]:
+    """Where one of `MOVED_VIEWS` reads its operand; at `first` along dims of one element."""
+    if op.name == "expand":
+        axis = int(op.attrs["axis"])
+        return index[:axis] + index[axis + 1 :]
+    if op.name == "trans":
+        order: list[int] = op.attrs["order"]
+        return tuple(index[order.index(dim)] for dim in range(len(index)))
+    sizes = zip(op.operands[0].type.dims, op.result.type.dims, index, strict=True)
+    return tuple(first if size == 1 and full != 1 else at for size, full, at in sizes)
 
 
 _VIEWS = {
@@ -210,7 +242,4 @@ _VIEWS = {
     "const": _const,
     "poison": _poison,
     "range": _range,
-    "expand": _expand,
-    "broadcast": _broadcast,
-    "trans": _trans,
 }

@@ -59,6 +59,7 @@ def emit_kernel(module: Module, target: Target) -> Emitted:
     plan: Schedule = schedule(module, checked=target.sanitize)
     w = Writer(target.features)
     c = Context(w, plan, target, module.kernel.name)
+    c.arguments = frozenset(module.kernel.args)
     c.only_arguments = sanitizer.only_arguments(module.kernel.region)
     prologue = _read_arguments(c, module.kernel.args, module.kernel.divisibility)
     w.label_now = "start"

@@ -131,6 +131,23 @@ def _division(w: Writer, name: str, a: Lanes, b: Lanes, count: int) -> Lanes | N
     return Lanes(value, a.elem, 0, 1, True)
 
 
+def turning_point(w: Writer, predicate: str, a: Lanes, b: Lanes) -> tuple[str, bool] | None:
+    """The lane, as i64, before which a comparison of consecutive numbers with a single one comes
+    out other than from it on, and whether it is true before; None of any other comparison."""
+    if a.step == 0:
+        a, b, predicate = b, a, _MIRRORED.get(predicate, "")
+    if a.step != 1 or b.step != 0 or predicate not in _MIRRORED:
+        return None
+    first, bound = (w.convert("sext", one.value, one.elem, I64, 0) for one in (a, b))
+    turn = w.intrinsic("ssub.sat", I64, 0, bound, first)
+    if predicate in ("sle", "sgt"):
+        turn = w.intrinsic("sadd.sat", I64, 0, turn, "1")
+    return turn, predicate in ("slt", "sle")
+
+
+_MIRRORED = {"slt": "sgt", "sgt": "slt", "sle": "sge", "sge": "sle"}
+
+
 def moved(w: Writer, pointer: Lanes, offset: Lanes, pointee: Elem) -> Lanes:
     """`addptr` of sequences."""
     assert pointer.step is not None

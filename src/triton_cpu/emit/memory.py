@@ -1,11 +1,14 @@
 """Loads and stores of the caller's memory, by chunks of lanes or one element at a time."""
 
+from ..passes.addresses import changes
 from ..tile.ops import Op, Value
 from ..tile.types import I8, I64, PTR, Elem
 from . import sanitizer
 from .context import Context
 from .lanes import Lanes, as_vector
 from .writer import Writer, literal, mangle, memory_vector, vector
+
+_BYTES_AHEAD = 2048
 
 
 def load_operands(op: Op) -> tuple[Value, Value | None, Value | None]:
@@ -48,6 +51,17 @@ def load(
     else:
         loaded = gather(w, as_vector(w, pointer, count), flags, fallback, elem, count)
     return Lanes(w.from_memory(elem, loaded, count), elem, None, pointee=pointee)
+
+
+def fetch_ahead(
+    c: Context, pointers: Value, at: Lanes, size: int, elem: Elem, count: int, *, write: bool
+) -> None:
+    """Asks for what a later turn loads or stores, along `size` elements that lie side by side: a
+    CPU foresees a stream, but not far, and not past the end of a page. What every program reads at
+    the same place is near already."""
+    if at.step == 1 and size * elem.size_bytes > _BYTES_AHEAD and changes(pointers, c.arguments):
+        place = c.w.let(f"getelementptr i8, ptr {at.value}, i64 {_BYTES_AHEAD}")
+        c.w.fetch(place, count * elem.size_bytes, write=write)
 
 
 def _stored(elem: Elem) -> Elem:

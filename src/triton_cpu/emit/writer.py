@@ -148,6 +148,24 @@ class Writer:
         self.label(f"{stem}.end")
 
     @contextmanager
+    def span(self, first: str, end: str, step: int) -> Generator[str]:
+        """A loop over `first`, `first` + step, … below `end`, which may be none; yields the index,
+        as i32 like both."""
+        stem, before = self.name("span"), self.label_now
+        index, following = f"%{stem}.i", f"%{stem}.n"
+        self.jump(stem)
+        self.label(stem)
+        self.do(f"{index} = phi i32 [ {first}, %{before} ], [ {following}, %{stem}.next ]")
+        self.branch(self.let(f"icmp slt i32 {index}, {end}"), f"{stem}.turn", f"{stem}.end")
+        self.label(f"{stem}.turn")
+        yield index
+        self.jump(f"{stem}.next")
+        self.label(f"{stem}.next")
+        self.do(f"{following} = add nuw nsw i32 {index}, {step}")
+        self.jump(stem)
+        self.label(f"{stem}.end")
+
+    @contextmanager
     def when(self, condition: str | None) -> Generator[None]:
         """Code that runs if `condition` holds; None means always."""
         if condition is None or condition == "true":
@@ -243,12 +261,12 @@ class Writer:
         kind = memory_vector(elem, lanes)
         self.do(f"store {kind} {stored}, ptr {address}, align {elem.size_bytes}")
 
-    def fetch_to_write(self, address: str, size_bytes: int) -> None:
-        """Asks for the cache lines of that many bytes, which are stored to soon."""
+    def fetch(self, address: str, size_bytes: int, *, write: bool) -> None:
+        """Asks for the cache lines of that many bytes, which are loaded soon, or stored to."""
         self.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         for first in range(0, size_bytes, _LINE_BYTES):
             place = self.let(f"getelementptr i8, ptr {address}, i64 {first}")
-            self.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 1, i32 3, i32 1)")
+            self.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 {int(write)}, i32 3, i32 1)")
 
     def offset(self, elem: Elem, address: str, index: str, index_elem: Elem = I64) -> str:
         """The address of element `index` behind `address`."""

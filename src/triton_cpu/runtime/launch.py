@@ -11,7 +11,7 @@ from ..errors import ArgumentError, KernelAssertion
 from . import arguments
 from .codegen import Loaded
 from .numpy_arrays import place_of
-from .pool import CALLER_STACK_BYTES, LAUNCH_FORMAT, pool, thread_count
+from .pool import CALLER_STACK_BYTES, LAUNCH_FORMAT, asked_threads, pool, thread_count
 
 _FAULT = struct.Struct("<6iq")  # taken, site, three program ids, size, detail: see emit.fault
 
@@ -49,7 +49,7 @@ class Launcher:
         self.name: str = metadata.name
         self.sites: list[dict[str, Any]] = metadata.sites
         self.sanitize: bool = metadata.sanitize
-        self.threads: int = metadata.num_threads
+        self.threads: int = metadata.num_threads or asked_threads()
         self.aside = int(metadata.scratch_bytes > CALLER_STACK_BYTES)
         signature = arguments.flatten(list(src.signature.values()))
         self.paths = [path for path, _ in signature]

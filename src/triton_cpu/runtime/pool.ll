@@ -203,7 +203,7 @@ begin:
   %count.p = getelementptr %Job, ptr @job, i32 0, i32 5
   store i64 %programs, ptr %count.p
   %wide = zext i32 %threads to i64
-  %shares = mul i64 %wide, 8
+  %shares = mul i64 %wide, 32
   %share = udiv i64 %programs, %shares
   %small = icmp eq i64 %share, 0
   %batch = select i1 %small, i64 1, i64 %share

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ..errors import ArgumentError
 from . import codegen, host
 
 STACK_BYTES = 256 << 20
@@ -15,7 +16,9 @@ STACK_BYTES = 256 << 20
 CALLER_STACK_BYTES = 2 << 20
 """Programs with more scratch than this do not run on the calling thread."""
 
-_SPINS = 1500  # turns of a `pause` before an idle worker sleeps: some tens of microseconds
+_SPINS = 10_000
+"""Turns of a `pause`, of 10 to 50 ns each, before an idle worker sleeps: longer than Python takes
+from one launch to the next, though other data have filled the caches meanwhile."""
 
 LAUNCH_FORMAT = "Qq6i"
 """What `Pool.launch` is given, by `struct`: the kernel's address, the number of programs, the three
@@ -69,11 +72,16 @@ def pool() -> Pool:
         return _pool()
 
 
+def asked_threads() -> int:
+    """`TRITON_CPU_NUM_THREADS`; 0 if it isn't set."""
+    given = os.environ.get("TRITON_CPU_NUM_THREADS", "")
+    if given and not (given.isdecimal() and int(given)):
+        raise ArgumentError(f"TRITON_CPU_NUM_THREADS is {given!r}, not a number of threads.")
+    return int(given or 0)
+
+
 def thread_count() -> int:
-    """Threads a launch may use: `TRITON_CPU_NUM_THREADS`, else what torch uses, else all cores."""
-    given = os.environ.get("TRITON_CPU_NUM_THREADS")
-    if given:
-        return max(1, int(given))
+    """Threads of a launch of which nobody said how many: as many as torch uses, else all cores."""
     torch = sys.modules.get("torch")
     if torch is not None:
         return int(torch.get_num_threads())
