@@ -63,6 +63,25 @@ def test_simulate_as_json_with_trace_page_and_program(tmp_path: Path, capfd: Cap
     assert again == document
 
 
+def test_a_limit_of_memory_counts_what_software_holds(tmp_path: Path, capfd: Capture) -> None:
+    """The plan that is chosen is one that the report says to be within."""
+    saved = str(tmp_path / "program.json")
+
+    def asked(subject: str, *more: str) -> tuple[str, float]:
+        argv = ["simulate", subject, "--on", "hgx-h100", "--layout", "dp=1", "--no-what-if"]
+        assert call([*argv, "--json", *more]) == 0, capfd.readouterr().err
+        found = json.loads(capfd.readouterr().out)
+        held = found["memory"]
+        assert found["fits"]
+        return found["layout"], held["reserved_bytes"] + held["outside_bytes"]
+
+    layout, taken = asked("gpt-mini", "--save-program", saved)
+    assert asked(saved, "--memory", f"{taken / 1e6:.6f}MB") == (layout, taken)
+    other, less = asked(saved, "--memory", f"{taken / 1e6 - 1:.6f}MB")
+    assert other.startswith("recompute=")
+    assert less <= taken - 1e6
+
+
 def _without_torch(argv: list[str]) -> object:
     code = (
         "import sys; sys.modules['torch'] = None\n"

@@ -135,6 +135,14 @@ def check_llama(line: str) -> None:
             torch.testing.assert_close(many, one, rtol=2e-3, atol=1e-5, msg=port.name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["pp=2,cp=2,micro=2", "pp=2,tp=2,sp,micro=2,schedule=zb"])
+def test_a_first_layer_unlike_the_others_with_tokens_in_parts(line: str) -> None:
+    """What is gathered again in backward, and viewed, is of backward: no forward waits for it."""
+    pytest.importorskip("transformers")
+    check("deepseek-v3", line, 2)
+
+
 def test_a_stage_holds_its_own_weights_only() -> None:
     whole = sum(v.tensor.size_bytes for _, v in weights(plan("")))
     staged = plan("pp=4,micro=4")

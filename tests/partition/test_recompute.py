@@ -14,7 +14,7 @@ from supernode.models import recipe
 from supernode.ops import cost
 from supernode.partition import parse_line, partition, partition_within
 from supernode.partition.fit import LIMITS
-from supernode.plan import memory
+from supernode.plan import Plan, memory
 from wires import sent
 from zoo import CNNS, ZOO, zoo_step
 
@@ -109,6 +109,22 @@ def test_as_little_as_fits_is_computed_again() -> None:
     fits = partition_within(program, "", allowed)
     assert fits.layout == "recompute=" + next(k for k in LIMITS if sizes[k] <= allowed)
     assert memory(fits.local).peak_bytes <= allowed
+
+
+def test_what_software_holds_is_asked_of_plans_whose_tensors_fit() -> None:
+    program = captured().program
+    enough = memory(partition(program).local).peak_bytes
+    tried: list[int] = []
+
+    def fits(plan: Plan) -> bool:
+        tried.append(plan.memory(in_place=True).peak_bytes)
+        return tried[-1] <= enough - 1
+
+    found = partition_within(program, "", enough, with_software=fits)
+    assert found == partition_within(program, "", enough - 1)
+    assert max(tried) <= enough
+    with pytest.raises(DoesNotFit, match=r"on each chip, beside what software holds, .* allowed"):
+        partition_within(program, "", enough, with_software=lambda _: False)
 
 
 def test_what_fits_in_no_way_says_what_it_needs() -> None:

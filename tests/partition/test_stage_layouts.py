@@ -84,6 +84,14 @@ def test_each_byte_that_crosses_is_sent_to_a_chip_once(line: str) -> None:
         assert came[rank] == sum(value.type.size_bytes for value in got)
 
 
+def test_between_microbatches_gradients_lie_in_pieces_where_weights_do() -> None:
+    alike, apart = (
+        plan(line).memory(in_place=True).chips[0]
+        for line in ("pp=2,fsdp=2,micro=4", "pp=fsdp=2/tp=2,micro=4")
+    )
+    assert apart.peak_bytes < 1.01 * alike.peak_bytes
+
+
 def test_copies_take_turns() -> None:
     sources = Counter(
         letter.source for letter in letters_of(plan("pp=tp=2/dp=2"), 0) if len(letter.shape) == 3

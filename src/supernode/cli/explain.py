@@ -23,7 +23,6 @@ from supernode.cli.predict import (
 )
 from supernode.cli.train import check_writable
 from supernode.errors import InputError
-from supernode.machine import load_machine
 from supernode.report import explanation, layouts_document, layouts_report
 
 
@@ -64,7 +63,7 @@ def explain(
         changes=tuple(changes or ()),
         memory_bytes=memory,
     )
-    plan, _ = planned(request, Captures(request), None if on is None else load_machine(on))
+    plan, _ = planned(request, Captures(request), None if on is None else request.on(on))
     explained = explanation(plan)
     if html is not None:
         from supernode.report.layout_page import layout_page

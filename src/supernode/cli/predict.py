@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -286,9 +287,18 @@ def planned(
         layout = default_layout(program, chips, capacity_bytes)
     where = f"{chips} chips" + (f" of {machine.name}" if machine else "")
     _say(f"planning {program.name} for {where} ({layout or 'one chip'})")
-    if request.memory_bytes is not None:
-        return partition_within(program, layout, request.memory_bytes, chips), tokens
-    return partition(program, layout, chips), tokens
+    most = request.memory_bytes
+    if most is None:
+        return partition(program, layout, chips), tokens
+    fits = partial(_is_within, request, machine, most) if machine else None
+    return partition_within(program, layout, most, chips, with_software=fits), tokens
+
+
+def _is_within(request: Request, machine: Machine, memory_bytes: float, plan: Plan) -> bool:
+    """Whether what software takes of a chip, as a report says, is no more than that."""
+    terms = Terms().without(*request.without)
+    result = simulate_plan(plan, machine, cost=_cost(request, plan), terms=terms)
+    return result.fits and result.taken_bytes <= memory_bytes
 
 
 def _explained(

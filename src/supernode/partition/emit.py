@@ -219,7 +219,7 @@ class Emitter:
         mapped = replace(op, args=(root, *op.args[1:]), outputs=())
         out = self.fresh(self.local_type(held.whole, target))
         shaped = row(op).local(mapped, split, (out.type,))
-        here = replace(op.site, task=site.task)
+        here = replace(op.site, task=site.task, phase=site.phase)
         self.ops.append(replace(op, name=shaped.name, args=shaped.args, outputs=(out,), site=here))
         return out
 

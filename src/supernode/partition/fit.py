@@ -1,5 +1,6 @@
 """The Plan that fits a memory: as little computed again, as little elsewhere as that takes."""
 
+from collections.abc import Callable
 from functools import partial
 
 from supernode.errors import DoesNotFit
@@ -8,7 +9,7 @@ from supernode.partition.line import RECOMPUTE, parse_line
 from supernode.partition.offload import ALL, OFFLOAD
 from supernode.partition.partition import partition
 from supernode.partition.recompute import FULL, MODEL
-from supernode.plan import Plan
+from supernode.plan import MemoryUse, Plan
 from supernode.units import format_bytes
 
 LIMITS = [str(2**power) for power in range(2, 17)]
@@ -16,6 +17,7 @@ LIMITS = [str(2**power) for power in range(2, 17)]
 ELSEWHERE = ("optimizer", "optimizer+gradients", "optimizer+parameters+gradients", ALL)
 """What may be offloaded, by how much is moved for it."""
 SHOWN_PARTS = 3
+Fits = Callable[[Plan], bool]
 
 
 def partition_within(
@@ -25,12 +27,14 @@ def partition_within(
     chips: int | None = None,
     *,
     in_place: bool = True,
+    with_software: Fits | None = None,
 ) -> Plan:
     """The Plan whose peak memory per chip is at most `memory_bytes`, with the least recomputation.
 
     What is cheapest to compute again for each byte not held is so first. Where that is not enough
     all is, and values are offloaded, those first for which least is moved. A layout that says
-    `recompute=` or `offload=` itself keeps to that. `in_place` as in `Plan.memory`.
+    `recompute=` or `offload=` itself keeps to that. `in_place` as in `Plan.memory`. Where software
+    holds more than tensors, `with_software` is asked too, of plans whose tensors fit.
 
     Raises:
         LayoutError, UnknownOp: as `partition`.
@@ -43,7 +47,8 @@ def partition_within(
     most = f"{RECOMPUTE}={FULL}" if modes else ""
 
     def fits(tried: Plan) -> bool:
-        return tried.memory(in_place=in_place).peak_bytes <= memory_bytes
+        of_tensors = tried.memory(in_place=in_place).peak_bytes
+        return of_tensors <= memory_bytes and (with_software is None or with_software(tried))
 
     again = partial(_with, program, chips, layout)
     if fits(plan):
@@ -62,7 +67,7 @@ def partition_within(
         plan = again(most, f"{OFFLOAD}={kinds}")
         if fits(plan):
             return plan
-    return check_fits(plan, memory_bytes, in_place=in_place)
+    raise _misfit(plan, memory_bytes, plan.memory(in_place=in_place).fullest)
 
 
 def _with(program: Program, chips: int | None, *words: str) -> Plan:
@@ -78,10 +83,15 @@ def check_fits(plan: Plan, memory_bytes: float, *, in_place: bool = False) -> Pl
     use = plan.memory(in_place=in_place).fullest
     if use.peak_bytes <= memory_bytes:
         return plan
+    raise _misfit(plan, memory_bytes, use)
+
+
+def _misfit(plan: Plan, memory_bytes: float, use: MemoryUse) -> DoesNotFit:
     parts = sorted(use.parts.items(), key=lambda part: -part[1])[:SHOWN_PARTS]
     held = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts if size)
-    raise DoesNotFit(
-        f"{plan.program.name} needs {format_bytes(use.peak_bytes)} on each chip, "
+    beside = "" if use.peak_bytes > memory_bytes else ", beside what software holds"
+    return DoesNotFit(
+        f"{plan.program.name} needs {format_bytes(use.peak_bytes)} on each chip{beside}, "
         f"{format_bytes(memory_bytes)} are allowed; most for {held}",
         asked=f"layout {plan.layout or '(none)'}",
         fix=f"{RECOMPUTE}={FULL}, {OFFLOAD}={ALL}, micro=N, more chips, or a layout that keeps "

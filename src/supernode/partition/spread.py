@@ -9,10 +9,11 @@ from supernode.partition.assign import Assignment
 from supernode.partition.classes import Classes, Part
 from supernode.partition.emit import Emitter
 from supernode.partition.walk import Preference, Walk
-from supernode.partition.wanted import Wanted, wanted_in
+from supernode.partition.wanted import Wanted, terms_in, wanted_in
 from supernode.plan import Layout, Placement
 
-Signature = tuple[str, tuple[Layout | None, ...], tuple[tuple[int, Layout], ...]]
+Ends = tuple[tuple[int, Layout], ...]
+Signature = tuple[str, tuple[Layout | None, ...], Ends, Ends]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +61,11 @@ class Spreader:
         fixed = {key: home for key, home in homes.items() if home is not None}
         ends = {v.id: goal for v, goal in zip(main.outputs, outputs, strict=True) if goal}
         wanted = wanted_in(main, ends, fixed, self.program)
+        terms = terms_in(main, wanted, self.program) if self.is_part else {}
         for value, reason in zip(main.inputs, self.assignment.reasons, strict=True):
             if (home := homes[value.id]) is not None and not self.is_part:
                 self.note("main", value, value, home, reason)
-        return self._spread(main, self.assignment.homes, wanted, outputs, "main")
+        return self._spread(main, self.assignment.homes, wanted, terms, outputs, "main")
 
     def way(self, axis: str, part: Part, groups: int) -> Preference | None:
         """How an axis cuts a part inside of so many groups, if it does."""
@@ -86,6 +88,7 @@ class Spreader:
         block: Block,
         inputs: tuple[Layout | None, ...],
         wanted: Wanted,
+        terms: Wanted,
         ends: tuple[Layout | None, ...],
         name: str,
     ) -> LocalBlock:
@@ -100,7 +103,8 @@ class Spreader:
                 emitter.hosts[value.id] = local
             else:
                 emitter.define(value, layout, local)
-        walk = Walk(self, block, emitter, wanted, name if self.is_part else block.name)
+        noted = name if self.is_part else block.name
+        walk = Walk(self, block, emitter, wanted, terms, noted)
         for position, op in enumerate(block.ops):
             walk.op(op, position)
         results, layouts = walk.results(ends)
@@ -123,26 +127,32 @@ class Spreader:
             ends={v: ends for (name, v), ends in routing.ends.items() if name == block.name},
         )
 
-    def specialise(self, op: Op, inputs: tuple[Layout | None, ...], wanted: Wanted) -> LocalBlock:
+    def specialise(
+        self, op: Op, inputs: tuple[Layout | None, ...], wanted: Wanted, terms: Wanted
+    ) -> LocalBlock:
         """The local form of the block that `op` calls."""
         callee = self.program.block(op.block)
-        ends = tuple(
-            (formal.id, wanted[actual.id])
-            for formal, actual in zip(callee.outputs, op.outputs, strict=True)
-            if actual.id in wanted
-        )
-        key: Signature = (op.block, inputs, ends)
+        ends, of_sums = _ends(callee, op, wanted), _ends(callee, op, terms)
+        key: Signature = (op.block, inputs, ends, of_sums)
         if key not in self._known:
             fixed = {v.id: lay for v, lay in zip(callee.inputs, inputs, strict=True) if lay}
             kept = {k: lay for k, lay in fixed.items() if not lay.partial}
             inside = wanted_in(callee, dict(ends), kept, self.program)
-            goals = dict(ends)
+            goals, given = dict(ends), dict(of_sums)
+            if self.is_part:
+                given |= terms_in(callee, given | goals, self.program)
             taken = {block.name for block in self.blocks}
             names = (f"{op.block}.{number}" if number else op.block for number in count())
             name = next(name for name in names if name not in taken)
             spread = self._spread(
-                callee, inputs, inside, tuple(goals.get(v.id) for v in callee.outputs), name
+                callee, inputs, inside, given, tuple(goals.get(v.id) for v in callee.outputs), name
             )
             self.blocks.append(spread.block)
             self._known[key] = spread
         return self._known[key]
+
+
+def _ends(callee: Block, op: Op, layouts: Wanted) -> Ends:
+    """What `layouts` says of the outputs of a call, by the ids that they have inside."""
+    pairs = zip(callee.outputs, op.outputs, strict=True)
+    return tuple((inner.id, layouts[outer.id]) for inner, outer in pairs if outer.id in layouts)

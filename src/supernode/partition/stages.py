@@ -316,5 +316,5 @@ def _check_progress(programs: tuple[Program, ...]) -> None:
     if any(place < len(program.main.ops) for place, program in zip(places, programs, strict=True)):
         raise LayoutError(
             "stages would wait for each other",
-            fix="choose schedule=gpipe, or a pp that cuts the model elsewhere",
+            fix="choose schedule=gpipe, or say with cut= where else stages begin",
         )

@@ -30,7 +30,7 @@ from supernode.partition.cuts import factor_of, layout_of
 from supernode.partition.emit import Emitter
 from supernode.partition.letters import as_handed_out, letter
 from supernode.partition.routing import SORTS
-from supernode.partition.wanted import Wanted
+from supernode.partition.wanted import Wanted, scattered
 from supernode.plan import Layout, cut_axis, is_uneven, piece_size
 
 if TYPE_CHECKING:
@@ -42,15 +42,25 @@ Preferences = dict[str, dict[str, Preference]]
 
 
 class Walk:
-    """One pass over the ops of a block; placements of its values are noted under `noted`."""
+    """One pass over the ops of a block; placements of its values are noted under `noted`.
+
+    `wanted` and `terms` say of gradients, and of what is added up to one, where these are to lie.
+    """
 
     def __init__(
-        self, spreader: "Spreader", block: Block, emitter: Emitter, wanted: Wanted, noted: str
+        self,
+        spreader: "Spreader",
+        block: Block,
+        emitter: Emitter,
+        wanted: Wanted,
+        terms: Wanted,
+        noted: str,
     ) -> None:
         self.spreader = spreader
         self.block = block
         self.emitter = emitter
         self.wanted = wanted
+        self.terms = terms
         self.noted = noted
         defined = [*block.inputs, *(value for op in block.ops for value in op.outputs)]
         self.routing = spreader.classes.routing
@@ -272,6 +282,15 @@ class Walk:
             )
             reason = "; ".join((op.name, *choice.reasons))
             self.spreader.note(self.noted, value, local, layout, reason)
+            self._in_pieces(value, op.site)
+
+    def _in_pieces(self, value: Value, site: Site) -> None:
+        """What will be added to a running sum goes into pieces at once, where chips keep only
+        pieces of the weight: they have no memory for whole gradients."""
+        if (goal := self.terms.get(value.id)) is not None:
+            now = self.emitter.held[value.id].layout
+            target = scattered(now, goal, self.emitter.scatters_first)
+            self.emitter.get(value, target, site)
 
     def _weighed(
         self, formula: Formula, choice: Choice, output: int, local: Value, site: Site
@@ -317,7 +336,7 @@ class Walk:
         inputs = tuple(
             None if isinstance(v.type, HostType) else emitter.held[v.id].layout for v in op.inputs
         )
-        spread = self.spreader.specialise(op, inputs, self.wanted)
+        spread = self.spreader.specialise(op, inputs, self.wanted, self.terms)
         args = tuple(
             emitter.hosts[v.id] if layout is None else emitter.held[v.id].local
             for v, layout in zip(op.inputs, inputs, strict=True)
@@ -329,6 +348,7 @@ class Walk:
                 emitter.hosts[value.id] = local
             else:
                 emitter.define(value, layout, local)
+                self._in_pieces(value, op.site)
 
     def _is_added_to(self, op: Op, value: Value) -> bool:
         """Whether the called block does no more with a value than to add to it, as a microbatch

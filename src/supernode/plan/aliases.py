@@ -51,6 +51,7 @@ class Aliases:
         self.contiguous = set(contiguous_inputs)
         self.block = block
         self.last = last_uses(block)
+        self._inputs = {value.id for value in block.inputs}
         self._roots: dict[int, frozenset[int]] = {}
         self._dense: set[int] = set()
         self._sharers: dict[int, list[int]] = {}
@@ -121,8 +122,7 @@ class Aliases:
         op = self.block.ops[at]
         if value.id not in self._dense or op.inputs.count(value) != 1:
             return False
-        protected = {each.id for each in self.block.inputs} - given
-        if self._roots[value.id] & protected:
+        if any(root in self._inputs and root not in given for root in self._roots[value.id]):
             return False
         operands = {operand.id for operand in op.inputs if operand != value}
         return all(

@@ -23,6 +23,7 @@ _LARGEST_TRIM_THRESHOLD = 2**31 - 1
 
 _THREADS = "OMP_NUM_THREADS"  # read by libraries that load before torch can be told
 _TRITON = "TRITON_DEFAULT_BACKEND"
+_PROFILER_LOG, _SILENT = "KINETO_LOG_LEVEL", "6"
 
 WORKER_BYTES = 150e6
 """What an idle worker has for itself: measured as the private memory of a Python process that has
@@ -59,11 +60,17 @@ class Cpu:
         """The number of threads: an even share of the cores, or fewer if this process has fewer.
 
         One chip so computes with the threads, and the bits, of plain PyTorch here. Triton is told
-        that tensors are in the host's memory, also where there is a GPU. And the allocator of
-        tensors is one that keeps them close together.
+        that tensors are in the host's memory, also where there is a GPU. The allocator of tensors
+        is one that keeps them close together. And torch's profiler, which measures memory, does
+        not say on stderr that it begins and ends: what stands there are a worker's last words.
         """
         threads = min(self.count() // chips, torch.get_num_threads())
-        return {_THREADS: str(max(1, threads)), _TRITON: "cpu", **region_environment()}
+        return {
+            _THREADS: str(max(1, threads)),
+            _TRITON: "cpu",
+            _PROFILER_LOG: _SILENT,
+            **region_environment(),
+        }
 
     def prepare(self, rank: int, chips: int) -> torch.device:
         """Keeps the threads to what the node has said, and freed memory in the process."""
