@@ -37,14 +37,16 @@ START = {
     "reread": 1.0,
     "group_s": 2e-8,
     "score_s": 1e-12,
+    "hidden": 1.5,
     "depth_s": 5e-7,
     "cache_bytes": 3e7,
     "cache_bytes_per_s": 5e12,
 }
 """Where the search starts, of every parameter. It looks for logarithms, so none becomes 0."""
 
-AT_MOST = {"memory": 1.0, "sustained": 1.0, "overlap": 8.0, "reread": 4.0}
-AT_LEAST = {"overlap": 1.0}
+NONE: Mapping[str, float] = {}
+AT_MOST = {"memory": 1.0, "sustained": 1.0, "overlap": 8.0, "reread": 4.0, "hidden": 8.0}
+AT_LEAST = {"overlap": 1.0, "hidden": 1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +60,14 @@ class Found:
     bias: float
 
 
-def fitted(rows: Rows, names: tuple[str, ...], start: Mapping[str, float] = START) -> Found:
-    """The parameters that predict 7 of 10 shapes best, with their errors on the other 3."""
+def fitted(
+    rows: Rows,
+    names: tuple[str, ...],
+    start: Mapping[str, float] = START,
+    given: Mapping[str, float] = NONE,
+) -> Found:
+    """The parameters that predict 7 of 10 shapes best, with their errors on the other 3; those
+    `given` stay."""
     held = rows.site % 10 >= 7
     known, unseen = rows.take(~held), rows.take(held)
     chosen = np.random.default_rng(0).permutation(len(known.seconds))[:SAMPLE]
@@ -67,10 +75,10 @@ def fitted(rows: Rows, names: tuple[str, ...], start: Mapping[str, float] = STAR
     predict = sample.predict(sample)
 
     def loss(logs: np.ndarray) -> float:
-        error = np.log(predict(_named(names, logs)) / sample.seconds)
+        error = np.log(predict({**_named(names, logs), **given}) / sample.seconds)
         return float(np.mean(np.sqrt(error**2 + 1e-4)) + 0.3 * np.sqrt(np.mean(error**2)))
 
-    logs = np.log([max(start[name], START[name] * 1e-3) for name in names])
+    logs = np.log([max(start.get(name, START[name]), START[name] * 1e-3) for name in names])
     limits = [
         (np.log(AT_LEAST.get(n, START[n] * 1e-4)), np.log(AT_MOST.get(n, START[n] * 1e3)))
         for n in names
@@ -83,7 +91,7 @@ def fitted(rows: Rows, names: tuple[str, ...], start: Mapping[str, float] = STAR
         if result.fun > best * 0.995:
             break
         best = float(result.fun)
-    values = _named(names, logs)
+    values = {**_named(names, logs), **given}
     error = unseen.predict(unseen)(values) / unseen.seconds - 1
     return Found(
         values=values,
@@ -158,7 +166,9 @@ def main() -> None:
             how: dict[str, bool | str] = {} if job.fastest else {"fastest": False}
             how |= {"unit": job.unit} if job.unit else {}
             rows = read(paths, load_machine(job.machine), dtype, job.chosen, **how)
-            found = fitted(rows, KERNELS[job.family], _start(job) if asked.refine else START)
+            names = (*KERNELS[job.family], *job.also)
+            start = _start(job) if asked.refine else START
+            found = fitted(rows, names, start, dict(job.given))
             if job.family == "matmul":
                 kept_up = fit_tables.steady(rows, load_machine(job.machine), dtype)
                 if kept_up is not None:

@@ -5,6 +5,9 @@ fitted to the fastest of what serving stacks run for a shape: stacks time kernel
 them, and take up each other's. Products in bfloat16 are one library's in all stacks, so they are
 fitted to the middle of what was measured.
 
+What moves more than it computes is fitted to kernels that cast: on Hopper to TensorRT-LLM's, which
+vLLM's equals, on Blackwell to the fastest of both, since TensorRT-LLM's moves a quarter less there.
+
 Of dense products only tables count whose matrices were random: on weights that are all alike, as
 vLLM's are but those of four bits, a chip draws less power, and computes up to 15 % faster than it
 will on a model.
@@ -22,7 +25,8 @@ class Job:
     """What to fit: which parameters, of which machine, from which rows of its tables.
 
     Of a shape that several tables hold, the `fastest` counts, or else the middle. `unit` is what
-    multiplies where weights are widened to it as they are read.
+    multiplies where weights are widened to it as they are read. Parameters that only some chips
+    have are looked for if they are `also` named, or `given` with their values.
     """
 
     machine: str
@@ -32,8 +36,11 @@ class Job:
     chosen: str = ""
     fastest: bool = True
     unit: str = ""
+    also: tuple[str, ...] = ()
+    given: tuple[tuple[str, float], ...] = ()
 
 
+_HOPPER = ("hgx-h100", "hgx-h200")
 # Machine, folder of its tables, and versions: of TensorRT-LLM, of vLLM and of SGLang.
 _MACHINES = (
     ("hgx-a100", "a100_sxm", "1.0.0", "0.14.0", "0.5.10"),
@@ -44,6 +51,10 @@ _MACHINES = (
     ("gb200-nvl72", "gb200", "1.3.0rc20", "0.24.0", "0.5.14"),
     ("gb300-nvl72", "gb300", "1.3.0rc20", "0.24.0", "0.5.14"),
 )
+
+_BLACKWELL = tuple(name for name, *_ in _MACHINES if name not in ("hgx-a100", *_HOPPER))
+_IN_TURNS = (("queries", 256.0),)
+"""Kernels of attention for Blackwell: two tiles of 128 queries take turns on a core."""
 
 _WIDE = "attn_dtype == 'bfloat16' and kv_cache_dtype == 'bfloat16' and head_dim <= 256"
 _EIGHT = "kv_cache_dtype == 'fp8' and head_dim <= 256 and window_size == 0"
@@ -57,9 +68,10 @@ def jobs() -> Iterator[Job]:
     """All of them, streams before the products, which are fitted on top of them."""
     for machine, folder, trt, vllm, sglang in _MACHINES:
         a100 = machine == "hgx-a100"
-        cast = f"{folder}/quantize/trtllm/{trt}/scale_matrix_perf.parquet"
+        casting = (f"trtllm/{trt}", f"vllm/{vllm}") if machine in _BLACKWELL else (f"trtllm/{trt}",)
+        casts = tuple(f"{folder}/quantize/{stack}/scale_matrix_perf.parquet" for stack in casting)
         if not a100:
-            yield Job(machine=machine, family="stream", dtype="any", tables=(cast,))
+            yield Job(machine=machine, family="stream", dtype="any", tables=casts)
         stacks = (f"trtllm/{trt}",) if a100 else (f"trtllm/{trt}", f"vllm/{vllm}")
         stacks += (f"sglang/{sglang}",)
         for dtype, chosen in _gemms(machine):
@@ -72,7 +84,9 @@ def jobs() -> Iterator[Job]:
         wide = "head_dim <= 256" if a100 else _WIDE
         for family, table in (("attention", "context"), ("decode", "generation")):
             name = f"{heads}/{table}_attention_perf.parquet"
-            yield Job(machine=machine, family=family, dtype="bfloat16", tables=(name,), chosen=wide)
+            job = Job(machine=machine, family=family, dtype="bfloat16", tables=(name,), chosen=wide)
+            in_turns = family == "attention" and machine in _BLACKWELL
+            yield replace(job, also=("hidden",), given=_IN_TURNS) if in_turns else job
         if a100:  # its tables have no cache in 8 bits, no latents, and no balanced rows
             continue
         caches = tuple(f"{folder}/attention/{stack}/generation_attention_perf" for stack in stacks)
@@ -102,7 +116,7 @@ def _gemms(machine: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     if machine == "hgx-a100":
         return (("bfloat16", ("bfloat16",)), ("int8", ("sq",)))
     hopper = (("bfloat16", ("bfloat16",)), ("float8", ("fp8", "fp8_block")))
-    return hopper if machine in ("hgx-h100", "hgx-h200") else (*hopper, ("float4", ("nvfp4",)))
+    return hopper if machine in _HOPPER else (*hopper, ("float4", ("nvfp4",)))
 
 
 def _widened(machine: str) -> tuple[tuple[str, str, str], ...]:
@@ -111,7 +125,7 @@ def _widened(machine: str) -> tuple[tuple[str, str, str], ...]:
 
     Only layers with all experts on one chip count: with some elsewhere several of these kernels
     also step over the rows that are not theirs, and take up to ten times as long."""
-    hopper = machine in ("hgx-h100", "hgx-h200")
+    hopper = machine in _HOPPER
     mxfp4 = ("bfloat16", "w4a16_mxfp4") if hopper else ("float8", "w4a8_mxfp4_mxfp8")
     int4 = "moe_dtype == 'int4_wo' and kernel_source.str.contains('marlin')"
     return ("mxfp4", mxfp4[0], f"moe_dtype == '{mxfp4[1]}'"), ("int4", "bfloat16", int4)

@@ -23,6 +23,12 @@ _FLASH_1 = "llm-foundry"
 """Whose runs of 2023 have FlashAttention in its first version or in Triton's."""
 _EAGER = "llm-foundry"
 """Whose runs of 2023 are plain PyTorch, not compiled: the host launches each op as it stands."""
+_LATE = "llm-foundry"
+"""Whose FSDP gathers a layer's weights in backward once the layer before is done.
+
+**Source:** MosaicML Composer, `FSDPConfig` (`backward_prefetch: str = 'BACKWARD_POST'`), which
+llm-foundry's scripts for benchmarks leave as it is.
+"""
 _ROUTED = "DeepSeek"
 """Whose routed rows go by kernels made for that, where no recipe says how (`recipes.py`)."""
 _PERMUTED = ("Megatron", "DeepSeek")
@@ -63,6 +69,13 @@ _IN_PIECES = ("Megatron-Core", "Megatron-Bridge")
 **Source:** Megatron-LM, README of release 0.8 (`--tp-comm-overlap`); Megatron-Bridge, release 0.4,
 recipes/llama/llama3.py (`tp_comm_overlap=True`, turned off for nvfp4 in scripts/performance).
 """
+_SCALED, _SCALED_FROM = "Megatron-Bridge", "25.11"
+"""Whose float8 has one scale for a tensor, that of its very numbers, since this release.
+
+**Source:** Megatron-Bridge, `scripts/performance/argument_parser.py` of 0.2.0 (`fp8_cs`, `fp8_mx`
+and `fp8_sc` are all it runs in 8 bits) and `utils/precision.py` of 0.3.0 to 0.6.0; 0.1.0 had
+delayed scaling too.
+"""
 _SUMS_APART = ("Megatron-LM SC'21", "MindSpeed")
 """Whose products do not add to the sums of gradients: Megatron-LM before release 3.0 of 2022, and
 MindSpeed-LLM, whose launch scripts turn it off (`--no-gradient-accumulation-fusion`)."""
@@ -87,7 +100,7 @@ def training_case(row: Row) -> Case:
         sequence=sequence,
         layout=layout,
         chips=chips,
-        precision=row.text("precision"),
+        precision=_precision(row),
         terms=_terms(row, shape, layout, recipe),
         graphs=_graphs(recipe),
         casts=_casts(row, recipe),
@@ -123,6 +136,7 @@ def _terms(row: Row, shape: Shape, layout: str, recipe: Recipe | None) -> Terms:
     in_pieces = row.source.startswith(_IN_PIECES) and row.text("precision") != "nvfp4"
     return Terms(
         fusion=not eager,
+        prefetch=not row.source.startswith(_LATE),
         graph=not eager and _graphs(recipe) in (None, ALL),
         copies=sends if by_kernels else 0,
         permuted=sends if row.source.startswith(_PERMUTED) else 0,
@@ -132,6 +146,14 @@ def _terms(row: Row, shape: Shape, layout: str, recipe: Recipe | None) -> Terms:
         pieces=in_pieces and not shape.experts,
         sums_apart=row.source.startswith(_SUMS_APART),
     )
+
+
+def _precision(row: Row) -> str:
+    """As stated; float8 without more is what the release's scripts run under that name."""
+    stated = row.text("precision")
+    if stated == "fp8" and row.source.startswith(_SCALED) and row.noted("release") >= _SCALED_FROM:
+        return "fp8-cs"
+    return stated
 
 
 def _graphs(recipe: Recipe | None) -> tuple[str, ...] | None:

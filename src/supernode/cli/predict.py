@@ -74,7 +74,7 @@ Without = Annotated[
     list[str] | None,
     typer.Option(
         help="terms that do not count: fusion graph host overlap interference jitter "
-        "bubble imbalance"
+        "bubble prefetch imbalance"
     ),
 ]
 TraceTo = Annotated[Path | None, typer.Option(help="write the timeline here (opens in Perfetto)")]

@@ -106,7 +106,8 @@ class Chip:
     core. `kernels` hold what was measured of its kernels, by family and dtype (`matmul.bfloat16`);
     without them every op is priced by the efficiencies alone. `fuses` says that its software
     computes chains of pointwise ops in one pass, `overlaps` that it communicates beside computing
-    (else the one waits for the other). While a chip communicates, `comm_share` of its
+    (else the one waits for the other), `either_order` that its products in 8 bits read a matrix by
+    rows or by columns. While a chip communicates, `comm_share` of its
     cores are busy with that; `host_launch_s` is what the host takes to launch an op that is in no
     captured graph; `jitter` is the spread of the chips' speed, as a part of it. `host_link` is the
     way to the memory of the host. Attention by the kernels of an earlier generation takes
@@ -125,6 +126,7 @@ class Chip:
     kernels: Mapping[str, Fit] = field(default_factory=dict[str, Fit], hash=False)
     fuses: bool = False
     overlaps: bool = True
+    either_order: bool = False
     comm_share: Sourced | None = None
     host_launch_s: Sourced | None = None
     jitter: Sourced | None = None

@@ -17,9 +17,13 @@ KERNELS: Mapping[str, tuple[str, ...]] = {
 }
 """The parameters of each family of kernels; `simulate/cost/` says what they mean."""
 
-MAY_HAVE: Mapping[str, tuple[str, ...]] = {"matmul": ("grain", "steady")}
-"""Those that only some chips have: processors, whose smallest tile is not of 64 rows, and chips
-whose power limit slows them when they go on computing."""
+MAY_HAVE: Mapping[str, tuple[str, ...]] = {
+    "matmul": ("grain", "steady"),
+    "attention": ("queries", "hidden"),
+}
+"""Those that only some chips have: processors, whose smallest tile is not of 64 rows; chips whose
+power limit slows them when they go on computing; and chips whose cores take more than 128 queries,
+so that what is no product hides behind what is."""
 
 TRANSPORT = (
     *("start_s", "short_hop_s", "short_share", "middle_hop_s", "middle_share"),
@@ -62,6 +66,11 @@ class Fit:
 
     def __contains__(self, name: str) -> bool:
         return name in self.values
+
+    def get(self, name: str, default: float) -> float:
+        """The number of that name, or the default where the chip has none."""
+        found = self.values.get(name)
+        return default if found is None else found.value
 
     @property
     def any(self) -> Sourced:

@@ -86,6 +86,7 @@ def _chip(table: Table, sources: Sources, like: Like) -> Chip:
         kernels=dict(kernels(table, sources, like)),
         fuses=table.flag("fuses"),
         overlaps=table.flag("overlaps", default=True),
+        either_order=table.flag("either_order"),
         comm_share=optional(table, "comm_share", sources, most=1),
         host_launch_s=optional(table, "host_launch_s", sources),
         jitter=optional(table, "jitter", sources, most=1),

@@ -10,8 +10,10 @@ class Product:
     `ragged` is set where each group has its own number of rows, which only the run knows: `m` is
     then their mean; with `apart` a kernel of its own multiplies each group, as it does a layer's.
     `cast_bytes` is what a kernel of its own reads and writes to narrow the left operand,
-    `gradient_cast_bytes` the same of the gradient of the result. `weights` names the format of the
-    right operand where it needs kernels of its own.
+    `gradient_cast_bytes` the same of the gradient of the result; of both a share `turned` is the
+    same numbers again in the other order, for chips whose products read one order only. Operands
+    that are cast have `narrow` of the bytes they had. `weights` names the format of the right
+    operand where it needs kernels of its own.
     """
 
     groups: int = 1
@@ -22,6 +24,8 @@ class Product:
     apart: bool = False
     cast_bytes: float = 0.0
     gradient_cast_bytes: float = 0.0
+    turned: float = 0.0
+    narrow: float = 1.0
     weights: str = ""
 
 

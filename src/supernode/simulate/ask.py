@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from supernode.errors import UnknownOp
 from supernode.ir import FETCH, RECEIVE, SEND, WAIT, Arg, Block, Op, Value, print_typed
-from supernode.ops import Cost
+from supernode.ops import Cost, Product
 from supernode.plan import ON_HOST, Plan, crossings_of
+from supernode.simulate.cast_first import gathered_narrow, scattered
 from supernode.simulate.collective_time import (
     COLLECTIVE_OF,
     COLLECTIVES,
@@ -22,6 +23,7 @@ from supernode.simulate.pieces import in_pieces
 from supernode.simulate.side_by_side import CostOf
 from supernode.simulate.sorted_rows import ROWS
 from supernode.simulate.terms import Handling
+from supernode.simulate.uses import Uses
 from supernode.trace import COMM, COMPUTE, COPY, Stream
 
 _EXPERTS: dict[str, Way] = {"fabric.dispatch": "dispatch", "fabric.combine": "combine"}
@@ -165,6 +167,7 @@ class Asks:
             self._number(joined[at]) if at in joined else self._alike(op)
             for at, op in enumerate(ops)
         ]
+        numbers = self._cast_first(Uses.of(ops, block.outputs), numbers)
         if self._how.pieces:
             numbers = self._cut(ops, numbers)
         pairs = zip(ops, numbers, strict=True)
@@ -192,12 +195,35 @@ class Asks:
                 found[product] = self._number(Beside(product=what, sendings=tuple(sendings)))
         return found
 
+    def _cast_first(self, uses: Uses, numbers: Sequence[int | None]) -> list[int | None]:
+        """What these ask where what is gathered for products in few bits is cast first."""
+        found = [*numbers]
+        for at, product, share in gathered_narrow(uses, self._cost):
+            what = None if (number := found[at]) is None else self.of[number].what
+            if isinstance(what, Sending):
+                found[at] = self._number(replace(what, data_bytes=what.data_bytes * share))
+                found[product] = self._shared(found[product], what.size, "cast_bytes")
+        for at, product in scattered(uses):
+            what = None if (number := found[at]) is None else self.of[number].what
+            if isinstance(what, Sending):
+                found[product] = self._shared(found[product], what.size, "gradient_cast_bytes")
+        return found
+
+    def _shared(self, number: int | None, chips: int, casts: str) -> int | None:
+        """A product some of whose casts so many chips share."""
+        what = None if number is None else self.of[number].what
+        if not isinstance(what, Cost) or not isinstance(what.shape, Product):
+            return number
+        each = {casts: getattr(what.shape, casts) / chips}
+        return self._number(replace(what, shape=replace(what.shape, **each)))
+
     def _alike(self, op: Op) -> int | None:
         seen: dict[int, int] = {}
         kwargs = tuple((name, _look(arg, seen)) for name, arg in op.kwargs)
         letter = op.name in (SEND, RECEIVE) and not self._plan.mesh.stages
         args = op.args[:2] if letter else op.args  # not to whom
-        look = (op.name, self._stage, _look(args, seen), kwargs)
+        site = (op.site.phase, op.site.module)  # by which rules of costs tell ops apart
+        look = (op.name, site, self._stage, _look(args, seen), kwargs)
         if look not in self._seen:
             self._seen[look] = self._number(self._what(op))
         return self._seen[look]

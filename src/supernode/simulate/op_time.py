@@ -159,9 +159,10 @@ def _product(cost: Cost, chip: Chip, fit: Fit, rows_factor: float) -> float:
         rates=_rates(cost, chip),
         fit=fit,
     )
-    return max(float(time), _steady_s(cost, chip)) + sum(
-        _cast_s(moved, chip) for moved in (shape.cast_bytes, shape.gradient_cast_bytes)
-    )
+    written = 1 - shape.turned if chip.either_order else 1.0
+    casts = (shape.cast_bytes, shape.gradient_cast_bytes)
+    cast_s = sum(_cast_s(moved * written, chip) for moved in casts)
+    return max(float(time), _steady_s(cost, chip)) + cast_s
 
 
 def _steady_s(cost: Cost, chip: Chip) -> float:

@@ -39,8 +39,8 @@ def _gathered(ops: Sequence[Op]) -> Iterator[tuple[int, int]]:
     """Gathers of the activations of a product, with the first product that reads them."""
     made: dict[int, int] = {}  # what is seen of a gathered value -> where it was gathered
     for at, op in enumerate(ops):
-        if op.name == GATHER and len(op.outputs) == 1:
-            made[op.outputs[0].id] = at
+        if op.name == GATHER:  # of several values at once, such as tables of positions beside
+            made |= dict.fromkeys((out.id for out in op.outputs), at)
         elif is_view(op) and op.inputs and op.inputs[0].id in made:
             made |= dict.fromkeys((out.id for out in op.outputs), made[op.inputs[0].id])
         elif op.name in LINEAR:

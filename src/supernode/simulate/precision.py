@@ -11,12 +11,15 @@ of what was measured.
 
 In a step that trains, activations and gradients are cast by kernels of their own, once each for the
 two products that read them: 2 bytes read, and a narrow copy written for each of the two orders in
-which products walk over it. A scale of the very numbers (`fp8-cs`) takes a pass to find it before;
-one of earlier steps, or of a few neighbours, does not. A gradient's cast is counted with the
-forward product, whose result it has the shape of.
+which products walk over it. Where a tensor has one scale, both copies are the same numbers, and
+chips whose products read either order need one. A scale of the very numbers (`fp8-cs`) takes a pass
+to find it before; one of earlier steps, or of a few neighbours, does not. A gradient's cast is
+counted with the forward product, whose result it has the shape of. What is gathered for a product
+is cast before (`cast_first.py`).
 
-**Source:** NVIDIA, Transformer Engine, documentation of delayed and current scaling, MXFP8 and
-NVFP4 (copies by rows and by columns; two passes of current scaling), and `cast_transpose`.
+**Source:** NVIDIA, Transformer Engine 2.9, documentation of delayed and current scaling, MXFP8 and
+NVFP4 (copies by rows and by columns; two passes of current scaling), `cast_transpose`, and
+`quantizer.cpp` (`nvte_is_non_tn_fp8_gemm_supported`: no copy by columns on Blackwell).
 
 A cache of keys and values may be narrow for itself: then attention of a few queries, as a decode
 step has, reads fewer bytes.
@@ -44,7 +47,7 @@ class Precision:
     activation that it reads; `ops` are those that do. With `casts` a kernel of its own
     narrows what is read; layers in modules whose name has `kept` in it stay as captured. Experts
     whose weights are in a `format` of their own have kernels that were measured for themselves. In
-    training casting reads a number `passes` times."""
+    training casting reads a number `passes` times, and `one_scale` serves a whole tensor."""
 
     dtype: str
     weight_bytes: float
@@ -54,6 +57,7 @@ class Precision:
     kept: str = ""
     format: str = ""
     passes: int = 1
+    one_scale: bool = False
 
 
 _FLOAT8 = Precision(dtype="float8", weight_bytes=1.0, activation_bytes=1.0)
@@ -62,8 +66,8 @@ _INT4 = Precision(dtype="bfloat16", weight_bytes=0.53125, activation_bytes=2.0, 
 _MXFP4 = replace(_INT4, ops=_EXPERTS, format="mxfp4")
 _AS_CAPTURED = ("", "bf16", "bfloat16", "fp16", "float16", "fp32", "float32")
 PRECISIONS: Mapping[str, Precision] = {
-    "fp8": _FLOAT8,
-    "fp8-cs": replace(_FLOAT8, passes=2),
+    "fp8": replace(_FLOAT8, one_scale=True),
+    "fp8-cs": replace(_FLOAT8, passes=2, one_scale=True),
     "fp8-cast": replace(_FLOAT8, casts=True),
     "mxfp8": _FLOAT8,
     "int8": Precision(dtype="int8", weight_bytes=1.0, activation_bytes=1.0),
@@ -122,14 +126,20 @@ def is_training(program: Program) -> bool:
 
 
 def _with_casts(op: Op, narrow: Cost, precision: Precision) -> Cost:
-    """A forward product, with what narrows its activations and the gradient of its result."""
-    shape = narrow.shape
-    if not isinstance(shape, Product) or op.name in _EXPERTS or op.site.phase != "forward":
+    """A product of narrow operands, and a forward one with what narrows its activations and the
+    gradient of its result."""
+    shape, size = narrow.shape, precision.activation_bytes
+    if not isinstance(shape, Product) or op.name in _EXPERTS:
         return narrow
-    each = 2 * precision.passes + 2 * precision.activation_bytes
-    cast = replace(
-        shape, cast_bytes=each * shape.m * shape.k, gradient_cast_bytes=each * shape.m * shape.n
-    )
+    cast = replace(shape, narrow=size / 2)
+    if op.site.phase == "forward":
+        each = 2 * precision.passes + 2 * size
+        cast = replace(
+            cast,
+            cast_bytes=each * shape.m * shape.k,
+            gradient_cast_bytes=each * shape.m * shape.n,
+            turned=size / each if precision.one_scale else 0.0,
+        )
     return replace(narrow, shape=cast)
 
 

@@ -4,14 +4,17 @@ Computing keeps the order of the program. A collective is issued where it stands
 before it, and overlaps with what follows until its result is used. One that waits for nothing
 computed in this step (a gather of parameters) is issued early: when the stretch of such collectives
 before it stands in the program. So the weights of the next layer arrive while this one computes,
-and those of two layers are held.
+and those of two layers are held. Without `prefetch` backward gathers them where they stand, once
+the layer before is done, and sends that layer's gradients behind.
 
 What a stage sends goes on a stream of its own; what reads it on another stage waits for that.
 
 What is fetched from another place begins after the op before it, and what reads it waits; after a
 `wait` no op begins before what was stored is there. Each way has a stream of its own.
 
-**Source:** early gathers: Zhao et al., "PyTorch FSDP", VLDB 2023, section 3.3.2.
+**Source:** early gathers: Zhao et al., "PyTorch FSDP", VLDB 2023, section 3.3.2; without: PyTorch,
+`torch.distributed.fsdp.BackwardPrefetch` (`BACKWARD_POST` overlaps the sum of one layer's gradients
+with the next layer, and not the gather).
 """
 
 from collections.abc import Sequence
@@ -60,17 +63,18 @@ class Lane(NamedTuple):
 
 
 def schedule_stages(
-    stages: Sequence[Sequence[Line]], asks: Asks, *, bubble: bool = True
+    stages: Sequence[Sequence[Line]], asks: Asks, *, bubble: bool = True, prefetch: bool = True
 ) -> list[Schedule]:
     """The tasks of a chip of each stage, given its lines, with numbers of their own.
 
-    Without a `bubble` no stage waits for what another one sends.
+    Without a `bubble` no stage waits for what another one sends; without `prefetch` backward
+    gathers no weights early.
 
     Ops that take no time are in no task: what reads a view waits for its base.
     """
     mail, routines, found, first = Mail(waits=bubble), Routines(asks), list[Schedule](), 0
     for stage, lines in enumerate(stages):
-        scheduler = _Scheduler(stage, first, mail)
+        scheduler = _Scheduler(stage, first, mail, prefetch=prefetch)
         for line in lines:
             scheduler.play(line, routines)
         found.append(scheduler.schedule())
@@ -90,8 +94,9 @@ class _Slot:
 
 
 class _Scheduler:
-    def __init__(self, stage: int, first: int, mail: Mail) -> None:
+    def __init__(self, stage: int, first: int, mail: Mail, *, prefetch: bool) -> None:
         self._stage, self._first, self._mail = stage, first, mail
+        self._prefetch = prefetch
         self._tasks: list[Task] = []
         self._stints: list[Stint] = []
         self._firsts: list[int] = []
@@ -102,6 +107,7 @@ class _Scheduler:
         self._awaited: frozenset[int] = frozenset()  # by what is computed next
         self._position, self._label = 0, ""  # those of the line that is played
         self._issued: Tasks = ()
+        self._sent: list[int] = []  # since weights were last gathered
         # Where the stretches of early collectives stand: the last one, and the one before it.
         self._here = self._before = _Slot((), 0)
         # The tasks as they are issued: those of a slot, what follows it, the next slot, ...
@@ -139,12 +145,16 @@ class _Scheduler:
             waits |= self._awaited
             self._awaited = frozenset()
         deps = tuple(sorted(waits.union(self._issued) if step.after else waits))
-        order = self._order[-1]
+        order, sums = self._order[-1], list[int]()
         if stint is not None and stint.stream == COMM and not deps:
-            order, deps = self._ahead(stint)
+            if not self._prefetch and stint.works[0].op.site.phase == "backward":
+                deps, sums = self._issued, self._taken_back(order)
+            else:
+                order, deps = self._ahead(stint)
         made = deps
         if stint is not None:
             made = (self._issue(stint, deps, order),)
+            order += sums
         if computes:
             self._issued = made
             self._waited |= waits
@@ -152,9 +162,20 @@ class _Scheduler:
             self._mail.send(*step.letter, made)
         return made
 
+    def _taken_back(self, order: list[int]) -> list[int]:
+        """The sums of the layer at hand, which go behind the gather of the next one: what was sent
+        since the last such gather and nothing computed waits for."""
+        sums = [number for number in self._sent if self._first + number not in self._waited]
+        for number in sums:
+            order.remove(number)
+        self._sent.clear()
+        return sums
+
     def _issue(self, stint: Stint, deps: Tasks, order: list[int]) -> int:
         task = self._first + len(self._tasks)
         order.append(len(self._tasks))
+        if stint.stream == COMM and not stint.out:
+            self._sent.append(len(self._tasks))
         lane = Lane(self._stage, stint.stream, stint.out)
         self._tasks.append(Task(id=task, deps=deps, stream=lane))
         self._stints.append(stint)
@@ -168,6 +189,7 @@ class _Scheduler:
         if self._here.issued != self._issued:
             self._before, self._here = self._here, _Slot(self._issued, position)
             self._order += [self._here.tasks, []]
+            self._sent.clear()
         size_bytes = sum(value.type.size_bytes for value in stint.works[0].op.outputs)
         first = self._before.position
         self._early.append(Early(first=first, last=position, size_bytes=size_bytes))

@@ -55,7 +55,7 @@ def stages_of(plan: Plan, cost: CostOf, how: Handling) -> Stages:
     own = {id(line.block): stage for stage, each in enumerate(todo) for line in each}
     own = own if plan.mesh.stages else {}  # else they share blocks
     asks = Asks(plan, cost, how, stages=own)
-    schedules = schedule_stages(todo, asks, bubble=how.bubble)
+    schedules = schedule_stages(todo, asks, bubble=how.bubble, prefetch=how.prefetch)
     stints = [stint for schedule in schedules for stint in schedule.stints]
     firsts = _counts(first for schedule in schedules for first in schedule.firsts)
     sizes = _counts(len(stint.works) for stint in stints)

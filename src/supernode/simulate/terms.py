@@ -26,12 +26,14 @@ class Handling:
     With `fusion`, chains of ops are one kernel, products add to `sums` of gradients, and `rows` of
     tokens are handled as it says; with `overlap`, communication has a stream of its own, and copies
     have one; with `pieces`, some goes piece by piece beside a product (`pieces.py`). Without a
-    `bubble` no stage waits for what another one sends.
+    `bubble` no stage waits for what another one sends, without `prefetch` backward gathers weights
+    where it stands.
     """
 
     fusion: bool
     overlap: bool
     bubble: bool = True
+    prefetch: bool = True
     rows: RowsBy = AS_CAPTURED
     pieces: bool = False
     sums: bool = True
@@ -47,7 +49,9 @@ class Terms:
     - `overlap`: communication runs beside computation; without, one waits for the other;
     - `interference`: the cores that communication takes slow computation beside it;
     - `jitter`: a step waits for the slowest of its chips, the slower the more there are;
-    - `bubble`: stages of a pipeline wait for each other; without, all that comes in is there.
+    - `bubble`: stages of a pipeline wait for each other; without, all that comes in is there;
+    - `prefetch`: backward gathers the weights of the next layer beside the one at hand; without,
+      once that is done (FSDP's `BACKWARD_POST`).
 
     `small_at_once` is for serving stacks, whose own kernels add small arrays in one step;
     `copies` for stacks with kernels for routed rows of so many experts a token (0: rows go by an
@@ -72,6 +76,7 @@ class Terms:
     interference: bool = True
     jitter: bool = True
     bubble: bool = True
+    prefetch: bool = True
     small_at_once: bool = False
     imbalance: float = EVEN
     copies: int = 0
@@ -103,6 +108,7 @@ class Terms:
             fusion=self.fusion and chip.fuses,
             overlap=overlap,
             bubble=self.bubble,
+            prefetch=self.prefetch,
             rows=RowsBy(permuted=self.permuted, sent=self.copies > 0, paired=self.paired),
             pieces=self.pieces and overlap,
             sums=not self.sums_apart,

@@ -15,6 +15,8 @@ class Parameters(Protocol):
 
     def __getitem__(self, name: str, /) -> float: ...
 
+    def get(self, name: str, default: float, /) -> float: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
