@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,12 +75,18 @@ class CpuBackend(BaseBackend):
         stages["tile"] = lambda source, metadata: _make_tile(source, metadata, options, state)
         stages["llir"] = lambda source, metadata: _make_llir(metadata, options, state)
         stages["asm"] = lambda source, metadata: codegen.to_assembly(source)
-        stages["obj"] = lambda source, metadata: codegen.to_object(source)
+        stages["obj"] = _make_object
 
     def hash(self) -> str:
         """Changes with this package's sources and with the CPU: part of Triton's cache key."""
         unit = "matrix" if host.matrix_unit() else ""
         return f"{_source_digest()}-{host.cpu_name()}-{unit}"
+
+
+def _make_object(assembly: str, metadata: dict[str, Any]) -> bytes:
+    code = codegen.to_object(assembly)
+    metadata["checksum"] = zlib.crc32(code)
+    return code
 
 
 @functools.cache

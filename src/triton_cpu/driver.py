@@ -15,7 +15,7 @@ from triton.backends.driver import DriverBase
 from .emit.kernel import SYMBOL
 from .runtime import host, numpy_arrays, timing
 from .runtime.codegen import Loaded, provide_halves
-from .runtime.launch import attach, launcher
+from .runtime.launch import attach, check, launcher
 
 MAX_THREADS = 1 << 20
 DEVICE = -1
@@ -38,6 +38,7 @@ class Utilities:
 
     def load_binary(self, name: str, kernel: bytes, shared: int, device: int) -> Binary:
         """Object code in memory, and the address of its kernel."""
+        check(kernel)
         provide_halves()
         loaded = Loaded(kernel)
         function = loaded.address(SYMBOL)

@@ -109,6 +109,22 @@ def test_a_second_process_finds_the_kernel_in_the_cache(monkeypatch):
     assert torch.equal(out, x + x)
 
 
+def test_damaged_code_in_the_cache_is_refused(tmp_path, monkeypatch):
+    import triton_cpu
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    x = torch.randn(32)
+
+    def launch():
+        triton.JITFunction(add_kernel.fn)[(1,)](x, x, torch.empty(32), 32, BLOCK=32)
+
+    launch()
+    (code,) = tmp_path.glob("*/*.obj")
+    code.write_bytes(code.read_bytes()[:100])
+    with pytest.raises(triton_cpu.CompileError, match=r"cache is damaged\.\n  where: kernel add_"):
+        launch()
+
+
 def test_launch_hooks_run_around_the_kernel():
     seen = []
     triton.knobs.runtime.launch_enter_hook.add(lambda data: seen.append(data.get()["name"]))

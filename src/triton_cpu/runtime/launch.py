@@ -3,11 +3,12 @@
 import ctypes
 import struct
 import threading
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 from ..emit.fault import ANY
-from ..errors import ArgumentError, KernelAssertion
+from ..errors import ArgumentError, CompileError, KernelAssertion
 from . import arguments
 from .codegen import Loaded
 from .numpy_arrays import place_of
@@ -32,6 +33,17 @@ def attach(code: Loaded, function: int) -> None:
         _current.launcher = None
 
 
+def check(code: bytes) -> None:
+    """Raises if this isn't the code compiled for the launcher that this thread has just made."""
+    launcher: Launcher | None = getattr(_current, "launcher", None)
+    if launcher is not None and zlib.crc32(code) != launcher.checksum:
+        raise CompileError(
+            "The machine code in Triton's cache is damaged.",
+            where=launcher.where,
+            fix="empty the cache: TRITON_CACHE_DIR, or ~/.triton/cache",
+        )
+
+
 def launcher(src: Any, metadata: Any) -> Callable[..., None]:
     """What Triton calls for each launch of one kernel: a method, which is faster to call than an
     object."""
@@ -47,6 +59,7 @@ class Launcher:
         self.loaded = threading.Event()
         _current.launcher = self
         self.name: str = metadata.name
+        self.checksum: int = metadata.checksum
         self.sites: list[dict[str, Any]] = metadata.sites
         self.sanitize: bool = metadata.sanitize
         self.threads: int = metadata.num_threads or asked_threads()

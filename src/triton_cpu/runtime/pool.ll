@@ -3,7 +3,8 @@
 ; @state = generation << 17 | open << 16 | joined. A launch writes @job, then sets the next
 ; generation open. A worker joins by adding one to `joined` while the job is open; the launcher
 ; closes it once all programs are handed out, and waits until `joined` is 0 again. A worker that
-; wakes up late therefore never delays a launch. Idle workers spin for a while, then sleep.
+; wakes up late therefore never delays a launch. Idle workers spin for a while, then longer, giving
+; way to other threads, then they sleep.
 
 %Job = type { ptr, ptr, i32, i32, i32, i64, i64 } ; kernel, args, gx, gy, gz, programs, batch
 %Launch = type { ptr, i64, i32, i32, i32, i32, i32, i32 } ; kernel, programs, grid, threads, aside
@@ -73,7 +74,7 @@ idle:
   %seen = phi i64 [ 0, %entry ], [ %seen, %woken ], [ %generation, %worked ], [ %generation, %full ]
   br label %look
 look:
-  %spins = phi i32 [ 0, %idle ], [ %more, %again ]
+  %spins = phi i32 [ 0, %idle ], [ %more, %awake ], [ %more, %yield ]
   %now = load atomic i64, ptr @state seq_cst, align 64
   %generation = lshr i64 %now, 17
   %fresh = icmp ne i64 %generation, %seen
@@ -101,8 +102,14 @@ worked:
 again:
   call void @pause()
   %more = add i32 %spins, 1
-  %tired = icmp sgt i32 %more, SPINS
-  br i1 %tired, label %sleep, label %look
+  %tired = icmp sgt i32 %more, LOOKS
+  br i1 %tired, label %sleep, label %awake
+awake:
+  %polite = icmp sgt i32 %more, SPINS
+  br i1 %polite, label %yield, label %look
+yield:
+  %y = call i32 @sched_yield()
+  br label %look
 sleep:
   %l = call i32 @pthread_mutex_lock(ptr @mutex)
   %s0 = atomicrmw add ptr @sleeping, i32 1 seq_cst

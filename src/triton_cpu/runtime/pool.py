@@ -16,9 +16,10 @@ STACK_BYTES = 256 << 20
 CALLER_STACK_BYTES = 2 << 20
 """Programs with more scratch than this do not run on the calling thread."""
 
-_SPINS = 10_000
-"""Turns of a `pause`, of 10 to 50 ns each, before an idle worker sleeps: longer than Python takes
-from one launch to the next, though other data have filled the caches meanwhile."""
+_SPINS, _LOOKS = 1500, 3000
+"""How often an idle worker looks for work before it begins to give way to other threads, and before
+it sleeps. From one launch to the next Python takes up to 100 µs, where the kernel's data have
+displaced Python's from the caches; this is some 300 µs."""
 
 LAUNCH_FORMAT = "Qq6i"
 """What `Pool.launch` is given, by `struct`: the kernel's address, the number of programs, the three
@@ -55,7 +56,7 @@ def _source() -> str:
     text = (Path(__file__).parent / "pool.ll").read_text()
     pause = f'call void asm sideeffect "{"pause" if host.is_x86() else "yield"}", ""()'
     detached = 2 if sys.platform == "darwin" else 1  # PTHREAD_CREATE_DETACHED
-    values = {"PAUSE": pause, "SPINS": str(_SPINS), "STACK": str(STACK_BYTES)}
+    values = {"PAUSE": pause, "SPINS": str(_SPINS), "LOOKS": str(_LOOKS), "STACK": str(STACK_BYTES)}
     for name, value in {**values, "DETACHED": str(detached)}.items():
         text = text.replace(f" {name}", f" {value}")
     return text
