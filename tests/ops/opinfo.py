@@ -14,13 +14,17 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ops.calls import Sample, call
+from supernode.ir.types import DTYPE_BYTES
 from supernode.ops import table
 from supernode.plan import Mesh
 
 MESHES = (*(Mesh((("a", n),)) for n in (2, 3, 5)), Mesh((("a", 2), ("b", 2))))
 """Torch's shapes are made of 3, 5, 10 and 20: parts are equal for some and not for others."""
 
-OUTSIDE = ("jiterator", "linalg", "fft", "sparse", "to_sparse", "signal", "masked.")
+DTYPES = (torch.float32, torch.int64, torch.complex64)
+"""An operator is called with the first of these that it knows."""
+
+OUTSIDE = ("jiterator", "linalg", "sparse", "to_sparse", "signal", "masked.")
 """Prefixes of operators of the database that no row is about."""
 
 DROPPED = ("device", "layout", "pin_memory", "non_blocking")
@@ -41,18 +45,19 @@ def calls(per_operator: int, per_row: int) -> dict[str, list[Sample]]:
         from torch.testing._internal.common_methods_invocations import op_db
 
         for operator in op_db:
-            known = operator.supports_dtype(torch.float32, "cpu")
+            known = [each for each in DTYPES if operator.supports_dtype(each, "cpu")]
             if known and not operator.name.startswith(OUTSIDE):
-                _try(operator, per_operator, recorder)
+                _try(operator, known[0], per_operator, recorder)
         return {
             name: [call(name, *args, **kwargs) for args, kwargs in found.values()]
             for name, found in sorted(recorder.found.items())
         }
 
 
-def _try(operator: Any, count: int, recorder: "_Recorder") -> None:
+def _try(operator: Any, dtype: torch.dtype, count: int, recorder: "_Recorder") -> None:
     torch.manual_seed(0)
-    given = operator.sample_inputs("cpu", torch.float32, requires_grad=operator.supports_autograd)
+    differentiated = operator.supports_autograd and dtype.is_floating_point
+    given = operator.sample_inputs("cpu", dtype, requires_grad=differentiated)
     samples = list(given)
     # Spread over all of them: later ones have more dims.
     for sample in samples[:: max(1, len(samples) // count)][:count]:
@@ -113,15 +118,16 @@ def _described(arg: Any) -> Any:
 
 
 def _is_plain(args: list[Any] | tuple[Any, ...]) -> bool:
-    """Whether a Program can hold these: dense and real tensors, numbers, words."""
+    """Whether a Program can hold these: dense tensors, real numbers, words."""
     for arg in args:
         if isinstance(arg, list | tuple) and not _is_plain(arg):
             return False
-        if isinstance(arg, Tensor) and (arg.is_complex() or arg.layout != torch.strided):
+        dtype = arg.dtype if isinstance(arg, Tensor) else arg
+        if isinstance(dtype, torch.dtype) and str(dtype).removeprefix("torch.") not in DTYPE_BYTES:
+            return False
+        if isinstance(arg, Tensor) and arg.layout != torch.strided:
             return False
         if isinstance(arg, torch.memory_format) and arg not in FORMATS:
-            return False
-        if isinstance(arg, torch.dtype) and arg.is_complex:
             return False
     return not any(isinstance(arg, complex | torch.Generator) for arg in args)
 

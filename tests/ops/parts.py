@@ -14,6 +14,9 @@ from supernode.ops import Formula
 NOISE = 8
 """How much longer a reduction counts when its terms are several times as large as the result."""
 
+_LARGEST = 5
+"""The largest integer that is added as noise."""
+
 
 def combined(parts: Sequence[Tensor], kind: str, shares: Sequence[int] = (1, 1)) -> Tensor:
     """What parts of a kind stand for; a mean weighs them by their `shares` of the whole."""
@@ -45,7 +48,15 @@ def has_parts(x: Any, kind: str) -> bool:
     """Whether `x` is a tensor that parts of a kind can stand for."""
     if not isinstance(x, Tensor) or x.dtype == torch.bool or not x.isfinite().all():
         return False
-    return x.is_floating_point() or kind in ("sum", "max", "min")
+    if x.is_floating_point() or kind == "sum":
+        return True
+    return kind in ("max", "min") and not x.is_complex() and _has_room(x)
+
+
+def _has_room(x: Tensor) -> bool:
+    """Whether integers are far enough from the ends of their dtype for noise to be added."""
+    ends = torch.iinfo(x.dtype)
+    return bool(((x >= ends.min + _LARGEST) & (x <= ends.max - _LARGEST)).all())
 
 
 def parts_of(x: Tensor, kind: str, seed: int) -> tuple[Tensor, Tensor]:
@@ -56,7 +67,7 @@ def parts_of(x: Tensor, kind: str, seed: int) -> tuple[Tensor, Tensor]:
         size = float(x.double().square().mean().sqrt()) if x.numel() else 0.0
         noise = noise.to(x.dtype) if kind == "norm2" else (noise * (size or 1.0)).to(x.dtype)
     else:
-        noise = torch.randint(-5, 6, x.shape, generator=generator).to(x.dtype)
+        noise = torch.randint(-_LARGEST, _LARGEST + 1, x.shape, generator=generator).to(x.dtype)
     if kind == "sum":
         return noise, x - noise
     if kind == "mean":
