@@ -17,6 +17,7 @@ from supernode.errors import DoesNotFit, LayoutError, VerifyError
 from supernode.ir import CALL, FETCH, SEND, STORE, WAIT, Op, Program, Value, verify
 from supernode.models import Job, recipe
 from supernode.partition import parse_line, partition, partition_within
+from supernode.partition.fit import LIMITS
 from supernode.partition.offload import KINDS
 from supernode.plan import Plan, memory, plan_from_json, plan_to_json
 from zoo import CNNS, zoo_step
@@ -291,7 +292,8 @@ def test_one_chip_has_no_peer() -> None:
 
 def test_what_recompute_alone_cannot_fit_is_offloaded_least_moved_first() -> None:
     program = captured().program
-    again = planned("recompute=full").memory(in_place=True).peak_bytes
+    alone = (planned(f"recompute={mode}") for mode in (*LIMITS, "full"))
+    again = min(plan.memory(in_place=True).peak_bytes for plan in alone)
     fits = partition_within(program, "", again - 1)
     assert fits.layout == "recompute=full,offload=optimizer"
     more = "recompute=full,offload=optimizer+parameters+gradients"

@@ -1,5 +1,6 @@
 """Activations computed again: the same bits, less memory, FLOP as the textbook has them."""
 
+import re
 from functools import lru_cache
 
 import pytest
@@ -15,6 +16,7 @@ from supernode.ops import cost
 from supernode.partition import parse_line, partition, partition_within
 from supernode.partition.fit import LIMITS
 from supernode.plan import Plan, memory
+from supernode.units import format_bytes
 from wires import sent
 from zoo import CNNS, ZOO, zoo_step
 
@@ -125,6 +127,19 @@ def test_what_software_holds_is_asked_of_plans_whose_tensors_fit() -> None:
     assert max(tried) <= enough
     with pytest.raises(DoesNotFit, match=r"on each chip, beside what software holds, .* allowed"):
         partition_within(program, "", enough, with_software=lambda _: False)
+
+
+def test_where_all_of_it_again_needs_more_some_of_it_is_tried() -> None:
+    program, line = captured().program, "pp=2,micro=2,offload=optimizer,schedule=zb"
+    none, some, full = (
+        partition(program, f"{line}{again}").memory(in_place=True).peak_bytes
+        for again in ("", ",recompute=4", ",recompute=full")
+    )
+    assert some < none < full
+    found = partition_within(program, line, some)
+    assert found.layout == partition(program, f"{line},recompute=4").layout
+    with pytest.raises(DoesNotFit, match=re.escape(f"needs {format_bytes(some)} on each chip")):
+        partition_within(program, line, some - 1)
 
 
 def test_what_fits_in_no_way_says_what_it_needs() -> None:

@@ -38,7 +38,8 @@ def partition_within(
 
     Raises:
         LayoutError, UnknownOp: as `partition`.
-        DoesNotFit: even when all that can be is computed again and offloaded.
+        DoesNotFit: even when all that can be is computed again and offloaded; with what the plan
+            needs that needs least.
     """
     line = parse_line(layout, chips)
     plan = partition(program, layout, chips)
@@ -46,9 +47,13 @@ def partition_within(
     places = ELSEWHERE if line.offload is None else ()
     most = f"{RECOMPUTE}={FULL}" if modes else ""
 
+    needed: list[tuple[MemoryUse, Plan]] = []
+
     def fits(tried: Plan) -> bool:
-        of_tensors = tried.memory(in_place=in_place).peak_bytes
-        return of_tensors <= memory_bytes and (with_software is None or with_software(tried))
+        use = tried.memory(in_place=in_place).fullest
+        needed.append((use, tried))
+        within = use.peak_bytes <= memory_bytes
+        return within and (with_software is None or with_software(tried))
 
     again = partial(_with, program, chips, layout)
     if fits(plan):
@@ -63,11 +68,15 @@ def partition_within(
             else:
                 low = middle + 1
         return plan
+    for mode in modes[:-1:4]:  # while it runs again, what needs most may hold more than it saves
+        if fits(plan := again(f"{RECOMPUTE}={mode}")):
+            return plan
     for kinds in places:
         plan = again(most, f"{OFFLOAD}={kinds}")
         if fits(plan):
             return plan
-    raise _misfit(plan, memory_bytes, plan.memory(in_place=in_place).fullest)
+    least, plan = min(needed, key=lambda each: each[0].peak_bytes)
+    raise _misfit(plan, memory_bytes, least)
 
 
 def _with(program: Program, chips: int | None, *words: str) -> Plan:
