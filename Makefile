@@ -4,6 +4,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 VENV := .venv/.made-from-lock
+# Tests of these rooms start chips of their own, which need all cores: they run one after another,
+# the others as many at a time as there are cores. A room that is new counts among the others.
+CHIPS := api bench calibrate checkpoint cli docs run
+ALONE := $(addprefix tests/,$(CHIPS))
+BESIDE := -n auto --dist loadfile $(addprefix --ignore=,$(ALONE))
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-all test-triton check golden bench accuracy clean
@@ -23,10 +28,12 @@ demo: $(VENV) ## train a small GPT on two chips of this host, then compare big m
 	$(BIN)/supernode compare llama3-8b --on cloudmatrix384 gb200-nvl72 hgx-h100 hgx-h20
 
 test: $(VENV) ## all tests, but for the zoo and those that need a GPU or measure speed
-	$(BIN)/python -m pytest -q -m "not zoo and not gpu and not bench"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(BESIDE) -m "not zoo and not gpu and not bench"
+	$(BIN)/python -m pytest -q $(ALONE) -m "not zoo and not gpu and not bench"
 
 test-all: $(VENV) ## these and the zoo: every common model on every scheme
-	$(BIN)/python -m pytest -q -m "not gpu and not bench"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(BESIDE) -m "not gpu and not bench"
+	$(BIN)/python -m pytest -q $(ALONE) -m "not gpu and not bench"
 
 test-triton: .venv-triton36/.made .venv-triton39/.made ## the Triton backend on the oldest and newest triton
 	.venv-triton36/bin/python -m pytest -q tests/triton_cpu
@@ -44,7 +51,8 @@ check: $(VENV) ## the gate, five minutes: format, lint, types, imports, sizes, f
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/check_sizes.py
-	$(BIN)/python -m pytest -q -m "not slow and not zoo and not gpu and not bench"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(BESIDE) -m "not slow and not zoo and not gpu and not bench"
+	$(BIN)/python -m pytest -q $(ALONE) -m "not slow and not zoo and not gpu and not bench"
 
 golden: $(VENV) ## write the golden texts anew; review the diff
 	$(BIN)/python -m pytest -q -m "not zoo and not gpu and not bench" --rewrite-goldens

@@ -47,13 +47,13 @@ WINDOWED = Shape(
 @pytest.mark.parametrize(
     ("asked", "within"),
     [
-        (step("zero1=2,tp=2,sp,micro=12", 24), 1e-6),
+        pytest.param(step("zero1=2,tp=2,sp,micro=12", 24), 1e-6, marks=pytest.mark.slow),
         (step("fsdp=4", 4), 1e-6),
-        pytest.param(step("ep=4,micro=8", 32), 1e-3, marks=pytest.mark.slow),
+        pytest.param(step("ep=4,micro=8", 32), 1e-3, marks=pytest.mark.zoo),
         (step("dp=2,tp=2", 4, "decode"), 1e-6),
-        (step("pp=2,dp=2,micro=16", 32), 1e-2),
+        pytest.param(step("pp=2,dp=2,micro=16", 32), 1e-2, marks=pytest.mark.slow),
         (replace(step("tp=4", 4, "decode"), shape=WINDOWED), 1e-6),
-        pytest.param(step("pp=4,vp=2,micro=24", 24), 1e-2, marks=pytest.mark.slow),
+        pytest.param(step("pp=4,vp=2,micro=24", 24), 1e-2, marks=pytest.mark.zoo),
     ],
     ids=lambda case: case.layout if isinstance(case, Step) else "",
 )

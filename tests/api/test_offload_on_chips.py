@@ -63,20 +63,25 @@ def check(got: tuple[list[float], list[Tensor]], want: tuple[list[float], list[T
     assert all(torch.equal(a, b) for a, b in zip(got[1], want[1], strict=True))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("line", ["offload=optimizer", "offload=all", "recompute=full,offload=all"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("offload=optimizer", marks=pytest.mark.zoo),
+        pytest.param("offload=all", marks=pytest.mark.zoo),
+        pytest.param("recompute=full,offload=all", marks=pytest.mark.slow),
+    ],
+)
 def test_one_chip_gives_the_bits_of_plain_pytorch(one: Node, line: str) -> None:
     check(trained(one, line), plain())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "place"),
     [
-        ("fsdp=2,micro=2,recompute=full", ""),
-        ("dp=2", "@peers"),
-        ("pp=2,micro=2", ""),
-        ("pp=2,vp=2,micro=2", "@peers"),
+        pytest.param("fsdp=2,micro=2,recompute=full", "", marks=pytest.mark.slow),
+        pytest.param("dp=2", "@peers", marks=pytest.mark.zoo),
+        pytest.param("pp=2,micro=2", "", marks=pytest.mark.zoo),
+        pytest.param("pp=2,vp=2,micro=2", "@peers", marks=pytest.mark.slow),
     ],
 )
 def test_two_chips_give_the_bits_that_they_give_in_memory(

@@ -98,7 +98,7 @@ def test_a_killed_chip_of_a_stage_of_its_own_layout_loses_nothing() -> None:
         assert all(torch.equal(kept[name], after[name]) for name in kept)
 
 
-@pytest.mark.slow
+@pytest.mark.zoo
 @pytest.mark.parametrize("name", CASES)
 def test_five_steps_on_four_chips(four: Node, name: str) -> None:
     check(four, name, ON_FOUR[name])

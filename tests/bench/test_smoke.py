@@ -8,7 +8,8 @@ from bench.__main__ import THEMES
 ROWS = {"training": 4, "one-chip": 2, "offload": 1, "fabric": 6, "planning": 12, "gpu": 5}
 ROWS |= {"triton-cpu": 18}
 
-MARKS = {"training": pytest.mark.zoo, "planning": pytest.mark.zoo, "gpu": pytest.mark.gpu}
+LONG = ("training", "planning", "triton-cpu", "offload")
+MARKS = {"gpu": pytest.mark.gpu} | dict.fromkeys(LONG, pytest.mark.zoo)
 
 
 def _theme(name: str) -> object:

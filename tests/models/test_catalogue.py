@@ -145,8 +145,13 @@ def test_building_is_deterministic_and_leaves_the_global_generator_alone():
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["gpt-tiny", "llama-tiny"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("gpt-tiny", marks=pytest.mark.slow),
+        pytest.param("llama-tiny", marks=pytest.mark.zoo),
+    ],
+)
 def test_a_tiny_recipe_learns_and_repeats_itself(name: str):
     def losses(steps: int) -> list[float]:
         job = recipe(name).build()

@@ -1,6 +1,6 @@
 """The vision models have the published sizes, and each learns to tell two images apart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -47,7 +47,12 @@ def test_parameters_are_as_many_as_published(make: Callable[[], nn.Module], para
         assert sum(parameter.numel() for parameter in make().parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+def _models() -> Iterator[object]:
+    for name in sorted(MODELS):
+        yield pytest.param(name, marks=pytest.mark.slow if name == "resnet" else pytest.mark.zoo)
+
+
+@pytest.mark.parametrize("name", _models())
 def test_each_model_learns_its_targets(name: str):
     torch.manual_seed(0)
     model = MODELS[name]()
