@@ -117,7 +117,7 @@ def _cases() -> Iterator[object]:
             yield pytest.param(name, chips, marks=pytest.mark.zoo if whole else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("name", "chips"), _cases())
+@pytest.mark.parametrize(("name", "chips"), [*_cases()])
 def test_five_steps_equal_one_chip(name: str, chips: int) -> None:
     want = CASES[name]()
     losses = [want.step(*batch) for batch in want.batches]

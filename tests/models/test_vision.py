@@ -52,7 +52,7 @@ def _models() -> Iterator[object]:
         yield pytest.param(name, marks=pytest.mark.slow if name == "resnet" else pytest.mark.zoo)
 
 
-@pytest.mark.parametrize("name", _models())
+@pytest.mark.parametrize("name", [*_models()])
 def test_each_model_learns_its_targets(name: str):
     torch.manual_seed(0)
     model = MODELS[name]()
