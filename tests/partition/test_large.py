@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,9 @@ def planned(program: Path, layout: str, chips: int, machine: str) -> dict[str, f
 def saved(folder: Path, name: str, batch: int, sequence: int) -> tuple[Path, int]:
     """The file of a captured train step, and the number of its parameters."""
     job = recipe(name).build(batch=batch, sequence=sequence, device="meta")
+    begin = time.process_time()
     program = capture(job.step, job.model, job.optimizer, job.inputs, name=name).program
+    assert time.process_time() - begin <= 40 * SPARE
     file = folder / f"{name}.json"
     file.write_text(to_json(program), encoding="utf-8")
     return file, sum(param.numel() for param in job.model.parameters())
@@ -68,6 +71,7 @@ def test_llama_3_405b_on_ever_more_chips(tmp_path: Path) -> None:
     for dp, stages in zip(copies, (16, 16, 20), strict=True):
         chips = 8 * stages * dp
         found = planned(program, f"pp={stages},dp={dp},tp=8,micro={parts}", chips, on(chips))
+        assert found["plan_s"] <= 10 * SPARE
         assert found["simulate_s"] <= 3 * SPARE
         assert found["peak_bytes"] <= 1e9
         times.append(found["simulate_s"])
