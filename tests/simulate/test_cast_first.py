@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from supernode.capture import capture
+from simulate.steps import Feedforward, trained
 from supernode.machine import load_machine
 from supernode.ops import Cost, Product
 from supernode.partition import partition
@@ -16,32 +16,11 @@ from supernode.simulate.line import lines
 WIDTH, TOKENS = 512, 4096
 
 
-class Feedforward(nn.Module):
-    """Two linear layers between residuals."""
-
-    def __init__(self):
-        super().__init__()
-        self.norm = nn.LayerNorm(WIDTH)
-        self.up = nn.Linear(WIDTH, 4 * WIDTH, bias=False)
-        self.down = nn.Linear(4 * WIDTH, WIDTH, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.down(nn.functional.gelu(self.up(self.norm(x))))
-
-
 def plan(layout: str) -> Plan:
     with torch.device("meta"):
-        model = nn.Sequential(Feedforward(), Feedforward()).to(torch.bfloat16)
+        model = nn.Sequential(Feedforward(WIDTH), Feedforward(WIDTH)).to(torch.bfloat16)
         x = torch.empty(4, TOKENS // 4, WIDTH, dtype=torch.bfloat16)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-
-    def step(x: torch.Tensor) -> torch.Tensor:
-        loss = model(x).float().mean()
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return partition(capture(step, model, optimizer, (x,)).program, layout)
+    return partition(trained(model, x), layout)
 
 
 def simulated(made: Plan, precision: str) -> Simulation:

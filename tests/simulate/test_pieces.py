@@ -2,30 +2,18 @@
 
 import pytest
 import torch
-from torch import nn
 
+from simulate.steps import Feedforward
 from supernode.capture import capture
 from supernode.machine import load_machine
 from supernode.partition import partition
 from supernode.plan import Plan
 from supernode.simulate import Terms, simulate
 from supernode.simulate.pieces import in_pieces
+from supernode.simulate.uses import Uses
 
 CHIPS = 4
 ALONE = Terms().without("jitter", "interference", "host")
-
-
-class Feedforward(nn.Module):
-    """Two linear layers between residuals, as a layer of a transformer has them."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 4 * width, bias=False)
-        self.down = nn.Linear(4 * width, width, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.down(nn.functional.gelu(self.up(self.norm(x))))
 
 
 def plan(width: int = 8192, tokens: int = 8192) -> Plan:
@@ -45,7 +33,8 @@ def times(made: Plan, terms: Terms) -> dict[str, float]:
 
 def test_the_gather_goes_beside_the_product_that_reads_it_and_the_sum_beside_the_one_before():
     ops = plan().local.main.ops
-    pairs = {ops[at].name: ops[beside].site.module for at, beside in in_pieces(ops).items()}
+    found = in_pieces(Uses.of(ops, ()))
+    pairs = {ops[at].name: ops[beside].site.module for at, beside in found.items()}
     assert pairs == {"fabric.all_gather": "up", "fabric.reduce_scatter": "down"}
 
 
@@ -76,7 +65,8 @@ def test_weights_that_are_gathered_and_gradients_are_not_cut():
         model = Feedforward(256).to(torch.bfloat16)
         x = torch.empty(8, 64, 256, dtype=torch.bfloat16)
     program = capture(lambda x: model(x), model, (), (x,)).program
-    assert in_pieces(partition(program, "fsdp=4").local.main.ops) == {}
+    ops = partition(program, "fsdp=4").local.main.ops
+    assert in_pieces(Uses.of(ops, ())) == {}
     without = simulate(plan(), load_machine("hgx-h100"), terms=ALONE.without("overlap"))
     all_at_once = Terms(pieces=True).without("jitter", "interference", "host", "overlap")
     assert simulate(plan(), load_machine("hgx-h100"), terms=all_at_once).step_s == without.step_s

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from supernode.capture import capture
+from simulate.steps import trained
 from supernode.machine import load_machine
 from supernode.partition import partition
 from supernode.simulate import Simulation, Terms, simulate
@@ -16,15 +16,7 @@ def simulated(terms: Terms) -> Simulation:
         layers = [nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(LAYERS)]
         model = nn.Sequential(*layers).to(torch.bfloat16)
         x = torch.empty(ROWS, WIDTH, dtype=torch.bfloat16)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-
-    def step(x: torch.Tensor) -> torch.Tensor:
-        loss = model(x).float().mean()
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    plan = partition(capture(step, model, optimizer, (x,)).program, "fsdp=4")
+    plan = partition(trained(model, x), "fsdp=4")
     return simulate(plan, load_machine("hgx-h100"), terms=terms.without("interference"))
 
 

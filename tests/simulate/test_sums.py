@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from supernode.capture import capture
+from simulate.steps import trained
 from supernode.machine import load_machine
 from supernode.partition import partition
 from supernode.simulate import Terms, simulate
@@ -15,15 +15,7 @@ def test_products_that_add_to_sums_save_a_pass_over_each_gradient():
     with torch.device("meta"):
         model = nn.Linear(WIDTH, WIDTH, bias=False).to(torch.bfloat16)
         x = torch.empty(4 * ROWS, WIDTH, dtype=torch.bfloat16)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-
-    def step(x: torch.Tensor) -> torch.Tensor:
-        loss = model(x).float().sum()
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    plan = partition(capture(step, model, optimizer, (x,)).program, "micro=4")
+    plan = partition(trained(model, x, torch.sum), "micro=4")
     machine = load_machine("hgx-a100")
     together, apart = (
         simulate(plan, machine, terms=Terms(sums_apart=alone)) for alone in (False, True)

@@ -159,17 +159,17 @@ class Asks:
         return self._works[id(block)][1]
 
     def _found(self, block: Block) -> list[Work | None]:
-        ops = block.ops
+        ops, uses = block.ops, Uses.of(block.ops, block.outputs)
         joined: Mapping[int, Cost] = {}
         if self._how.fusion:
-            joined = fused(ops, block.outputs, self._cost, self._how.rows, sums=self._how.sums)
+            joined = fused(uses, self._cost, self._how.rows, sums=self._how.sums)
         numbers = [
             self._number(joined[at]) if at in joined else self._alike(op)
             for at, op in enumerate(ops)
         ]
-        numbers = self._cast_first(Uses.of(ops, block.outputs), numbers)
+        numbers = self._cast_first(uses, numbers)
         if self._how.pieces:
-            numbers = self._cut(ops, numbers)
+            numbers = self._cut(uses, numbers)
         pairs = zip(ops, numbers, strict=True)
         return [None if number is None else Work(op, number) for op, number in pairs]
 
@@ -179,11 +179,11 @@ class Asks:
         routed = isinstance(what, Sending) and (what.rows or what.way is not None)
         return routed and self._how.rows.paired and self._how.overlap
 
-    def _cut(self, ops: Sequence[Op], numbers: Sequence[int | None]) -> list[int | None]:
+    def _cut(self, uses: Uses, numbers: Sequence[int | None]) -> list[int | None]:
         """What these ask where collectives go piece by piece beside products."""
         found = [*numbers]
         beside: dict[int, list[Sending]] = {}
-        for at, product in in_pieces(ops).items():
+        for at, product in in_pieces(uses).items():
             what = None if (number := numbers[at]) is None else self.of[number].what
             if isinstance(what, Sending) and numbers[product] is not None:
                 beside.setdefault(product, []).append(what)

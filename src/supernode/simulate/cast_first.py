@@ -11,7 +11,7 @@ that product has scattered. So the chips of the axis share a cast.
 from collections.abc import Iterator
 
 from supernode.ops import Product
-from supernode.simulate.pieces import GATHER, SCATTER
+from supernode.simulate.pieces import GATHER, SCATTER, gathered
 from supernode.simulate.side_by_side import LINEAR, CostOf
 from supernode.simulate.uses import Uses
 
@@ -22,14 +22,13 @@ def gathered_narrow(uses: Uses, cost: CostOf) -> Iterator[tuple[int, int, float]
 
     They are those of axes along which a left operand is gathered; weights are gathered as they are.
     """
-    gathers = [at for at, op in enumerate(uses.ops) if op.name == GATHER]
-    axes = {uses.ops[at].args[1] for at in gathers if _is_left(at, uses)}
-    for at in gathers:
-        if uses.ops[at].args[1] not in axes:
+    axes = {uses.ops[at].args[1] for at in gathered(uses)}
+    for at, op in enumerate(uses.ops):
+        if op.name != GATHER or op.args[1] not in axes:
             continue
         all_bytes = sent_bytes = 0.0
         first: list[int] = []
-        for value in uses.ops[at].outputs:
+        for value in op.outputs:
             reading = uses.readers.get(value.id, set[int]())
             share = max((_narrow(place, uses, cost) for place in reading), default=1.0)
             all_bytes += value.type.size_bytes
@@ -37,15 +36,6 @@ def gathered_narrow(uses: Uses, cost: CostOf) -> Iterator[tuple[int, int, float]
             first += [min(reading)] if share < 1 else []
         if first:
             yield at, min(first), sent_bytes / all_bytes
-
-
-def _is_left(gather: int, uses: Uses) -> bool:
-    """Whether a product reads what is gathered as its left operand."""
-    reading = (at for out in uses.ops[gather].outputs for at in uses.readers.get(out.id, ()))
-    return any(
-        op.name in LINEAR and uses.making.get(op.inputs[LINEAR[op.name]].id) == gather
-        for op in (uses.ops[at] for at in reading if at >= 0)
-    )
 
 
 def _narrow(place: int, uses: Uses, cost: CostOf) -> float:

@@ -13,7 +13,7 @@ kernel of a product or of attention (`taken_in.py`); neither ends a stretch.
 apex, `multi_tensor_apply`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from math import fsum
 
 from supernode.ir import FETCH, WAIT, Op, Value
@@ -25,19 +25,13 @@ from supernode.simulate.uses import Uses
 
 
 def fused(
-    ops: Sequence[Op],
-    kept: Iterable[Value],
-    cost: CostOf,
-    rows: RowsBy = AS_CAPTURED,
-    *,
-    sums: bool = True,
+    uses: Uses, cost: CostOf, rows: RowsBy = AS_CAPTURED, *, sums: bool = True
 ) -> dict[int, Cost]:
     """What ops cost once fused, by position: all of a kernel at its last op, nothing before.
 
-    `kept` are the values that are read after `ops`; products add to `sums` of gradients. Ops that
-    stay alone are not in the answer.
+    Products add to `sums` of gradients. Ops that stay alone are not in the answer.
     """
-    uses = Uses.of(ops, kept)
+    ops = uses.ops
     found = taken_in(uses, cost, sums=sums)
     found |= side_by_side(ops, cost)
     by_kernels = sorted_rows(uses, cost, rows)

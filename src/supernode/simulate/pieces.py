@@ -11,20 +11,20 @@ with products: ring exchange, pipeline, bulk); Megatron-LM, `--tp-comm-overlap`;
 "Overlap communication with dependent computation via decomposition", ASPLOS 2023.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
-from supernode.ir import Op
-from supernode.ops import is_view
 from supernode.simulate.side_by_side import LINEAR
+from supernode.simulate.uses import Uses
 
 GATHER, SCATTER = "fabric.all_gather", "fabric.reduce_scatter"
 
 
-def in_pieces(ops: Sequence[Op]) -> dict[int, int]:
+def in_pieces(uses: Uses) -> dict[int, int]:
     """The place of each such collective, and that of the product beside it."""
+    ops = uses.ops
     products = [at for at, op in enumerate(ops) if op.name in LINEAR]
-    found = dict(_gathered(ops))
+    found = gathered(uses)
     axes = {ops[gather].args[1] for gather in found}
     before = _before(products, len(ops))
     for at, op in enumerate(ops):
@@ -35,19 +35,18 @@ def in_pieces(ops: Sequence[Op]) -> dict[int, int]:
     return found
 
 
-def _gathered(ops: Sequence[Op]) -> Iterator[tuple[int, int]]:
-    """Gathers of the activations of a product, with the first product that reads them."""
-    made: dict[int, int] = {}  # what is seen of a gathered value -> where it was gathered
-    for at, op in enumerate(ops):
-        if op.name == GATHER:  # of several values at once, such as tables of positions beside
-            made |= dict.fromkeys((out.id for out in op.outputs), at)
-        elif is_view(op) and op.inputs and op.inputs[0].id in made:
-            made |= dict.fromkeys((out.id for out in op.outputs), made[op.inputs[0].id])
-        elif op.name in LINEAR:
-            gather = made.get(op.inputs[LINEAR[op.name]].id)
-            if gather is not None:
-                yield gather, at
-                made = {value: place for value, place in made.items() if place != gather}
+def gathered(uses: Uses) -> dict[int, int]:
+    """Gathers of the activations of a product, with the first product that reads them.
+
+    One may be of several values at once, such as tables of positions beside.
+    """
+    found: dict[int, int] = {}
+    for at, op in enumerate(uses.ops):
+        if op.name in LINEAR:
+            gather = uses.making.get(op.inputs[LINEAR[op.name]].id)
+            if gather is not None and uses.ops[gather].name == GATHER:
+                found.setdefault(gather, at)
+    return found
 
 
 def _before(places: Sequence[int], count: int) -> list[int | None]:
