@@ -9,6 +9,10 @@ VENV := .venv/.made-from-lock
 CHIPS := api bench calibrate checkpoint cli docs run
 ALONE := $(addprefix tests/,$(CHIPS))
 BESIDE := -n auto --dist loadfile $(addprefix --ignore=,$(ALONE))
+define tested
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(BESIDE) -m "$(1)"
+	$(BIN)/python -m pytest -q $(ALONE) -m "$(1)"
+endef
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-all test-triton check golden bench accuracy clean
@@ -28,12 +32,10 @@ demo: $(VENV) ## train a small GPT on two chips of this host, then compare big m
 	$(BIN)/supernode compare llama3-8b --on cloudmatrix384 gb200-nvl72 hgx-h100 hgx-h20
 
 test: $(VENV) ## all tests, but for the zoo and those that need a GPU or measure speed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(BESIDE) -m "not zoo and not gpu and not bench"
-	$(BIN)/python -m pytest -q $(ALONE) -m "not zoo and not gpu and not bench"
+	$(call tested,not zoo and not gpu and not bench)
 
 test-all: $(VENV) ## these and the zoo: every common model on every scheme
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(BESIDE) -m "not gpu and not bench"
-	$(BIN)/python -m pytest -q $(ALONE) -m "not gpu and not bench"
+	$(call tested,not gpu and not bench)
 
 test-triton: .venv-triton36/.made .venv-triton39/.made ## the Triton backend on the oldest and newest triton
 	.venv-triton36/bin/python -m pytest -q tests/triton_cpu
@@ -51,8 +53,7 @@ check: $(VENV) ## the gate, five minutes: format, lint, types, imports, sizes, f
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/check_sizes.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(BESIDE) -m "not slow and not zoo and not gpu and not bench"
-	$(BIN)/python -m pytest -q $(ALONE) -m "not slow and not zoo and not gpu and not bench"
+	$(call tested,not slow and not zoo and not gpu and not bench)
 
 golden: $(VENV) ## write the golden texts anew; review the diff
 	$(BIN)/python -m pytest -q -m "not zoo and not gpu and not bench" --rewrite-goldens
