@@ -35,7 +35,7 @@ class _Awaited:
     node: ast.If
     optimizer: Optimizer
     conditions: dict[Place, Value]
-    before: dict[str, Any]
+    own_step: Any  # an attribute of the optimizer itself, as schedulers give it; or None
 
     def is_called_by(self, caller: FrameType) -> bool:
         """Whether this frame is at a line of the branch, and not of the test."""
@@ -104,7 +104,7 @@ class Skipping:
             node=node,
             optimizer=optimizer,
             conditions={**conditions, place: flag},
-            before=dict(vars(optimizer)),
+            own_step=vars(optimizer).get("step"),
         )
         setattr(optimizer, "step", self._step)  # noqa: B010
 
@@ -125,8 +125,8 @@ class Skipping:
         awaited, self._awaited = self._awaited, None
         if awaited is not None:
             del awaited.optimizer.step
-            if "step" in awaited.before:
-                setattr(awaited.optimizer, "step", awaited.before["step"])  # noqa: B010
+            if awaited.own_step is not None:
+                setattr(awaited.optimizer, "step", awaited.own_step)  # noqa: B010
         return awaited
 
 
